@@ -1,0 +1,55 @@
+"""The ``zoo`` command: one subcommand a room, each imported only when it is called."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; user errors end with one line on stderr and status 2, never a traceback."""
+    parser = build_parser()
+    options = vars(parser.parse_args(arguments))
+    run = options.pop("run")
+    try:
+        run(**options)
+    except (ValueError, OSError, KeyError, ModuleNotFoundError) as error:
+        message = error.args[0] if isinstance(error, KeyError) else error
+        print(f"zoo: error: {message}", file=sys.stderr)
+        sys.exit(2)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all subcommands."""
+    parser = argparse.ArgumentParser(prog="zoo", description="A model zoo for particle physics.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    simulate = commands.add_parser("simulate", help="make labelled jets with Pythia 8 and FastJet (extra 'sim')")
+    simulate.add_argument("dataset", choices=["top_tagging"], help="which data set to imitate")
+    simulate.add_argument("--jets", type=int, required=True, help="number of jets, half of them signal")
+    simulate.add_argument("--seed", type=int, default=1, help="the same seed gives the same bytes")
+    simulate.add_argument("--out", type=Path, required=True, help="Arrow file to write")
+    simulate.add_argument("--processes", type=int, default=None, help="worker processes (default: all cores)")
+    simulate.set_defaults(run=_simulate)
+
+    report = commands.add_parser("report", help="put several runs or seeds in one table and one picture")
+    report.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders that hold a tested report")
+    report.add_argument("--out", type=Path, default=Path("comparison"), help="folder to write")
+    report.set_defaults(run=_report)
+    return parser
+
+
+def _simulate(dataset: str, jets: int, seed: int, out: Path, processes: int | None) -> None:
+    from zoo.simulate import simulate
+
+    simulate(dataset, jets=jets, seed=seed, out=out, processes=processes)
+
+
+def _report(runs: list[Path], out: Path) -> None:
+    from zoo.report import compare_runs
+
+    compare_runs(runs, out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""Model names and the functions that build them."""
+
+import difflib
+import importlib
+from collections.abc import Callable
+
+from torch import nn
+
+#: The rooms that register models, imported on the first look-up.
+ROOMS = ("zoo.lorentznet",)
+
+_builders: dict[str, Callable[..., nn.Module]] = {}
+
+
+def register_model(builder: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+    """Register a builder ``(input_dim, num_classes) -> module`` under its own function name.
+
+    Raises:
+        ValueError: if another builder has that name already.
+    """
+    name = builder.__name__
+    known = _builders.setdefault(name, builder)
+    if (known.__module__, known.__qualname__) != (builder.__module__, builder.__qualname__):
+        raise ValueError(f"model name {name!r} is taken by {known.__module__}.{known.__qualname__}; rename yours")
+    return builder
+
+
+def list_models() -> list[str]:
+    """Names of all models, sorted.
+
+    Example:
+        >>> "lorentznet" in list_models()
+        True
+    """
+    _open_rooms()
+    return sorted(_builders)
+
+
+def model_builder(name: str) -> Callable[..., nn.Module]:
+    """The function registered under ``name``.
+
+    Raises:
+        KeyError: if no model has that name; the message suggests the closest ones.
+    """
+    _open_rooms()
+    if name not in _builders:
+        close = difflib.get_close_matches(name, _builders, n=3)
+        hint = f"did you mean {' or '.join(map(repr, close))}?" if close else f"known models: {', '.join(list_models())}"
+        raise KeyError(f"no model is called {name!r}; {hint}")
+    return _builders[name]
+
+
+def create_model(name: str, *, input_dim: int, num_classes: int) -> nn.Module:
+    """Build a model with the numbers of its paper and random weights.
+
+    Args:
+        name: one of `list_models`.
+        input_dim: number of features of a particle.
+        num_classes: number of logits.
+
+    Returns:
+        A module called as ``model(features, four_momenta, mask)`` with shapes (batch, particle, feature),
+        (batch, particle, 4) as (E, px, py, pz) in GeV, and (batch, particle), True for a real particle;
+        it gives logits (batch, class).
+
+    Raises:
+        KeyError: if no model has that name.
+
+    Example:
+        >>> model = create_model("lorentznet", input_dim=7, num_classes=2)
+        >>> sum(parameter.numel() for parameter in model.parameters())
+        224072
+    """
+    return model_builder(name)(input_dim=input_dim, num_classes=num_classes)
+
+
+def _open_rooms() -> None:
+    for room in ROOMS:
+        importlib.import_module(room)
