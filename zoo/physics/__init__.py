@@ -1,0 +1,1 @@
+"""Four-momenta: Lorentz transformations and collider coordinates."""
