@@ -1,0 +1,718 @@
+"""Tagging metrics from exact counts, each with its error; definitions and rules stand in ``docs/metrics.md``.
+
+Pure functions come first and take numpy arrays or torch tensors; the thin torchmetrics class for the training loop
+comes last. One sort turns scores into a :class:`RocCurve` of counts, and every figure is read off that curve.
+"""
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from scipy.special import betaincinv
+from torch import Tensor
+from torchmetrics import Metric
+
+__all__ = [
+    "SIGNAL_EFFICIENCIES",
+    "BackgroundRejection",
+    "Estimate",
+    "MissingClassError",
+    "RocCurve",
+    "SignificanceImprovement",
+    "TaggingMetrics",
+    "accuracy",
+    "auc",
+    "background_rejection",
+    "clopper_pearson",
+    "macro_auc",
+    "pair_score",
+    "roc_curve",
+    "significance_improvement",
+    "tagging_metrics",
+]
+
+#: The working points of the published tables.
+SIGNAL_EFFICIENCIES = (0.3, 0.5)
+#: Coverage of one standard deviation of a Gaussian.
+ONE_SIGMA = math.erf(math.sqrt(0.5))
+#: Background jets that must pass a cut for the relative error of eB, 1/sqrt(n), to be at most 20 %.
+MINIMUM_PASS = 25
+
+_logger = logging.getLogger(__name__)
+
+
+class MissingClassError(ValueError):
+    """A figure was asked for that needs jets of a class of which there are none."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its error of one standard deviation, and the (effective) number of jets it rests on."""
+
+    value: float
+    error: float
+    n_jets: float
+
+
+@dataclass(frozen=True)
+class BackgroundRejection:
+    """R = 1/eB at one signal efficiency, with its Clopper-Pearson interval of 68.3 % coverage.
+
+    Where no background jet passes (``is_bound``), ``value`` and ``lower`` are the lower bound, ``upper`` is infinite
+    and ``error`` is NaN. With weights, ``n_pass`` and ``n_background`` are effective counts.
+    """
+
+    value: float
+    lower: float
+    upper: float
+    error: float
+    n_pass: float
+    n_background: float
+    threshold: float
+    is_bound: bool
+
+
+@dataclass(frozen=True)
+class SignificanceImprovement:
+    """The largest SIC = eS / sqrt(eB) among the cuts that enough background passes, and where it lies."""
+
+    value: float
+    error: float
+    signal_efficiency: float
+    n_pass: float
+
+
+@dataclass(frozen=True, eq=False)
+class RocCurve:
+    """What passes ``score >= threshold`` at every distinct score, from the tightest cut to none.
+
+    Counts are exact integers; with weights they are sums of weights, and the ``_squares`` hold the sums of squared
+    weights that the errors need.
+
+    Shapes:
+        every array: (threshold,), thresholds falling.
+    """
+
+    threshold: np.ndarray
+    signal_pass: np.ndarray
+    background_pass: np.ndarray
+    signal_squares: np.ndarray
+    background_squares: np.ndarray
+
+    @property
+    def n_signal(self) -> float:
+        """Number of signal jets, or the sum of their weights."""
+        return self.signal_pass[-1].item()
+
+    @property
+    def n_background(self) -> float:
+        """Number of background jets, or the sum of their weights."""
+        return self.background_pass[-1].item()
+
+    @property
+    def signal_efficiency(self) -> np.ndarray:
+        """Signal efficiency eS at each threshold."""
+        return self.signal_pass / self.n_signal
+
+    @property
+    def background_efficiency(self) -> np.ndarray:
+        """Background efficiency eB at each threshold."""
+        return self.background_pass / self.n_background
+
+    def auc(self) -> Estimate:
+        r"""Area under the ROC curve: the Mann-Whitney statistic, with the error of DeLong et al.
+
+        .. math:: A = \frac{1}{n_s n_b} \sum_{i j} [s_i > b_j] + \tfrac{1}{2} [s_i = b_j]
+
+        The variance is that of the placements: each signal jet's share of background below it, and each background
+        jet's share of signal above it. Where it vanishes or has no degree of freedom, the error is half the
+        Clopper-Pearson interval of min(n_s, n_b) independent pairs.
+
+        References:
+            E. R. DeLong, D. M. DeLong, D. L. Clarke-Pearson, Biometrics 44 (1988) 837.
+        """
+        n_signal, n_background = self.n_signal, self.n_background
+        signal = np.diff(self.signal_pass, prepend=0)
+        background = np.diff(self.background_pass, prepend=0)
+        twice_below = 2 * (n_background - self.background_pass) + background
+        value = (signal * twice_below).sum().item() / (2 * n_signal * n_background)
+        below = twice_below / (2 * n_background)
+        above = (2 * self.signal_pass - signal) / (2 * n_signal)
+        signal_squares = np.diff(self.signal_squares, prepend=0)
+        background_squares = np.diff(self.background_squares, prepend=0)
+        variance = _variance_of_mean(below, value, signal_squares, n_signal)
+        variance += _variance_of_mean(above, value, background_squares, n_background)
+        counts = (n_signal**2 / signal_squares.sum(), n_background**2 / background_squares.sum())
+        return Estimate(value, _auc_error(value, variance, min(counts)), float(sum(counts)))
+
+    def background_rejection(self, signal_efficiency: float) -> BackgroundRejection:
+        """Background rejection at a signal efficiency; see :func:`background_rejection`."""
+        cut = self._cut(signal_efficiency)
+        passed, total = self.background_pass[cut].item(), self.n_background
+        n_background = self._effective_background(cut)
+        n_pass = n_background * passed / total
+        if not self._weighted:
+            n_pass, n_background = passed, total
+        efficiency_lower, efficiency_upper = (edge.item() for edge in clopper_pearson(n_pass, n_background))
+        threshold, lower = self.threshold[cut].item(), 1 / efficiency_upper
+        if passed == 0:
+            return BackgroundRejection(lower, lower, math.inf, math.nan, n_pass, n_background, threshold, True)
+        upper = 1 / efficiency_lower
+        error = (upper - lower) / 2
+        return BackgroundRejection(total / passed, lower, upper, error, n_pass, n_background, threshold, False)
+
+    @property
+    def _weighted(self) -> bool:
+        return self.background_pass.dtype.kind == "f"
+
+    def _cut(self, signal_efficiency: float) -> int:
+        """Index of the tightest threshold that keeps at least this part of the signal."""
+        if not 0 < signal_efficiency <= 1:
+            raise ValueError(f"signal_efficiency must lie in (0, 1], got {signal_efficiency}")
+        # The decimal as written: 0.07 * 100 is 7.000000000000001 in binary and would ask for an eighth jet.
+        needed = Fraction(str(signal_efficiency)) * Fraction(self.n_signal)
+        # A running sum of weights may miss the total by rounding.
+        needed = float(needed) * (1 - 1e-12) if self._weighted else math.ceil(needed)
+        return int(np.searchsorted(self.signal_pass, needed))
+
+    def _effective_background(self, cut: int) -> float:
+        """Number of equal jets whose efficiency would vary as much as that of these weighted ones."""
+        passed, total = self.background_pass[cut].item(), self.n_background
+        pass_squares, squares = self.background_squares[cut].item(), self.background_squares[-1].item()
+        variance = (total - passed) ** 2 * pass_squares + passed**2 * (squares - pass_squares)
+        if passed == 0 or variance <= 0:
+            return total**2 / squares
+        return passed * (total - passed) * total**2 / variance
+
+
+def pair_score(logits: ArrayLike | Tensor, signal: int = 1, background: int = 0) -> np.ndarray:
+    r"""Log-odds of a signal class against a background class.
+
+    .. math:: \ln \frac{p_s}{p_b} = z_s - z_b
+
+    This is :math:`p_s / (p_s + p_b)` as log-odds for any number of classes. No sigmoid is taken: in float32 it would
+    merge distinct scores near 1.
+
+    Args:
+        logits: outputs of the model, (batch, class).
+        signal: class that should score high.
+        background: class that should score low.
+
+    Returns:
+        Scores (batch,), float32 for float32 logits.
+
+    Raises:
+        ValueError: where the shape or a class does not fit.
+
+    >>> pair_score([[0.0, 2.0], [1.0, -1.0]]).tolist()
+    [2.0, -2.0]
+    """
+    logits = _logits(logits)
+    for name, number in (("signal", signal), ("background", background)):
+        if not 0 <= number < logits.shape[1]:
+            raise ValueError(f"{name} class {number} does not exist: logits have {logits.shape[1]} classes")
+    if signal == background:
+        raise ValueError(f"signal and background are the same class {signal}; a score needs two")
+    with np.errstate(invalid="ignore"):  # inf - inf becomes the NaN that every figure refuses
+        return logits[:, signal] - logits[:, background]
+
+
+def clopper_pearson(
+    n_pass: ArrayLike, n_total: ArrayLike, coverage: float = ONE_SIGMA
+) -> tuple[np.ndarray, np.ndarray]:
+    """Central confidence interval of a binomial efficiency.
+
+    Effective counts of weighted jets need not be whole numbers.
+
+    References:
+        C. J. Clopper, E. S. Pearson, Biometrika 26 (1934) 404.
+
+    Args:
+        n_pass: jets that pass.
+        n_total: jets tried.
+        coverage: probability content; one standard deviation unless told.
+
+    Returns:
+        Lower and upper edge, of the counts' common shape.
+
+    >>> lower, upper = clopper_pearson(0, 100, coverage=0.9)
+    >>> float(lower), round(float(upper), 4)
+    (0.0, 0.0295)
+    """
+    n_pass, n_total = np.broadcast_arrays(np.asarray(n_pass, np.float64), np.asarray(n_total, np.float64))
+    n_fail = np.maximum(n_total - n_pass, 0)
+    tail = (1 - coverage) / 2
+    lower = np.where(n_pass > 0, betaincinv(np.where(n_pass > 0, n_pass, 1), n_fail + 1, tail), 0.0)
+    upper = np.where(n_fail > 0, betaincinv(n_pass + 1, np.where(n_fail > 0, n_fail, 1), 1 - tail), 1.0)
+    return lower, upper
+
+
+def accuracy(
+    logits: ArrayLike | Tensor, label: ArrayLike | Tensor, weight: ArrayLike | Tensor | None = None
+) -> Estimate:
+    """Share of jets whose largest logit is that of their class; the error is half the Clopper-Pearson interval.
+
+    Args:
+        logits: outputs of the model, (batch, class); among equal largest logits the first class is taken.
+        label: class numbers, (batch,).
+        weight: weights of the jets, (batch,).
+
+    Raises:
+        ValueError: on NaN, shapes that differ, a label that is no class, negative weights or no jets.
+
+    >>> accuracy([[0.0, 1.0], [1.0, 0.0], [2.0, 0.0], [0.0, 2.0]], [1, 0, 1, 1]).value
+    0.75
+    """
+    logits, label, weight = _checked_jets(logits, label, weight)
+    correct = logits.argmax(axis=1) == label
+    if weight is None:
+        return _binomial(int(correct.sum()), len(label))
+    right, squares_right = _sum_and_squares(weight[correct])
+    total, squares = _sum_and_squares(weight)
+    variance = (total - right) ** 2 * squares_right + right**2 * (squares - squares_right)
+    n_jets = right * (total - right) * total**2 / variance if 0 < right < total else total**2 / squares
+    return replace(_binomial(n_jets * right / total, n_jets), value=right / total)
+
+
+def roc_curve(
+    score: ArrayLike | Tensor, label: ArrayLike | Tensor, weight: ArrayLike | Tensor | None = None
+) -> RocCurve:
+    """Exact counts of signal and background at every distinct score.
+
+    Args:
+        score: larger is more signal-like, (batch,); infinite scores are ordered like any other.
+        label: 1 or True for signal, 0 or False for background, (batch,).
+        weight: weights of the jets, (batch,), none negative; equal weights count as none.
+
+    Raises:
+        ValueError: on NaN, shapes that differ, labels other than 0 and 1, or negative weights.
+        MissingClassError: where signal or background has no jet (or no weight).
+
+    >>> curve = roc_curve([3.0, 2.0, 2.0, 1.0], [1, 1, 0, 0])
+    >>> curve.signal_pass.tolist(), curve.background_pass.tolist()
+    ([1, 2, 2], [0, 1, 2])
+    """
+    score, is_signal, weight = _checked_scores(score, label, weight)
+    threshold, group = np.unique(score, return_inverse=True)
+    counts = [_running_sum(group, len(threshold), chosen, weight) for chosen in (is_signal, ~is_signal)]
+    squares = counts
+    if weight is not None:
+        squares = [_running_sum(group, len(threshold), chosen, weight**2) for chosen in (is_signal, ~is_signal)]
+    for name, column in zip(("signal", "background"), counts, strict=True):
+        if column[-1] == 0:
+            raise MissingClassError(f"no {name} among {len(score)} jets: the figure needs jets of both classes")
+    return RocCurve(threshold[::-1], *counts, *squares)
+
+
+def auc(score: ArrayLike | Tensor, label: ArrayLike | Tensor, weight: ArrayLike | Tensor | None = None) -> Estimate:
+    """Area under the ROC curve (Mann-Whitney, ties one half) with DeLong's error; see :meth:`RocCurve.auc`.
+
+    Args:
+        score: larger is more signal-like, (batch,).
+        label: 1 for signal, 0 for background, (batch,).
+        weight: weights of the jets, (batch,).
+
+    Raises:
+        ValueError: as :func:`roc_curve`.
+
+    >>> auc([3.0, 2.0, 2.0, 1.0], [1, 1, 0, 0]).value
+    0.875
+    """
+    return roc_curve(score, label, weight).auc()
+
+
+def background_rejection(
+    score: ArrayLike | Tensor,
+    label: ArrayLike | Tensor,
+    signal_efficiency: float,
+    weight: ArrayLike | Tensor | None = None,
+) -> BackgroundRejection:
+    r"""Inverse background efficiency at a signal efficiency, with its Clopper-Pearson interval.
+
+    .. math:: R = n_b / \#\{b_j \ge t\}, \quad t = \text{the} \lceil e_S n_s \rceil \text{-th largest signal score}
+
+    Background that ties with the threshold passes. If none passes, the result is a flagged lower bound.
+
+    Args:
+        score: larger is more signal-like, (batch,).
+        label: 1 for signal, 0 for background, (batch,).
+        signal_efficiency: eS in (0, 1].
+        weight: weights of the jets, (batch,); counts become sums of weights, and the interval uses effective counts.
+
+    Raises:
+        ValueError: as :func:`roc_curve`, or where eS lies outside (0, 1].
+
+    >>> rejection = background_rejection([4.0, 3.0, 2.0, 2.5, 1.0, 0.0], [1, 1, 1, 0, 0, 0], 1.0)
+    >>> rejection.value, rejection.n_pass, rejection.threshold
+    (3.0, 1, 2.0)
+    """
+    return roc_curve(score, label, weight).background_rejection(signal_efficiency)
+
+
+def significance_improvement(curve: RocCurve, minimum_pass: float = MINIMUM_PASS) -> SignificanceImprovement:
+    r"""Largest significance improvement over all cuts with a statistical error of eB of at most 20 %.
+
+    .. math:: \mathrm{SIC} = e_S / \sqrt{e_B}, \quad n_{pass} \ge 25
+
+    The error is the binomial one of eB and eS at that cut. Being a maximum, the value leans upwards by part of it.
+
+    Args:
+        curve: counts of :func:`roc_curve`.
+        minimum_pass: (effective) number of background jets that must pass; 25 makes 1/sqrt(n) = 20 %.
+
+    Raises:
+        ValueError: where not even the loosest cut passes that many.
+    """
+    passed = curve.background_pass
+    effective = np.divide(
+        np.square(passed, dtype=np.float64), curve.background_squares, where=passed > 0, out=np.zeros(len(passed))
+    )
+    allowed = np.flatnonzero(effective >= minimum_pass)
+    if not len(allowed):
+        raise ValueError(f"SIC needs a cut that {minimum_pass} background jets pass; there are {effective[-1]:.0f}")
+    signal_efficiency, background_efficiency = curve.signal_efficiency, curve.background_efficiency
+    improvement = signal_efficiency[allowed] / np.sqrt(background_efficiency[allowed])
+    best = improvement.argmax()
+    cut = allowed[best]
+    n_pass, chosen, value = effective[cut].item(), signal_efficiency[cut].item(), improvement[best].item()
+    n_signal = curve.n_signal**2 / curve.signal_squares[-1].item()
+    relative = (1 - background_efficiency[cut].item()) / (4 * n_pass) + (1 - chosen) / max(chosen * n_signal, 1)
+    return SignificanceImprovement(value, value * math.sqrt(relative), chosen, n_pass)
+
+
+def macro_auc(
+    logits: ArrayLike | Tensor, label: ArrayLike | Tensor, weight: ArrayLike | Tensor | None = None
+) -> Estimate:
+    r"""Mean area under the ROC curves of all ordered pairs of classes, as published for JetClass.
+
+    .. math:: A = \frac{1}{K (K - 1)} \sum_{a \ne b} A(p_a \mid a \text{ against } b)
+
+    Two classes give the plain area. Jets take part in many pairs, so DeLong's variance is taken of each jet's mean
+    placement over its pairs.
+
+    References:
+        D. J. Hand, R. J. Till, Machine Learning 45 (2001) 171.
+
+    Args:
+        logits: outputs of the model, (batch, class).
+        label: class numbers, (batch,).
+        weight: weights of the jets, (batch,).
+
+    Raises:
+        ValueError: on NaN, shapes that differ, or a label that is no class.
+        MissingClassError: where a class has no jet.
+    """
+    logits, label, weight = _checked_jets(logits, label, weight)
+    num_classes = logits.shape[1]
+    members = [np.flatnonzero(label == number) for number in range(num_classes)]
+    log_probability = logits - np.logaddexp.reduce(logits.astype(np.float64), axis=1, keepdims=True)
+    placement = np.zeros(len(label))
+    values, pairs = [], num_classes * (num_classes - 1)
+    for one in range(num_classes):
+        for other in range(num_classes):
+            if one == other:
+                continue
+            jets = np.concatenate([members[one], members[other]])
+            is_signal = np.arange(len(jets)) < len(members[one])
+            try:
+                curve = roc_curve(log_probability[jets, one], is_signal, None if weight is None else weight[jets])
+            except MissingClassError:
+                raise MissingClassError(f"no jets of class {one} or of class {other}: the AUC needs both") from None
+            values.append(curve.auc().value)
+            placement[jets] += _placement(curve, log_probability[jets, one], is_signal) / pairs
+    return _macro_estimate(values, placement, members, weight)
+
+
+def tagging_metrics(
+    logits: ArrayLike | Tensor,
+    label: ArrayLike | Tensor,
+    weight: ArrayLike | Tensor | None = None,
+    *,
+    signal: int = 1,
+    background: int | None = None,
+    classes: Sequence[str] | None = None,
+) -> dict[str, Estimate | BackgroundRejection]:
+    """Every figure of the results table from logits.
+
+    Two classes: ``accuracy``, ``auc``, ``background_rejection_0.3``, ``background_rejection_0.5``. More: ``auc`` is
+    :func:`macro_auc`, and each class but the background has its own rejections, named ``..._0.3_<class>``.
+
+    Args:
+        logits: outputs of the model, (batch, class).
+        label: class numbers, (batch,).
+        weight: weights of the jets, (batch,).
+        signal: the signal of two classes; of more, all but the background are signals.
+        background: background class; the other of two, the first of more, unless told.
+        classes: names of the classes, for the keys.
+
+    Raises:
+        ValueError: on NaN, shapes that differ, a label that is no class, or negative weights.
+        MissingClassError: where a class has no jet.
+    """
+    logits, label, weight = _checked_jets(logits, label, weight)
+    num_classes = logits.shape[1]
+    if weight is not None or num_classes > 2:
+        logits, label, weight = _canonical_order(logits, label, weight)
+    background = _background(num_classes, signal, background)
+    figures = {"accuracy": accuracy(logits, label, weight)}
+    if num_classes > 2:
+        figures["auc"] = macro_auc(logits, label, weight)
+    for one, suffix in _signals(num_classes, signal, background, classes):
+        chosen = (label == one) | (label == background)
+        score = pair_score(logits[chosen], one, background)
+        curve = roc_curve(score, label[chosen] == one, None if weight is None else weight[chosen])
+        if num_classes == 2:
+            figures["auc"] = curve.auc()
+        for efficiency in SIGNAL_EFFICIENCIES:
+            figures[f"background_rejection_{efficiency}{suffix}"] = curve.background_rejection(efficiency)
+    return figures
+
+
+class TaggingMetrics(Metric):
+    """The figures of :func:`tagging_metrics` over all batches and processes, exact, for ``self.log_dict``.
+
+    The state is the jets themselves (logits, label, weight; 16 bytes a jet with two classes), gathered over the
+    processes: exact counts need every score. If a class has no jet, as in a sanity check on two batches, its figures
+    are NaN and the log says why. NaN logits raise.
+
+    Args:
+        num_classes: number of classes.
+        signal: the signal of two classes.
+        background: background class; the other of two, the first of more, unless told.
+        classes: names of the classes, for the keys of more than two.
+    """
+
+    full_state_update = False
+    is_differentiable = False
+    jets: list[Tensor]
+
+    def __init__(
+        self,
+        num_classes: int = 2,
+        signal: int = 1,
+        background: int | None = None,
+        classes: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__()
+        if num_classes < 2:
+            raise ValueError(f"num_classes must be at least 2, got {num_classes}")
+        self.num_classes = num_classes
+        self.signal = signal
+        self.background = _background(num_classes, signal, background)
+        self.classes = None if classes is None else tuple(classes)
+        suffixes = [suffix for _, suffix in _signals(num_classes, signal, self.background, self.classes)]
+        rejections = [f"background_rejection_{e}{suffix}" for suffix in suffixes for e in SIGNAL_EFFICIENCIES]
+        self.names = ("accuracy", "auc", *rejections)
+        # One flat float32 column: a process without jets then still joins the gathering, and labels stay exact.
+        self.add_state("jets", default=[], dist_reduce_fx="cat")
+
+    def update(self, logits: Tensor, label: Tensor, weight: Tensor | None = None) -> None:
+        """Add a batch.
+
+        Args:
+            logits: outputs of the model, (batch, class).
+            label: class numbers, (batch,).
+            weight: weights of the jets, (batch,).
+
+        Raises:
+            ValueError: where the shapes do not fit.
+        """
+        if logits.ndim != 2 or logits.shape[1] != self.num_classes:
+            raise ValueError(f"logits must be (batch, {self.num_classes}), got {tuple(logits.shape)}")
+        weight = torch.ones_like(label, dtype=torch.float32) if weight is None else weight
+        for name, column in (("label", label), ("weight", weight)):
+            if column.shape != logits.shape[:1]:
+                raise ValueError(f"{name} must be ({len(logits)},) like logits, got {tuple(column.shape)}")
+        rows = torch.column_stack([logits.detach().float(), label.float(), weight.float()])
+        self.jets.append(rows.flatten())
+
+    def compute(self) -> dict[str, Tensor]:
+        """Each figure and, under ``<name>_error``, its error: float32 scalars on the device of the metric."""
+        columns = [self.jets] if isinstance(self.jets, Tensor) else self.jets
+        rows = (
+            torch.cat(columns).reshape(-1, self.num_classes + 2)
+            if len(columns)
+            else torch.zeros(0, self.num_classes + 2)
+        )
+        rows = rows.cpu().numpy()
+        logits, label, weight = rows[:, : self.num_classes], rows[:, -2].astype(np.int64), rows[:, -1]
+        values = dict.fromkeys(self.names, math.nan) | dict.fromkeys([f"{n}_error" for n in self.names], math.nan)
+        for name, figure in self._figures(logits, label, weight).items():
+            values[name], values[f"{name}_error"] = figure.value, figure.error
+        return {name: torch.tensor(value, dtype=torch.float32, device=self.device) for name, value in values.items()}
+
+    def _figures(
+        self, logits: np.ndarray, label: np.ndarray, weight: np.ndarray
+    ) -> dict[str, Estimate | BackgroundRejection]:
+        try:
+            return tagging_metrics(
+                logits, label, weight, signal=self.signal, background=self.background, classes=self.classes
+            )
+        except MissingClassError as error:
+            _logger.warning("AUC and background rejection are logged as NaN: %s", error)
+            return {"accuracy": accuracy(logits, label, weight)} if len(label) else {}
+
+
+def _array(values: ArrayLike | Tensor) -> np.ndarray:
+    """A numpy array; half precision becomes float32, which holds it exactly."""
+    if isinstance(values, Tensor):
+        values = values.detach()
+        values = (values.float() if values.dtype in (torch.float16, torch.bfloat16) else values).cpu().numpy()
+    values = np.asarray(values)
+    return values.astype(np.float32) if values.dtype == np.float16 else values
+
+
+def _logits(logits: ArrayLike | Tensor) -> np.ndarray:
+    logits = _array(logits)
+    if logits.ndim != 2 or logits.shape[1] < 2:
+        raise ValueError(f"logits must be (batch, class) with two classes or more, got shape {logits.shape}")
+    return logits if logits.dtype.kind == "f" else logits.astype(np.float64)
+
+
+def _checked_jets(
+    logits: ArrayLike | Tensor, label: ArrayLike | Tensor, weight: ArrayLike | Tensor | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Logits, labels and weights as arrays, or the reason why they cannot be judged."""
+    logits, label = _logits(logits), _array(label)
+    _refuse_nan("logits", logits)
+    if label.shape != logits.shape[:1]:
+        raise ValueError(f"label must be ({len(logits)},) like logits, got shape {label.shape}")
+    if not len(label):
+        raise MissingClassError("no jets: a figure needs at least one jet of each class")
+    if label.dtype.kind not in "iub" or label.min() < 0 or label.max() >= logits.shape[1]:
+        raise ValueError(
+            f"label must hold integers 0..{logits.shape[1] - 1}, got {np.unique(label)[:8]} ({label.dtype})"
+        )
+    return logits, label.astype(np.int64), _checked_weight(weight, len(label))
+
+
+def _checked_scores(
+    score: ArrayLike | Tensor, label: ArrayLike | Tensor, weight: ArrayLike | Tensor | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Scores, signal flags and weights as arrays, or the reason why they cannot be judged."""
+    score, label = _array(score), _array(label)
+    if score.ndim != 1 or label.shape != score.shape:
+        raise ValueError(f"score and label must be (batch,) alike, got shapes {score.shape} and {label.shape}")
+    _refuse_nan("scores", score)
+    if not len(score):
+        raise MissingClassError("no jets: the figure needs jets of both classes")
+    is_signal = label.astype(bool)
+    if not np.array_equal(is_signal, label):
+        raise ValueError(f"label must be 1 (signal) or 0 (background), got {np.unique(label)[:8]}")
+    return score, is_signal, _checked_weight(weight, len(score))
+
+
+def _checked_weight(weight: ArrayLike | Tensor | None, jets: int) -> np.ndarray | None:
+    """Weights in float64, or None where all are equal and integer counts say the same."""
+    if weight is None:
+        return None
+    weight = _array(weight).astype(np.float64)
+    if weight.shape != (jets,):
+        raise ValueError(f"weight must be ({jets},) like the jets, got shape {weight.shape}")
+    if not np.isfinite(weight).all() or (weight < 0).any():
+        bad = np.count_nonzero(~np.isfinite(weight) | (weight < 0))
+        raise ValueError(
+            f"{bad} of {jets} weights are negative, NaN or infinite; efficiencies of such weights are undefined: "
+            "leave those jets out or judge without weights"
+        )
+    if not weight.any():
+        raise ValueError(f"all {jets} weights are zero: nothing is left to count")
+    if (weight == weight[0]).all():
+        return None
+    return weight
+
+
+def _refuse_nan(name: str, values: np.ndarray) -> None:
+    bad = int(np.isnan(values).sum())
+    if bad:
+        raise ValueError(
+            f"{bad} of {values.size} {name} are NaN and cannot be ordered: look for NaN in the inputs or a diverged "
+            "training (lower the learning rate, clip the gradients)"
+        )
+
+
+def _running_sum(group: np.ndarray, groups: int, chosen: np.ndarray, values: np.ndarray | None) -> np.ndarray:
+    """Count (or sum of values) of the chosen jets from the highest group down to each one."""
+    sums = np.bincount(group[chosen], None if values is None else values[chosen], minlength=groups)
+    return np.cumsum(sums[::-1])
+
+
+def _variance_of_mean(values: np.ndarray, mean: float, squares: np.ndarray, total: float) -> float:
+    """Variance of a weighted mean from the squared weights at each value; NaN without a degree of freedom."""
+    effective = total**2 / squares.sum().item()
+    if effective <= 1:
+        return math.nan
+    return (squares * (values - mean) ** 2).sum().item() / total**2 * effective / (effective - 1)
+
+
+def _auc_error(value: float, variance: float, n_jets: float) -> float:
+    if variance > 0:
+        return math.sqrt(variance)
+    return _binomial(min(value, 1.0) * n_jets, n_jets).error
+
+
+def _binomial(n_pass: float, n_total: float) -> Estimate:
+    lower, upper = clopper_pearson(n_pass, n_total)
+    return Estimate(n_pass / n_total, float(upper - lower) / 2, float(n_total))
+
+
+def _sum_and_squares(weight: np.ndarray) -> tuple[float, float]:
+    return math.fsum(weight), math.fsum(weight**2)
+
+
+def _placement(curve: RocCurve, score: np.ndarray, is_signal: np.ndarray) -> np.ndarray:
+    """Share of background below each signal jet, and of signal above each background jet; ties one half."""
+    index = len(curve.threshold) - 1 - np.searchsorted(curve.threshold[::-1], score)
+    above = curve.signal_pass - np.diff(curve.signal_pass, prepend=0) / 2
+    below = curve.n_background - curve.background_pass + np.diff(curve.background_pass, prepend=0) / 2
+    return np.where(is_signal, (below / curve.n_background)[index], (above / curve.n_signal)[index])
+
+
+def _macro_estimate(
+    values: list[float], placement: np.ndarray, members: list[np.ndarray], weight: np.ndarray | None
+) -> Estimate:
+    """Mean of the pairs' areas with the variance of the jets' mean placements."""
+    variance, counts = 0.0, []
+    for jets in members:
+        weights = np.ones(len(jets)) if weight is None else weight[jets]
+        mean = np.average(placement[jets], weights=weights).item()
+        variance += _variance_of_mean(placement[jets], mean, weights**2, weights.sum().item())
+        counts.append(weights.sum() ** 2 / (weights**2).sum())
+    value = math.fsum(values) / len(values)
+    return Estimate(value, _auc_error(value, variance, float(min(counts))), float(sum(counts)))
+
+
+def _canonical_order(
+    logits: np.ndarray, label: np.ndarray, weight: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """The jets sorted by content, so that sums of floats do not depend on how processes shared them."""
+    keys = [*logits.T, label] if weight is None else [*logits.T, weight, label]
+    order = np.lexsort(keys)
+    return logits[order], label[order], None if weight is None else weight[order]
+
+
+def _background(num_classes: int, signal: int, background: int | None) -> int:
+    """The background class: the other of two, the first of more, or the one given."""
+    if background is None:
+        background = 1 - signal if num_classes == 2 else 0
+    for name, number in (("signal", signal), ("background", background)):
+        if not 0 <= number < num_classes:
+            raise ValueError(f"{name} class {number} does not exist among {num_classes} classes")
+    if num_classes == 2 and signal == background:
+        raise ValueError(f"signal and background are the same class {signal}; a score needs two")
+    return background
+
+
+def _signals(num_classes: int, signal: int, background: int, classes: Sequence[str] | None) -> list[tuple[int, str]]:
+    """Each signal class with what its figures' names end in."""
+    if classes is not None and len(classes) != num_classes:
+        raise ValueError(f"classes names {len(classes)} classes, the logits have {num_classes}")
+    if num_classes == 2:
+        return [(signal, "")]
+    names = [str(number) for number in range(num_classes)] if classes is None else classes
+    return [(number, f"_{names[number]}") for number in range(num_classes) if number != background]
