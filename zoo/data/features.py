@@ -1,0 +1,211 @@
+"""Model inputs of a particle: name -> formula, centre, scale and clip, computed on the fly from four-momenta."""
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo.physics import kinematics
+
+#: Keep logarithms and pseudorapidities finite for particles along the beam: GeV, and the eta of 1 GeV at pt 4e-9 GeV.
+SMALLEST_MOMENTUM = 1e-8
+LARGEST_ETA = 20.0
+
+
+@dataclasses.dataclass(frozen=True)
+class ParticleKinematics:
+    """What the formulas of the features are made of, each float64 (particle,).
+
+    The jet of a particle is the sum of the jet's particles. ``deta`` is positive away from the centre of the detector.
+    """
+
+    log_pt: Tensor
+    log_energy: Tensor
+    log_jet_pt: Tensor
+    log_jet_energy: Tensor
+    deta: Tensor
+    dphi: Tensor
+
+
+def particle_kinematics(four_momenta: Tensor, counts: Tensor) -> ParticleKinematics:
+    """Kinematics of packed particles relative to their jets.
+
+    Args:
+        four_momenta: (particle, 4) as (E, px, py, pz) in GeV, the jets one after the other.
+        counts: int64 (jet,), number of particles of each jet.
+    """
+    momenta = four_momenta.double()
+    jet_of_particle = torch.repeat_interleave(counts, output_size=len(momenta))
+    jets = momenta.new_zeros(len(counts), 4).index_add_(0, jet_of_particle, momenta)
+    jet_eta = _finite_eta(jets)
+    columns = torch.stack([_log(kinematics.pt(jets)), _log(jets[:, 0]), jet_eta, kinematics.phi(jets)])
+    log_jet_pt, log_jet_energy, jet_eta, jet_phi = columns[:, jet_of_particle]
+    sign = torch.where(jet_eta < 0, -1.0, 1.0)
+    return ParticleKinematics(
+        log_pt=_log(kinematics.pt(momenta)),
+        log_energy=_log(momenta[:, 0]),
+        log_jet_pt=log_jet_pt,
+        log_jet_energy=log_jet_energy,
+        deta=(_finite_eta(momenta) - jet_eta) * sign,
+        dphi=kinematics.delta_phi(kinematics.phi(momenta), jet_phi),
+    )
+
+
+def _log(momentum: Tensor) -> Tensor:
+    return momentum.clamp(min=SMALLEST_MOMENTUM).log()
+
+
+def _finite_eta(four_momenta: Tensor) -> Tensor:
+    return kinematics.eta(four_momenta).clamp(-LARGEST_ETA, LARGEST_ETA)
+
+
+#: Formula name -> raw value (particle,), before centre, scale and clip.
+FORMULAS: dict[str, Callable[[ParticleKinematics], Tensor]] = {
+    "log_pt": lambda of: of.log_pt,
+    "log_energy": lambda of: of.log_energy,
+    "log_pt_fraction": lambda of: of.log_pt - of.log_jet_pt,
+    "log_energy_fraction": lambda of: of.log_energy - of.log_jet_energy,
+    "delta_r": lambda of: torch.hypot(of.deta, of.dphi),
+    "deta": lambda of: of.deta,
+    "dphi": lambda of: of.dphi,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Feature:
+    r"""One input, :math:`\operatorname{clip}((x - \mathrm{centre}) \cdot \mathrm{scale}, -\mathrm{clip}, \mathrm{clip})`.
+
+    Args:
+        name: JetClass's name.
+        formula: key of `FORMULAS`.
+        centre: subtracted from the raw value.
+        scale: multiplies the difference.
+        clip: largest absolute value, None for no limit.
+
+    Raises:
+        ValueError: if the formula is unknown or a number is not finite.
+    """
+
+    name: str
+    formula: str
+    centre: float = 0.0
+    scale: float = 1.0
+    clip: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.formula not in FORMULAS:
+            close = difflib.get_close_matches(self.formula, FORMULAS, n=1) or list(FORMULAS)
+            raise ValueError(f"feature {self.name!r}: no formula {self.formula!r}; did you mean {', '.join(close)}?")
+        for key in ("centre", "scale", "clip"):
+            value = getattr(self, key)
+            if not (key == "clip" and value is None) and not (_is_number(value) and math.isfinite(value)):
+                raise ValueError(f"feature {self.name!r}: {key} must be a finite number, not {value!r}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureTable:
+    """The features of a model in their order, the same in training, in a pretrained folder and in use.
+
+    Example:
+        >>> table = feature_table("kin")
+        >>> table.names[0], table.input_dim
+        ('part_pt_log', 7)
+        >>> FeatureTable.from_dict(table.to_dict()) == table
+        True
+    """
+
+    features: tuple[Feature, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the features in order."""
+        return tuple(feature.name for feature in self.features)
+
+    @property
+    def input_dim(self) -> int:
+        """Number of features."""
+        return len(self.features)
+
+    def packed(self, four_momenta: Tensor, counts: Tensor) -> Tensor:
+        """Features float32 (particle, feature) of packed particles; see `particle_kinematics` for the arguments."""
+        particles = particle_kinematics(four_momenta, counts)
+        values = torch.stack([FORMULAS[feature.formula](particles) for feature in self.features], dim=-1)
+        values = (values - values.new_tensor([f.centre for f in self.features])) * values.new_tensor(
+            [f.scale for f in self.features]
+        )
+        limits = values.new_tensor([math.inf if f.clip is None else f.clip for f in self.features])
+        return values.clamp(-limits, limits).float()
+
+    def padded(self, four_momenta: Tensor, mask: Tensor) -> Tensor:
+        """Features float32 (batch, particle, feature), zero where ``mask`` is False.
+
+        Args:
+            four_momenta: (batch, particle, 4) as (E, px, py, pz) in GeV.
+            mask: bool (batch, particle), True for a real particle.
+        """
+        features = torch.zeros(*mask.shape, self.input_dim, device=four_momenta.device)
+        features[mask] = self.packed(four_momenta[mask], mask.sum(dim=1))
+        return features
+
+    def to_dict(self) -> dict[str, Any]:
+        """The table as plain JSON values."""
+        return {"features": [dataclasses.asdict(feature) for feature in self.features]}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "FeatureTable":
+        """The table that `to_dict` wrote.
+
+        Raises:
+            ValueError: if a key is missing or unknown, or a value has the wrong type.
+        """
+        _require_keys("feature table", values, {"features"})
+        if not isinstance(values["features"], list) or not values["features"]:
+            raise ValueError("feature table: 'features' must be a list with at least one feature")
+        keys = {field.name for field in dataclasses.fields(Feature)}
+        for feature in values["features"]:
+            _require_keys("feature", feature, keys)
+        table = cls(tuple(Feature(**feature) for feature in values["features"]))
+        if len(set(table.names)) != table.input_dim:
+            raise ValueError(f"feature table: a name stands twice in {', '.join(table.names)}")
+        return table
+
+
+def _require_keys(what: str, values: object, keys: set[str]) -> None:
+    if not isinstance(values, dict) or values.keys() != keys:
+        found = sorted(values) if isinstance(values, dict) else values
+        raise ValueError(f"{what}: expected exactly the keys {sorted(keys)}, found {found}")
+
+
+#: Numbers of the JetClass study (arXiv:2202.03772).
+_KIN = FeatureTable(
+    (
+        Feature("part_pt_log", "log_pt", 1.7, 0.7, 5.0),
+        Feature("part_e_log", "log_energy", 2.0, 0.7, 5.0),
+        Feature("part_logptrel", "log_pt_fraction", -4.7, 0.7, 5.0),
+        Feature("part_logerel", "log_energy_fraction", -4.7, 0.7, 5.0),
+        Feature("part_deltaR", "delta_r", 0.2, 4.0, 5.0),
+        Feature("part_deta", "deta"),
+        Feature("part_dphi", "dphi"),
+    )
+)
+
+FEATURE_TABLES = {"kin": _KIN}
+
+
+def feature_table(name: str) -> FeatureTable:
+    """The feature table called ``name``; its formulas, centres and scales never change.
+
+    Raises:
+        ValueError: if there is none; the message names the known ones.
+    """
+    if name not in FEATURE_TABLES:
+        raise ValueError(f"features: no feature table is called {name!r}; choose one of {', '.join(FEATURE_TABLES)}")
+    return FEATURE_TABLES[name]

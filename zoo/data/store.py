@@ -1,0 +1,320 @@
+"""The zoo's own file: jagged jets as offsets and flat values in Arrow IPC, checksummed and memory-mapped."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+
+#: Flat columns that every table has: four-momenta in GeV.
+MOMENTUM_COLUMNS = ("part_energy", "part_px", "part_py", "part_pz")
+
+#: |p| may exceed E by this fraction of E: a massless particle rounded to float32 needs 2e-7, coarser detectors more.
+MOMENTUM_TOLERANCE = 1e-5
+
+FORMAT = "zoo-jets"
+VERSION = 1
+ARROW_MAGIC = b"ARROW1"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class JetTable:
+    """Jets of any length as flat particle columns: jet ``j`` owns particles ``offsets[j]`` to ``offsets[j + 1]``.
+
+    Args:
+        particles: flat columns (particle,); `MOMENTUM_COLUMNS` are required, float32, in GeV.
+        offsets: int64 (jet + 1,), from 0 to the number of particles.
+        fields: further columns (jet,).
+        label: int64 (jet,), index of the jet's class.
+        weight: float32 (jet,).
+        metadata: plain JSON values, such as ``dataset``, ``classes`` and ``units``.
+        source_rows: int64 (jet,), row of each jet in the file that the table was read from; None: 0, 1, 2, ...
+
+    Raises:
+        ValueError: if a column is missing, or has another type or length than stated here.
+
+    Example:
+        >>> ones = np.ones(3, dtype=np.float32)
+        >>> table = JetTable(
+        ...     particles=dict.fromkeys(MOMENTUM_COLUMNS, ones), offsets=np.array([0, 2, 3]), fields={},
+        ...     label=np.array([1, 0]), weight=np.ones(2, dtype=np.float32), metadata={},
+        ... )
+        >>> len(table), table.counts.tolist()
+        (2, [2, 1])
+    """
+
+    particles: dict[str, np.ndarray]
+    offsets: np.ndarray
+    fields: dict[str, np.ndarray]
+    label: np.ndarray
+    weight: np.ndarray
+    metadata: dict[str, Any]
+    source_rows: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        missing = [name for name in MOMENTUM_COLUMNS if name not in self.particles]
+        if missing:
+            raise ValueError(f"particle column {missing[0]!r} is missing; a table needs {', '.join(MOMENTUM_COLUMNS)}")
+        _check_offsets(self.offsets)
+        for name, values in self.particles.items():
+            dtype = np.float32 if name in MOMENTUM_COLUMNS else values.dtype
+            _check_column(f"particles.{name}", values, self.offsets[-1], dtype)
+        _check_column("label", self.label, len(self), np.int64)
+        _check_column("weight", self.weight, len(self), np.float32)
+        for name, values in self.fields.items():
+            _check_column(f"fields.{name}", values, len(self), values.dtype)
+        if self.source_rows is None:
+            object.__setattr__(self, "source_rows", np.arange(len(self), dtype=np.int64))
+        _check_column("source_rows", self.source_rows, len(self), np.int64)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def counts(self) -> np.ndarray:
+        """Number of particles of each jet, int64 (jet,)."""
+        return np.diff(self.offsets)
+
+    def slice(self, start: int, stop: int) -> "JetTable":
+        """The jets ``start`` to ``stop`` as a table that shares this one's particle memory."""
+        first, last = self.offsets[start], self.offsets[stop]
+        return JetTable(
+            particles={name: values[first:last] for name, values in self.particles.items()},
+            offsets=self.offsets[start : stop + 1] - first,
+            fields={name: values[start:stop] for name, values in self.fields.items()},
+            label=self.label[start:stop],
+            weight=self.weight[start:stop],
+            metadata=self.metadata,
+            source_rows=self.source_rows[start:stop],
+        )
+
+
+def _check_offsets(offsets: np.ndarray) -> None:
+    if offsets.dtype != np.int64 or offsets.ndim != 1 or not len(offsets):
+        raise ValueError(f"offsets must be int64 (jet + 1,), not {offsets.dtype} {offsets.shape}")
+    if offsets[0] != 0 or np.any(np.diff(offsets) < 0):
+        raise ValueError("offsets must start at 0 and never fall")
+
+
+def _check_column(name: str, values: np.ndarray, length: int, dtype: np.dtype | type) -> None:
+    if values.shape != (length,):
+        raise ValueError(f"column {name!r} must have shape ({length},), not {values.shape}")
+    if values.dtype != dtype or values.dtype.kind not in "iuf":
+        expected = np.dtype(dtype) if np.dtype(dtype).kind in "iuf" else "numbers"
+        raise ValueError(f"column {name!r} must hold {expected}, not {values.dtype}; convert it with astype")
+
+
+def bad_jets(table: JetTable) -> dict[str, np.ndarray]:
+    """Mask (jet,) of the jets that no model may see, for each reason; a jet has at most one.
+
+    The reasons in the order of precedence: ``not finite`` (NaN or infinity), ``negative energy``, ``no particles``,
+    ``momentum above energy``, that is :math:`|p| > (1 + 10^{-5}) E` (see `MOMENTUM_TOLERANCE`).
+    """
+    energy, px, py, pz = (table.particles[name].astype(np.float64) for name in MOMENTUM_COLUMNS)
+    with np.errstate(invalid="ignore", over="ignore"):
+        reasons = {
+            "not finite": _any_particle(~np.isfinite(energy + px + py + pz), table.offsets),
+            "negative energy": _any_particle(energy < 0, table.offsets),
+            "no particles": table.counts == 0,
+            "momentum above energy": _any_particle(
+                np.sqrt(px**2 + py**2 + pz**2) > (1 + MOMENTUM_TOLERANCE) * energy, table.offsets
+            ),
+        }
+    known = np.zeros(len(table), dtype=bool)
+    for reason, mask in reasons.items():
+        reasons[reason] = mask & ~known
+        known |= mask
+    return reasons
+
+
+def _any_particle(flags: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    before = np.concatenate([[0], np.cumsum(flags)])
+    return before[offsets[1:]] > before[offsets[:-1]]
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
+    """Open a file beside ``path`` that takes its name once it is complete on the disk; after an error it is gone."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
+    try:
+        with draft.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def write_store(path: str | Path, table: JetTable, *, compression: str | None = None) -> None:
+    """Write a table as the zoo's own file; the same table gives the same bytes.
+
+    Args:
+        path: file to write; an older one is replaced only when the new one is complete.
+        table: jets with finite, physical four-momenta in GeV.
+        compression: None for a file that is mapped into memory when opened; ``"lz4"`` or ``"zstd"`` for a small one that
+            is unpacked into memory: it holds the bytes of each float in four planes and, as most particles are
+            massless, the energy as its distance from :math:`|p|` in float32 steps. Both lose nothing.
+
+    Raises:
+        ValueError: if the table holds a jet that `bad_jets` names, or the metadata are no JSON.
+    """
+    path = Path(path)
+    for reason, mask in bad_jets(table).items():
+        if mask.any():
+            raise ValueError(f"{path}: jet {mask.argmax()} of the table has {reason}; remove such jets before writing")
+    columns = _columns(table)
+    header = {
+        "format": FORMAT,
+        "version": VERSION,
+        "jets": len(table),
+        "packed": compression is not None,
+        "checksums": {name: _checksum(values) for name, values in columns.items()},
+        "metadata": table.metadata,
+    }
+    text = json.dumps(header, sort_keys=True, allow_nan=False).encode()
+    batch = _to_arrow(table, packed=compression is not None)
+    schema = batch.schema.with_metadata({"zoo": text, "zoo_crc32": str(zlib.crc32(text))})
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    with atomic_write(path) as file, pa.ipc.new_file(file, schema, options=options) as writer:
+        writer.write_batch(batch.replace_schema_metadata(schema.metadata))
+
+
+def open_store(path: str | Path) -> JetTable:
+    """Open the zoo's own file and verify the checksum of every column.
+
+    Columns of an uncompressed file stay on the disk and are mapped into memory, so a file may be larger than that.
+
+    Raises:
+        ValueError: if the file is damaged or no such file; the message names the file, the column and the remedy.
+        FileNotFoundError: if there is no such file.
+    """
+    path = Path(path)
+    with path.open("rb") as file:
+        if file.read(len(ARROW_MAGIC)) != ARROW_MAGIC:
+            raise ValueError(f"{path} is not a jet file of the zoo (no Arrow header); other formats: read_jets")
+    try:
+        reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        header = _read_header(path, reader.schema.metadata or {})
+        if reader.num_record_batches != 1:
+            raise ValueError(f"{reader.num_record_batches} record batches instead of 1")
+        batch = reader.get_batch(0)
+        batch.validate()
+        table = _from_arrow(batch, header)
+    except (pa.ArrowException, ValueError, KeyError, OSError, MemoryError, TypeError) as error:
+        raise ValueError(f"{path} cannot be read as a jet file of the zoo: {error}; write or fetch it again") from error
+    return table
+
+
+def _read_header(path: Path, schema_metadata: dict[bytes, bytes]) -> dict[str, Any]:
+    text = schema_metadata.get(b"zoo")
+    if text is None:
+        raise ValueError("an Arrow file without the metadata 'zoo'")
+    if str(zlib.crc32(text)).encode() != schema_metadata.get(b"zoo_crc32"):
+        raise ValueError("column 'metadata' does not match its checksum")
+    header = json.loads(text)
+    if (header["format"], header["version"]) != (FORMAT, VERSION):
+        raise ValueError(
+            f"format {header['format']} version {header['version']}, this zoo reads {FORMAT} version {VERSION}"
+        )
+    return header
+
+
+def _columns(table: JetTable) -> dict[str, np.ndarray]:
+    return {
+        "offsets": table.offsets,
+        **{f"particles.{name}": values for name, values in table.particles.items()},
+        "label": table.label,
+        "weight": table.weight,
+        **{f"fields.{name}": values for name, values in table.fields.items()},
+    }
+
+
+def _checksum(values: np.ndarray) -> int:
+    return zlib.crc32(np.ascontiguousarray(values))
+
+
+def _to_arrow(table: JetTable, *, packed: bool) -> pa.RecordBatch:
+    particles = dict(table.particles)
+    if packed:
+        steps = particles["part_energy"].view(np.int32) - _massless_energy(particles)
+        particles["part_energy"] = steps.view(np.float32)
+    values = {name: _to_planes(column) if packed else pa.array(column) for name, column in particles.items()}
+    jagged = pa.LargeListArray.from_arrays(
+        pa.array(table.offsets), pa.StructArray.from_arrays(list(values.values()), list(values))
+    )
+    columns = {"particles": jagged, "label": pa.array(table.label), "weight": pa.array(table.weight)}
+    columns |= {f"fields.{name}": pa.array(column) for name, column in table.fields.items()}
+    return pa.RecordBatch.from_pydict(columns)
+
+
+def _from_arrow(batch: pa.RecordBatch, header: dict[str, Any]) -> JetTable:
+    if batch.num_rows != header["jets"]:
+        raise ValueError(f"{batch.num_rows} jets instead of {header['jets']}")
+    jagged = batch.column("particles")
+    offsets = _to_numpy(jagged.offsets)
+    _compare("offsets", offsets, header)
+    particles = {field.name: _from_planes(jagged.values.field(i)) for i, field in enumerate(jagged.type.value_type)}
+    if header["packed"]:
+        energy = particles["part_energy"].view(np.int32) + _massless_energy(particles)
+        particles["part_energy"] = energy.view(np.float32)
+    prefix = "fields."
+    table = JetTable(
+        particles=particles,
+        offsets=offsets,
+        fields={
+            name.removeprefix(prefix): _to_numpy(batch.column(name))
+            for name in batch.schema.names
+            if name.startswith(prefix)
+        },
+        label=_to_numpy(batch.column("label")),
+        weight=_to_numpy(batch.column("weight")),
+        metadata=header["metadata"],
+    )
+    columns = _columns(table)
+    if columns.keys() != header["checksums"].keys():
+        raise ValueError(f"columns {sorted(columns.keys() ^ header['checksums'].keys())} are missing or unknown")
+    for name, values in columns.items():
+        _compare(name, values, header)
+    return table
+
+
+def _compare(name: str, values: np.ndarray, header: dict[str, Any]) -> None:
+    if _checksum(values) != header["checksums"][name]:
+        raise ValueError(f"column {name!r} does not match its checksum")
+
+
+def _to_numpy(array: pa.Array) -> np.ndarray:
+    return array.to_numpy(zero_copy_only=True)
+
+
+def _massless_energy(particles: dict[str, np.ndarray]) -> np.ndarray:
+    """Bits of :math:`|p|` rounded to float32, whose distance to the bits of E counts float32 steps."""
+    px, py, pz = (particles[name].astype(np.float64) for name in MOMENTUM_COLUMNS[1:])
+    return np.sqrt(px * px + py * py + pz * pz).astype(np.float32).view(np.int32)
+
+
+def _to_planes(values: np.ndarray) -> pa.Array:
+    # exponents compress and mantissas do not, so they must not alternate
+    if values.dtype != np.float32:
+        return pa.array(values)
+    planes = values.view(np.uint8).reshape(-1, 4).T
+    return pa.StructArray.from_arrays([pa.array(np.ascontiguousarray(plane)) for plane in planes], list("0123"))
+
+
+def _from_planes(array: pa.Array) -> np.ndarray:
+    if not pa.types.is_struct(array.type):
+        return _to_numpy(array)
+    planes = [_to_numpy(array.field(i)) for i in range(array.type.num_fields)]
+    return np.stack(planes, axis=1).reshape(-1).view(np.float32)
