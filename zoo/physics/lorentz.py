@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+METRIC = (1.0, -1.0, -1.0, -1.0)
+
 
 def minkowski_dot(a: Tensor, b: Tensor) -> Tensor:
     r"""Minkowski product of four-vectors.
@@ -23,8 +25,7 @@ def minkowski_dot(a: Tensor, b: Tensor) -> Tensor:
         >>> minkowski_dot(torch.tensor([5.0, 0, 0, 3]), torch.tensor([5.0, 0, 0, 3]))
         tensor(16., dtype=torch.float64)
     """
-    product = a.double() * b.double()
-    return product[..., 0] - product[..., 1] - product[..., 2] - product[..., 3]
+    return (a.double() * b.double()) @ a.new_tensor(METRIC, dtype=torch.float64)
 
 
 def squared_mass(four_momenta: Tensor) -> Tensor:

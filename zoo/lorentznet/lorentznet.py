@@ -1,0 +1,245 @@
+"""LorentzNet: a graph network whose every step commutes with Lorentz transformations.
+
+References:
+    An Efficient Lorentz Equivariant Graph Neural Network for Jet Tagging (2022), arXiv:2201.08187.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from zoo.layers import PairBlock, Pairs, complete_pairs, offsets, pack, pair_blocks, segment_sum
+from zoo.lorentznet.messages import MessageWeights, pair_invariants, pair_messages, pair_sum, psi
+from zoo.physics.lorentz import resolve_masses, squared_mass
+from zoo.registry import register_model
+
+#: Pairs that are worked on at a time: on a CPU few enough for the cache, elsewhere enough to fill the device.
+PAIRS_PER_BLOCK = {"cpu": 8192, "default": 1 << 20}
+
+
+class JetGraph(NamedTuple):
+    """What stays the same through all blocks."""
+
+    scalars: Tensor  #: (node, scalar), the input scalars
+    jet_starts: Tensor  #: (jet + 1,) first node of each jet, and the end
+    pairs: Pairs
+    blocks: list[PairBlock]
+    message_dtype: torch.dtype
+
+
+class LorentzNet(nn.Module):
+    r"""Lorentz group equivariant network over all pairs of particles of a jet.
+
+    Node scalars h and four-momenta x are updated by blocks (`LorentzGroupBlock`), and the mean scalar is classified.
+
+    Note: departures from the reference implementation, each with a test.
+        - Padding is packed away, so neither the mean over particles nor a batch normalisation sees padded rows.
+        - A mass that the precision of the input cannot resolve is zero (`resolve_masses`), so the mass scalar of a
+          massless particle is not rounding noise; the geometry is formed in float64 under every precision.
+        - The coordinate update is bounded by clamping its invariant weight, not the components of a four-vector,
+          which would single out a frame.
+
+    Args:
+        num_classes: number of logits.
+        num_scalars: invariant numbers of a particle (mass aside) taken from ``features``, such as one-hot particle
+            types; 0 ignores ``features``, whose pt and angles would break the symmetry.
+        embed_dim: width.
+        num_layers: number of blocks.
+        dropout: before the last layer.
+        coordinate_scale: c of the coordinate update.
+        beams: whether two beam particles of mass 1 GeV join each jet, which leaves of the Lorentz group the
+            symmetry about the beam axis, unless the beams are transformed with the jet.
+
+    Shapes:
+        features (batch, particle, feature), four_momenta (batch, particle, 4) as (E, px, py, pz) in GeV,
+        mask (batch, particle), True for a real particle; logits (batch, class).
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        num_scalars: int = 0,
+        *,
+        embed_dim: int = 72,
+        num_layers: int = 6,
+        dropout: float = 0.2,
+        coordinate_scale: float = 5e-3,
+        beams: bool = True,
+    ) -> None:
+        super().__init__()
+        self.num_scalars = num_scalars
+        #: (beam, 4), GeV; transform them with the jets to see the full symmetry.
+        beam_momenta = torch.tensor([[2**0.5, 0, 0, 1], [2**0.5, 0, 0, -1]], dtype=torch.float64)
+        self.register_buffer("beams", beam_momenta if beams else beam_momenta[:0], persistent=False)
+        node_scalars = 1 + num_scalars + beams
+        self.embedding = nn.Linear(node_scalars, embed_dim)
+        self.blocks = nn.ModuleList(
+            LorentzGroupBlock(embed_dim, node_scalars, coordinate_scale, is_last=layer == num_layers - 1)
+            for layer in range(num_layers)
+        )
+        self.decoder = nn.Sequential(
+            nn.Linear(embed_dim, embed_dim), nn.ReLU(), nn.Dropout(dropout), nn.Linear(embed_dim, num_classes)
+        )
+
+    def forward(self, features: Tensor, four_momenta: Tensor, mask: Tensor) -> Tensor:
+        """Logits (batch, class) of the jets; see the class for the shapes."""
+        device = four_momenta.device.type
+        message_dtype = self.embedding.weight.dtype
+        if torch.is_autocast_enabled(device):
+            message_dtype = torch.get_autocast_dtype(device)
+        # Only products of (pair, embed_dim) matrices gain from half precision; the rest would only lose digits.
+        with torch.autocast(device, enabled=False):
+            x, scalars, counts = self._nodes(features, four_momenta, mask)
+            pairs = complete_pairs(counts)
+            blocks = pair_blocks(pairs, counts, PAIRS_PER_BLOCK.get(device, PAIRS_PER_BLOCK["default"]))
+            graph = JetGraph(scalars, offsets(counts), pairs, blocks, message_dtype)
+            h = self.embedding(scalars)
+            for block in self.blocks:
+                h, x = block(h, x, graph)
+            mean = segment_sum(h, graph.jet_starts) / counts.clamp(min=1)[:, None]
+            return self.decoder(mean)
+
+    def _nodes(self, features: Tensor, four_momenta: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Packed momenta (node, 4) in float64, scalars (node, scalar) and number of nodes (jet,), beams last."""
+        batch, num_beams = len(mask), len(self.beams)
+        x, mass2 = resolve_masses(four_momenta)
+        x = torch.cat([x, self.beams.expand(batch, -1, -1)], dim=1)
+        mass2 = torch.cat([mass2, squared_mass(self.beams).expand(batch, -1)], dim=1)
+        mask = torch.cat([mask, mask.new_ones(batch, num_beams)], dim=1)
+        is_beam = torch.zeros_like(mask)
+        is_beam[:, is_beam.shape[1] - num_beams :] = True
+        mass = psi(mass2.abs().sqrt())
+        scalars = [mass * ~is_beam, mass * is_beam] if num_beams else [mass]
+        scalars = torch.stack(scalars, dim=-1).to(self.embedding.weight.dtype)
+        if self.num_scalars:
+            extra = features[..., : self.num_scalars]
+            scalars = torch.cat([scalars, nn.functional.pad(extra, (0, 0, 0, num_beams))], dim=-1)
+        return pack(x, mask), pack(scalars, mask), mask.sum(1)
+
+
+class LorentzGroupBlock(nn.Module):
+    r"""Lorentz group equivariant block (LGEB).
+
+    .. math::
+        e_{ij} &= \phi_e(h_i, h_j, \psi(\|x_i - x_j\|^2), \psi(\langle x_i, x_j \rangle)), \quad
+        m_{ij} = \phi_m(e_{ij}) \, e_{ij} \\
+        x_i &\leftarrow x_i + c \, \mathrm{mean}_{j \ne i} \, \phi_x(m_{ij}) (x_i - x_j) \\
+        h_i &\leftarrow h_i + \phi_h(h_i, \textstyle\sum_{j \ne i} m_{ij}, s_i)
+
+    The first layer of :math:`\phi_e` acts on concatenated inputs, so it is the sum of a term of i, a term of j and a
+    term of the two invariants; the first two are formed once a node, and the statistics of its batch normalisation
+    follow from sums over nodes (`PairBatchNorm`). What remains to be done for each pair is `pair_messages`.
+    """
+
+    #: Bound on the weight phi_x of a pair, so that no update exceeds 10 c times the largest momentum difference.
+    MAX_COORDINATE_WEIGHT = 10.0
+
+    def __init__(self, embed_dim: int, num_scalars: int, coordinate_scale: float, is_last: bool) -> None:
+        super().__init__()
+        self.coordinate_scale = coordinate_scale
+        self.phi_e = nn.Sequential(
+            nn.Linear(2 * embed_dim + 2, embed_dim, bias=False),
+            PairBatchNorm(embed_dim),
+            nn.ReLU(),
+            nn.Linear(embed_dim, embed_dim),
+            nn.ReLU(),
+        )
+        self.phi_h = nn.Sequential(
+            nn.Linear(2 * embed_dim + num_scalars, embed_dim),
+            nn.BatchNorm1d(embed_dim),
+            nn.ReLU(),
+            nn.Linear(embed_dim, embed_dim),
+        )
+        self.phi_m = nn.Sequential(nn.Linear(embed_dim, 1), nn.Sigmoid())
+        self.phi_x = None
+        if not is_last:
+            last = nn.Linear(embed_dim, 1, bias=False)
+            nn.init.xavier_uniform_(last.weight, gain=1e-3)
+            self.phi_x = nn.Sequential(nn.Linear(embed_dim, embed_dim), nn.ReLU(), last)
+
+    def forward(self, h: Tensor, x: Tensor, graph: JetGraph) -> tuple[Tensor, Tensor]:
+        """Updated scalars (node, embed_dim) and four-momenta (node, 4), the latter in float64 and GeV."""
+        invariants = pair_invariants(x, graph.pairs, h.dtype)
+        weight_i, weight_j, weight_invariants = self.phi_e[0].weight.T.split([h.shape[1], h.shape[1], 2])
+        receiver, sender, weight_invariants = self.phi_e[1](
+            h @ weight_i, h @ weight_j, invariants, weight_invariants, graph
+        )
+        total, weight = pair_messages(
+            receiver, sender, invariants, weight_invariants, self._message_weights(), graph.blocks, graph.message_dtype
+        )
+        if self.phi_x is not None:
+            x = self._move(x, weight, graph.pairs)
+        return h + self.phi_h(torch.cat([h, total, graph.scalars], dim=1)), x
+
+    def _message_weights(self) -> MessageWeights:
+        weights = [self.phi_e[3].weight, self.phi_e[3].bias, self.phi_m[0].weight, self.phi_m[0].bias]
+        if self.phi_x is not None:
+            weights += [self.phi_x[0].weight, self.phi_x[0].bias, self.phi_x[2].weight]
+        return MessageWeights(*weights)
+
+    def _move(self, x: Tensor, weight: Tensor, pairs: Pairs) -> Tensor:
+        weight = weight.double().clamp(-self.MAX_COORDINATE_WEIGHT, self.MAX_COORDINATE_WEIGHT)
+        # With a one appended to the momenta, one pass gives both sum_j w_ij x_j and sum_j w_ij.
+        total = pair_sum(nn.functional.pad(x, (0, 1), value=1.0), weight, pairs)
+        partners = pairs.starts.diff().clamp(min=1)[:, None]
+        return x + self.coordinate_scale * (total[:, 4:] * x - total[:, :4]) / partners
+
+
+class PairBatchNorm(nn.BatchNorm1d):
+    r"""Batch normalisation of :math:`r_i + s_j + W e_{ij}` over all pairs, without forming the sum.
+
+    Its mean and variance over pairs follow from sums over nodes, since within a jet
+    :math:`\sum_{i \ne j} r_i s_j = (\sum_i r_i)(\sum_j s_j) - \sum_i r_i s_i`. The affine map that results is
+    applied to the three terms.
+    """
+
+    def forward(
+        self, receiver: Tensor, sender: Tensor, invariants: Tensor, weight: Tensor, graph: JetGraph
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The terms r and s (node, embed_dim) and the matrix W (2, embed_dim), of which the normalised sum is made."""
+        if self.training and len(invariants):
+            mean, variance = _pair_moments(receiver, sender, invariants, weight, graph)
+            self._track(mean, variance, len(invariants))
+        else:
+            mean, variance = self.running_mean, self.running_var
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return receiver * scale + (self.bias - mean * scale), sender * scale, weight * scale
+
+    @torch.no_grad()
+    def _track(self, mean: Tensor, variance: Tensor, num_pairs: int) -> None:
+        self.num_batches_tracked += 1
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(variance * num_pairs / max(num_pairs - 1, 1), self.momentum)
+
+
+def _pair_moments(
+    receiver: Tensor, sender: Tensor, invariants: Tensor, weight: Tensor, graph: JetGraph
+) -> tuple[Tensor, Tensor]:
+    """Mean and variance over all pairs of r_i + s_j + W e_ij, each (embed_dim,)."""
+    num_pairs = len(invariants)
+    partners = graph.pairs.starts.diff()[:, None].to(receiver.dtype)
+    mean_r, mean_s = ((partners * term).sum(0) / num_pairs for term in (receiver, sender))
+    mean_e = invariants.mean(0)
+    # Centred terms, so that nothing is lost to cancellation.
+    r, s, e = receiver - mean_r, sender - mean_s, invariants - mean_e
+    same_jet = segment_sum(r, graph.jet_starts) * segment_sum(s, graph.jet_starts)
+    # The invariants are symmetric, so a node's sum over partners is the same whether it receives or sends.
+    node_e = segment_sum(e, graph.pairs.starts) @ weight
+    variance = (
+        (partners * (r.square() + s.square())).sum(0)
+        + 2 * (same_jet.sum(0) - (r * s).sum(0) + ((r + s) * node_e).sum(0))
+        + (weight * (e.T @ e @ weight)).sum(0)
+    ) / num_pairs
+    return mean_r + mean_s + mean_e @ weight, variance.clamp(min=0)
+
+
+@register_model
+def lorentznet(input_dim: int, num_classes: int) -> LorentzNet:
+    """LorentzNet for top tagging, 224,072 parameters with 2 classes.
+
+    Args:
+        input_dim: accepted as by every model and not used: a jet is seen through its four-momenta only.
+        num_classes: number of logits.
+    """
+    return LorentzNet(num_classes)

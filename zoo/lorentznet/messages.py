@@ -1,0 +1,249 @@
+"""The pair messages of LorentzNet, computed in cache-sized blocks and again in the backward pass.
+
+All that is of size (pair, embed_dim) lives here and only for one block of jets at a time, so memory does not grow with
+the number of pairs, and matrix products find their operands in the cache.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from zoo.layers import PairBlock, Pairs, gather_sum, linear, outer_sum, segment_sum
+from zoo.physics.lorentz import METRIC, minkowski_dot, squared_mass
+
+
+def psi(value: Tensor) -> Tensor:
+    r"""Compress the range of a Minkowski product, :math:`\psi(v) = \operatorname{sgn}(v) \ln(1 + |v|)`."""
+    return value.sign() * value.abs().log1p()
+
+
+def pair_invariants(x: Tensor, pairs: Pairs, dtype: torch.dtype) -> Tensor:
+    r"""The two invariants of each pair, :math:`\psi(\|x_i - x_j\|^2)` and :math:`\psi(\langle x_i, x_j \rangle)`.
+
+    Args:
+        x: four-momenta (node, 4) in GeV, float64.
+        pairs: of the nodes.
+        dtype: of the result; the products themselves are formed in float64.
+
+    Returns:
+        (pair, 2).
+    """
+    return _PairInvariants.apply(x, pairs, dtype)
+
+
+def pair_sum(values: Tensor, weight: Tensor, pairs: Pairs) -> Tensor:
+    r"""Weighted sum over the partners of each particle, :math:`\sum_{j \ne i} w_{ij} v_j`.
+
+    Args:
+        values: v, (node, feature).
+        weight: w, (pair,) of the same dtype.
+        pairs: of the nodes.
+
+    Returns:
+        (node, feature).
+    """
+    return _PairSum.apply(values, weight, pairs)
+
+
+class MessageWeights(NamedTuple):
+    """Weights of what follows the first layer of phi_e, in torch's (out, in) order."""
+
+    edge: Tensor  #: (embed_dim, embed_dim), second layer of phi_e
+    edge_bias: Tensor  #: (embed_dim,)
+    gate: Tensor  #: (1, embed_dim), phi_m
+    gate_bias: Tensor  #: (1,)
+    shift: Tensor | None = None  #: (embed_dim, embed_dim), first layer of phi_x; none in the last block
+    shift_bias: Tensor | None = None  #: (embed_dim,)
+    shift_out: Tensor | None = None  #: (1, embed_dim), second layer of phi_x
+
+
+class _Activations(NamedTuple):
+    """What one block computes on its way, each (pair, embed_dim) unless said otherwise."""
+
+    first: Tensor  # after the first layer of phi_e
+    edge: Tensor  # after the second
+    gate: Tensor  # (pair, 1)
+    message: Tensor  # gate * edge
+    shift: Tensor | None  # after the first layer of phi_x
+
+
+def pair_messages(
+    receiver: Tensor,
+    sender: Tensor,
+    invariants: Tensor,
+    invariant_weight: Tensor,
+    weights: MessageWeights,
+    blocks: list[PairBlock],
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor]:
+    r"""Messages of all pairs, summed over the senders, and the coordinate weight of each pair.
+
+    .. math::
+        a_{ij} &= \mathrm{ReLU}(r_i + s_j + W \, \mathrm{inv}_{ij}), \quad
+        e_{ij} = \mathrm{ReLU}(W_e a_{ij} + b_e), \quad
+        m_{ij} = \sigma(w_m e_{ij} + b_m) \, e_{ij} \\
+        M_i &= \sum_j m_{ij}, \quad c_{ij} = w_x \mathrm{ReLU}(W_x m_{ij} + b_x)
+
+    Args:
+        receiver: r, (node, embed_dim).
+        sender: s, (node, embed_dim).
+        invariants: (pair, 2).
+        invariant_weight: W transposed, (2, embed_dim).
+        weights: the other weights.
+        blocks: the pairs, cut into runs of jets.
+        dtype: of the products; sums over pairs are returned in the dtype of ``receiver``.
+
+    Returns:
+        M (node, embed_dim), and c (pair,), of length zero where ``weights`` has no phi_x.
+    """
+    return _PairMessages.apply(receiver, sender, invariants, invariant_weight, blocks, dtype, *weights)
+
+
+class _PairMessages(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, receiver, sender, invariants, invariant_weight, blocks, dtype, *weights):
+        ctx.save_for_backward(receiver, sender, invariants, invariant_weight, *weights)
+        ctx.blocks, ctx.dtype = blocks, dtype
+        nodes, pairs = (receiver, sender, invariant_weight), invariants
+        cast = MessageWeights(*(None if weight is None else weight.to(dtype) for weight in weights))
+        total = torch.zeros_like(receiver)
+        coordinate = invariants.new_zeros(0 if cast.shift is None else len(invariants))
+        for block in blocks:
+            table, index, scale = _first_layer_operands(block, *nodes, pairs, dtype)
+            activations = _activate(table, index, scale, cast)
+            total[block.node_slice] = segment_sum(activations.message, block.pairs.starts)
+            if cast.shift is not None:
+                coordinate[block.pair_slice] = linear(activations.shift, cast.shift_out).squeeze(-1)
+        return total, coordinate
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_total, grad_coordinate):
+        receiver, sender, invariants, invariant_weight, *weights = ctx.saved_tensors
+        cast = MessageWeights(*(None if weight is None else weight.to(ctx.dtype) for weight in weights))
+        gradient = _Gradient(receiver, invariants, invariant_weight, weights, ctx.needs_input_grad[2])
+        for block in ctx.blocks:
+            table, index, scale = _first_layer_operands(
+                block, receiver, sender, invariant_weight, invariants, ctx.dtype
+            )
+            activations = _activate(table, index, scale, cast)
+            grad_message = grad_total[block.node_slice].to(ctx.dtype).index_select(0, block.pairs.i)
+            if cast.shift is not None:
+                grad_out = grad_coordinate[block.pair_slice, None].to(ctx.dtype)
+                grad_message = gradient.through_shift(activations, grad_message, grad_out, cast)
+            grad_first = gradient.through_edge(activations, grad_message, cast)
+            gradient.through_first(block, grad_first, table[-2:], scale[:, 2:])
+        return (*gradient.inputs, None, None, *gradient.weights)
+
+
+class _PairInvariants(torch.autograd.Function):
+    # By hand, since the gradient with respect to x_i is one weighted sum over the partners of i.
+    @staticmethod
+    def forward(ctx, x: Tensor, pairs: Pairs, dtype: torch.dtype) -> Tensor:
+        dot = minkowski_dot(x.index_select(0, pairs.i), x.index_select(0, pairs.j))
+        mass2 = squared_mass(x)
+        norm = mass2.index_select(0, pairs.i) + mass2.index_select(0, pairs.j) - 2 * dot
+        products = torch.stack([norm, dot], dim=-1).to(dtype)
+        ctx.save_for_backward(x, products)
+        ctx.pairs = pairs
+        return psi(products)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
+        x, products = ctx.saved_tensors
+        pairs = ctx.pairs
+        gradient = (gradient / (1 + products.abs())).to(x.dtype)
+        # Both invariants are symmetric, so the pairs (i, j) and (j, i) act on x_i alike.
+        gradient = gradient + gradient.index_select(0, pairs.reverse)
+        grad_norm, grad_dot = gradient.unbind(-1)
+        grad_x = gather_sum(x, pairs.j, pairs.starts, grad_dot - 2 * grad_norm)
+        grad_x += 2 * segment_sum(grad_norm[:, None], pairs.starts) * x
+        return grad_x * x.new_tensor(METRIC), None, None
+
+
+class _PairSum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, values: Tensor, weight: Tensor, pairs: Pairs) -> Tensor:
+        ctx.save_for_backward(values, weight)
+        ctx.pairs = pairs
+        return gather_sum(values, pairs.j, pairs.starts, weight)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        values, weight = ctx.saved_tensors
+        pairs = ctx.pairs
+        grad_values = gather_sum(gradient, pairs.j, pairs.starts, weight.index_select(0, pairs.reverse))
+        grad_weight = torch.linalg.vecdot(gradient.index_select(0, pairs.i), values.index_select(0, pairs.j))
+        return grad_values, grad_weight, None
+
+
+class _Gradient:
+    """Running sums of the gradients, and the backward pass of one block, last layer first."""
+
+    def __init__(self, receiver, invariants, invariant_weight, weights, to_invariants):
+        self.receiver = torch.zeros_like(receiver)
+        self.sender = torch.zeros_like(receiver)
+        self.invariants = torch.zeros_like(invariants) if to_invariants else None
+        self.invariant_weight = torch.zeros_like(invariant_weight)
+        self.weights = MessageWeights(*(None if weight is None else torch.zeros_like(weight) for weight in weights))
+
+    @property
+    def inputs(self):
+        return self.receiver, self.sender, self.invariants, self.invariant_weight
+
+    def through_shift(self, activations, grad_message, grad_out, cast):
+        self.weights.shift_out.add_(grad_out.T @ activations.shift)
+        grad_shift = _relu_backward(grad_out * cast.shift_out, activations.shift)
+        self.weights.shift.add_(outer_sum(grad_shift, activations.message))
+        self.weights.shift_bias.add_(grad_shift.sum(0))
+        return grad_message.add_(linear(grad_shift, cast.shift.T))
+
+    def through_edge(self, activations, grad_message, cast):
+        gate = activations.gate
+        grad_gate = torch.linalg.vecdot(grad_message, activations.edge)[:, None] * gate * (1 - gate)
+        self.weights.gate.add_(grad_gate.T @ activations.edge)
+        self.weights.gate_bias.add_(grad_gate.sum(0))
+        grad_edge = _relu_backward(grad_message.mul_(gate).addcmul_(grad_gate, cast.gate), activations.edge)
+        self.weights.edge.add_(outer_sum(grad_edge, activations.first))
+        self.weights.edge_bias.add_(grad_edge.sum(0))
+        return _relu_backward(linear(grad_edge, cast.edge.T), activations.first)
+
+    def through_first(self, block, grad_first, invariant_weight, invariants):
+        starts, reverse = block.pairs.starts, block.pairs.reverse
+        self.receiver[block.node_slice] = segment_sum(grad_first, starts)
+        self.sender[block.node_slice] = gather_sum(grad_first, reverse, starts)
+        self.invariant_weight.add_(invariants.T @ grad_first)
+        if self.invariants is not None:
+            self.invariants[block.pair_slice] = grad_first @ invariant_weight.T
+
+
+def _first_layer_operands(block, receiver, sender, invariant_weight, invariants, dtype):
+    """The first layer as one gather: four rows of a table summed for each pair, the last two weighted."""
+    pairs, nodes = block.pairs, block.node_slice
+    table = torch.cat([receiver[nodes], sender[nodes], invariant_weight]).to(dtype)
+    num_nodes = nodes.stop - nodes.start
+    index = torch.empty(len(pairs.i), 4, dtype=pairs.i.dtype, device=pairs.i.device)
+    index[:, 0], index[:, 1] = pairs.i, pairs.j + num_nodes
+    index[:, 2], index[:, 3] = 2 * num_nodes, 2 * num_nodes + 1
+    scale = torch.nn.functional.pad(invariants[block.pair_slice].to(dtype), (2, 0), value=1.0)
+    return table, index, scale
+
+
+def _activate(table, index, scale, weights):
+    rows = torch.arange(0, index.numel() + 1, index.shape[1], dtype=index.dtype, device=index.device)
+    first = gather_sum(table, index.flatten(), rows, scale.flatten()).relu_()
+    edge = linear(first, weights.edge, weights.edge_bias, relu=True)
+    gate = linear(edge, weights.gate, weights.gate_bias).sigmoid_()
+    message = edge * gate
+    shift = None
+    if weights.shift is not None:
+        shift = linear(message, weights.shift, weights.shift_bias, relu=True)
+    return _Activations(first, edge, gate, message, shift)
+
+
+def _relu_backward(gradient: Tensor, output: Tensor) -> Tensor:
+    return torch.ops.aten.threshold_backward(gradient, output, 0)
