@@ -77,7 +77,7 @@ FORMULAS: dict[str, Callable[[ParticleKinematics], Tensor]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Feature:
-    r"""One input, :math:`\operatorname{clip}((x - \mathrm{centre}) \cdot \mathrm{scale}, -\mathrm{clip}, \mathrm{clip})`.
+    """One input: the value of a formula, less ``centre``, times ``scale``, limited to ``clip`` in both directions.
 
     Args:
         name: JetClass's name.

@@ -163,8 +163,8 @@ def write_store(path: str | Path, table: JetTable, *, compression: str | None = 
     Args:
         path: file to write; an older one is replaced only when the new one is complete.
         table: jets with finite, physical four-momenta in GeV.
-        compression: None for a file that is mapped into memory when opened; ``"lz4"`` or ``"zstd"`` for a small one that
-            is unpacked into memory: it holds the bytes of each float in four planes and, as most particles are
+        compression: None for a file that is mapped into memory when opened; ``"lz4"`` or ``"zstd"`` for a small one
+            that is unpacked into memory: it holds the bytes of each float in four planes and, as most particles are
             massless, the energy as its distance from :math:`|p|` in float32 steps. Both lose nothing.
 
     Raises:
@@ -200,24 +200,33 @@ def open_store(path: str | Path) -> JetTable:
         ValueError: if the file is damaged or no such file; the message names the file, the column and the remedy.
         FileNotFoundError: if there is no such file.
     """
-    path = Path(path)
+    with _open_arrow(Path(path)) as (header, reader):
+        if reader.num_record_batches != 1:
+            raise ValueError(f"{reader.num_record_batches} record batches instead of 1")
+        batch = reader.get_batch(0)
+        batch.validate()
+        return _from_arrow(batch, header)
+
+
+def count_jets(path: str | Path) -> int:
+    """Number of jets of the zoo's own file, from its header alone; raises as `open_store` does."""
+    with _open_arrow(Path(path)) as (header, _):
+        return header["jets"]
+
+
+@contextlib.contextmanager
+def _open_arrow(path: Path) -> Iterator[tuple[dict[str, Any], pa.ipc.RecordBatchFileReader]]:
     with path.open("rb") as file:
         if file.read(len(ARROW_MAGIC)) != ARROW_MAGIC:
             raise ValueError(f"{path} is not a jet file of the zoo (no Arrow header); other formats: read_jets")
     try:
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
-        header = _read_header(path, reader.schema.metadata or {})
-        if reader.num_record_batches != 1:
-            raise ValueError(f"{reader.num_record_batches} record batches instead of 1")
-        batch = reader.get_batch(0)
-        batch.validate()
-        table = _from_arrow(batch, header)
+        yield _read_header(reader.schema.metadata or {}), reader
     except (pa.ArrowException, ValueError, KeyError, OSError, MemoryError, TypeError) as error:
         raise ValueError(f"{path} cannot be read as a jet file of the zoo: {error}; write or fetch it again") from error
-    return table
 
 
-def _read_header(path: Path, schema_metadata: dict[bytes, bytes]) -> dict[str, Any]:
+def _read_header(schema_metadata: dict[bytes, bytes]) -> dict[str, Any]:
     text = schema_metadata.get(b"zoo")
     if text is None:
         raise ValueError("an Arrow file without the metadata 'zoo'")
@@ -225,9 +234,8 @@ def _read_header(path: Path, schema_metadata: dict[bytes, bytes]) -> dict[str, A
         raise ValueError("column 'metadata' does not match its checksum")
     header = json.loads(text)
     if (header["format"], header["version"]) != (FORMAT, VERSION):
-        raise ValueError(
-            f"format {header['format']} version {header['version']}, this zoo reads {FORMAT} version {VERSION}"
-        )
+        found = f"{header['format']} version {header['version']}"
+        raise ValueError(f"it is {found}, this zoo reads {FORMAT} version {VERSION}")
     return header
 
 

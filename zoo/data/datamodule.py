@@ -1,0 +1,271 @@
+"""The datamodule: splits of files in, loaders of `JetBatch` out."""
+
+import dataclasses
+import itertools
+import math
+import warnings
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+import numpy as np
+
+from zoo.data.datasets import describe_dataset, resolve_file
+from zoo.data.features import feature_table
+from zoo.data.loader import BatchRows, JetDataset, JetLoader, by_length, make_loader, shuffled
+from zoo.data.readers import count_rows, read_jets
+from zoo.data.store import JetTable
+
+
+@dataclasses.dataclass
+class Split:
+    """Which jets of which files.
+
+    Args:
+        files: paths, or names of packaged samples like ``sample:top_tagging/train``.
+        rows: first row and the row after the last, of each file.
+        fraction: the same as fractions of each file, such as (0.0, 0.6).
+
+    Raises:
+        ValueError: if there is no file, both ``rows`` and ``fraction`` are given, or their order is wrong.
+    """
+
+    files: list[str]
+    rows: tuple[int, int] | None = None
+    fraction: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.files or len(set(self.files)) < len(self.files):
+            raise ValueError(f"files: give at least one file and none twice, not {self.files}")
+        if self.rows is not None and self.fraction is not None:
+            raise ValueError("rows and fraction are two ways to say the same; give one of them")
+        if self.rows is not None and not 0 <= self.rows[0] < self.rows[1]:
+            raise ValueError(f"rows: must be the first row and the row after the last, not {list(self.rows)}")
+        if self.fraction is not None and not 0 <= self.fraction[0] < self.fraction[1] <= 1:
+            raise ValueError(f"fraction: must be two rising numbers from 0 to 1, not {list(self.fraction)}")
+
+    def ranges(self) -> dict[Path, tuple[int, int]]:
+        """First row and the row after the last of each file, by its resolved path."""
+        return {path: self._range(count_rows(path)) for path in (resolve_file(file).resolve() for file in self.files)}
+
+    def _range(self, rows: int) -> tuple[int, int]:
+        if self.fraction is not None:
+            return math.floor(self.fraction[0] * rows), math.floor(self.fraction[1] * rows)
+        return (0, rows) if self.rows is None else tuple(self.rows)
+
+
+class JetDataModule(pl.LightningDataModule):
+    """Jets of a data set in batches: shuffled globally for training, sorted by length for evaluation.
+
+    Args:
+        dataset: name of the data set, see `zoo.data.datasets`.
+        features: name of the feature table, see `zoo.data.features`.
+        train: jets to train on.
+        val: jets to validate on.
+        test: jets to test on.
+        predict: jets to predict.
+        batch_size: largest number of jets in a training batch of one process.
+        eval_batch_size: the same for validation, test and prediction.
+        num_workers: number of loader processes; 0 loads in the main process.
+        train_fraction: use only the first jets of the training split, as a fraction of its rows in file order.
+        train_jets: the same as a number of rows.
+        class_weights: factors of the weights of the training jets, one a class, or "balanced" for equal sums.
+        seed: with the epoch it determines the order of the training jets.
+
+    Raises:
+        ValueError: if an argument is out of range or contradicts another.
+    """
+
+    def __init__(
+        self,
+        dataset: str = "top_tagging",
+        features: str = "kin",
+        train: Split | None = None,
+        val: Split | None = None,
+        test: Split | None = None,
+        predict: Split | None = None,
+        batch_size: int = 128,
+        eval_batch_size: int = 512,
+        num_workers: int = 0,
+        train_fraction: float | None = None,
+        train_jets: int | None = None,
+        class_weights: list[float] | Literal["balanced"] | None = None,
+        seed: int = 1,
+    ) -> None:
+        super().__init__()
+        self.description = describe_dataset(dataset)
+        self.feature_table = feature_table(features)
+        self.splits = {"train": train, "val": val, "test": test, "predict": predict}
+        self.batch_size = _at_least(1, "batch_size", batch_size)
+        self.eval_batch_size = _at_least(1, "eval_batch_size", eval_batch_size)
+        self.num_workers = _at_least(0, "num_workers", num_workers)
+        self.seed = _at_least(0, "seed", seed)
+        if train_fraction is not None and train_jets is not None:
+            raise ValueError("train_fraction and train_jets are two ways to say the same; give one of them")
+        if train_fraction is not None and not 0 < train_fraction <= 1:
+            raise ValueError(f"train_fraction: must be above 0 and at most 1, not {train_fraction}")
+        self.train_fraction = train_fraction
+        self.train_jets = None if train_jets is None else _at_least(1, "train_jets", train_jets)
+        self.class_weights = _check_class_weights(class_weights, self.classes)
+        self._datasets: dict[str, JetDataset] = {}
+        self._order_of_checkpoint: dict[str, int] | None = None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names; a label is an index into them."""
+        return self.description.classes
+
+    @property
+    def input_dim(self) -> int:
+        """Number of features of a particle."""
+        return self.feature_table.input_dim
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read the splits of a stage (``fit``, ``validate``, ``test``, ``predict``; None: all that are given).
+
+        Raises:
+            ValueError: if the stage's split is not given, jets of one split are in another, or a file is bad.
+        """
+        given = [name for name, split in self.splits.items() if split is not None]
+        needed = {"fit": ["train"], "validate": ["val"], "test": ["test"], "predict": ["predict"], None: []}[stage]
+        for name in needed:
+            if name not in given:
+                raise ValueError(f"{name}: no split is given; add 'data.{name}.files' to the configuration")
+        wanted = {"fit": ["train", "val"], None: given}.get(stage, needed)
+        self._check_overlaps()
+        for name in wanted:
+            if name in given and name not in self._datasets:
+                self._datasets[name] = self._read(name)
+
+    def _check_overlaps(self) -> None:
+        """Jets seen in training would make a test worthless; other overlaps may be meant and are warned of."""
+        ranges = {}
+        for name in ("train", "val", "test"):
+            if self.splits[name] is not None:
+                try:
+                    ranges[name] = self.splits[name].ranges()
+                except FileNotFoundError:
+                    continue  # the files of a stage may come later than those of another; reading them tells
+        for (one, ranges_one), (two, ranges_two) in itertools.combinations(ranges.items(), 2):
+            for path in ranges_one.keys() & ranges_two.keys():
+                start = max(ranges_one[path][0], ranges_two[path][0])
+                stop = min(ranges_one[path][1], ranges_two[path][1])
+                if start < stop:
+                    message = f"{one} and {two} share rows {start} to {stop} of {path}; give them different rows"
+                    if (one, two) == ("train", "test"):
+                        raise ValueError(message)
+                    warnings.warn(message, stacklevel=3)
+
+    def _read(self, name: str) -> JetDataset:
+        ranges = self.splits[name].ranges()
+        first_index = np.cumsum([0] + [count_rows(path) for path in ranges])[:-1].tolist()
+        if name == "train":
+            ranges = self._limit(ranges)
+        tables = [self._check_table(path, read_jets(path, rows)) for path, rows in ranges.items()]
+        dataset = JetDataset(tables, first_index[: len(tables)], self.feature_table)
+        if name == "train":
+            dataset.class_weights = self._weigh_classes(dataset.label)
+        return dataset
+
+    def _limit(self, ranges: dict[Path, tuple[int, int]]) -> dict[Path, tuple[int, int]]:
+        """The first rows of the training split, as many as ``train_fraction`` or ``train_jets`` say."""
+        rows = sum(stop - start for start, stop in ranges.values())
+        left = self.train_jets if self.train_fraction is None else max(1, round(self.train_fraction * rows))
+        if left is None:
+            return ranges
+        if left > rows:
+            raise ValueError(f"train_jets: {left} is more than the {rows} rows of the training split; lower it")
+        limited = {}
+        for path, (start, stop) in ranges.items():
+            if left > 0:
+                limited[path] = (start, min(stop, start + left))
+                left -= stop - start
+        return limited
+
+    def _check_table(self, path: Path, table: JetTable) -> JetTable:
+        for key, expected in (("classes", list(self.classes)), ("units", self.description.units)):
+            if table.metadata.get(key) != expected:
+                found = table.metadata.get(key)
+                raise ValueError(f"{path}: {key} are {found}, not {expected} as in {self.description.name}; convert it")
+        if table.label.min() < 0 or table.label.max() >= len(self.classes):
+            raise ValueError(f"{path}: column 'label' must be 0 to {len(self.classes) - 1}; correct the labels")
+        return table
+
+    def _weigh_classes(self, label: np.ndarray) -> np.ndarray | None:
+        counts = np.bincount(label, minlength=len(self.classes))
+        for name, count in zip(self.classes, counts, strict=True):
+            if not count:
+                warnings.warn(f"train: no jet is of class {name!r}; choose other files or rows", stacklevel=4)
+        if self.class_weights is None:
+            return None
+        if self.class_weights != "balanced":
+            return np.array(self.class_weights, dtype=np.float32)
+        if not counts.all():
+            raise ValueError("class_weights: 'balanced' needs jets of every class in the training split")
+        return (len(label) / (len(counts) * counts)).astype(np.float32)
+
+    def train_dataloader(self) -> JetLoader:
+        """Batches of the training split in the order of the epoch, from where the trainer stands in it."""
+        jets = len(self._datasets["train"])
+        return self._loader("train", shuffled(jets, self.seed), self.batch_size, completed=self._completed_batches)
+
+    def val_dataloader(self) -> JetLoader | list:
+        """Batches of the validation split; none if there is no such split."""
+        return self._evaluation_loader("val") if "val" in self._datasets else []
+
+    def test_dataloader(self) -> JetLoader:
+        """Batches of the test split."""
+        return self._evaluation_loader("test")
+
+    def predict_dataloader(self) -> JetLoader:
+        """Batches of the split to predict."""
+        return self._evaluation_loader("predict")
+
+    def _evaluation_loader(self, name: str) -> JetLoader:
+        return self._loader(name, by_length(self._datasets[name].counts), self.eval_batch_size)
+
+    def _loader(self, name: str, order: Any, batch_size: int, **options: Any) -> JetLoader:
+        dataset = self._datasets[name]
+        replicas, rank = (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
+        rows = BatchRows(order, len(dataset), batch_size, num_replicas=replicas, rank=rank, **options)
+        return make_loader(dataset, rows, self.num_workers)
+
+    def state_dict(self) -> dict[str, int]:
+        """What the order of the training jets depends on, for the checkpoint."""
+        if "train" not in self._datasets:
+            return {}
+        return {
+            "seed": self.seed,
+            "train_jets": len(self._datasets["train"]),
+            "batch_size": self.batch_size,
+            "devices": self.trainer.world_size,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Remember the order that the checkpoint was made in; a fit resumed inside an epoch must have the same."""
+        self._order_of_checkpoint = state_dict
+
+    def _completed_batches(self) -> int:
+        if self.trainer is None or not self.trainer.training:
+            return 0
+        completed = self.trainer.fit_loop.batch_idx + 1
+        if completed and self._order_of_checkpoint not in (None, self.state_dict()):
+            raise ValueError(
+                f"the checkpoint was made inside an epoch with {self._order_of_checkpoint}, this run has "
+                f"{self.state_dict()}: jets would be missed or repeated; set the same values or start at a whole epoch"
+            )
+        return completed
+
+
+def _at_least(smallest: int, name: str, value: int) -> int:
+    if value < smallest:
+        raise ValueError(f"{name}: must be at least {smallest}, not {value}")
+    return value
+
+
+def _check_class_weights(weights: list[float] | str | None, classes: tuple[str, ...]) -> list[float] | str | None:
+    if weights is None or weights == "balanced":
+        return weights
+    if isinstance(weights, str) or len(weights) != len(classes) or not all(0 < w < math.inf for w in weights):
+        raise ValueError(f"class_weights: must be 'balanced' or a positive number for each of {classes}, not {weights}")
+    return weights
