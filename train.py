@@ -1,0 +1,238 @@
+"""The training door: ``python train.py fit|validate|test|predict --config configs/<dataset>/<model>.yaml``."""
+
+import csv
+import logging
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+
+from zoo.callbacks import (
+    MatchData,
+    ProgressBar,
+    RandomState,
+    RunCheckpoints,
+    WritePredictions,
+    WriteReport,
+    checkpoint_path,
+)
+from zoo.checkpoints import CheckpointError, SafeCheckpointIO, read_checkpoint, write_file
+from zoo.data import JetDataModule
+from zoo.tagger import JetTagger
+
+#: What every training shares; a config or the command line may say otherwise.
+TRAINER_DEFAULTS = {
+    "accelerator": "auto",
+    "devices": 1,
+    "enable_model_summary": False,
+    "gradient_clip_val": 1.0,
+    "log_every_n_steps": 50,
+    "num_sanity_val_steps": 0,
+}
+
+#: Warnings that tell a user of this program nothing.
+_NEEDLESS_WARNINGS = (
+    ".*isinstance.treespec, LeafSpec.*",
+    ".*does not have many workers.*",
+    "Experiment logs directory .* exists and is not empty.*",
+    ".*The number of training batches .* is smaller than the logging interval.*",
+    ".*LightningCLI's args parameter is intended to run from within Python.*",
+)
+
+
+class TrainingParser(LightningArgumentParser):
+    """A parser that answers a mistake with the mistake, not with the list of all its options."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print what is wrong and leave with status 2."""
+        if not self.exit_on_error:  # a nested parser, whose message the outer one completes
+            super().error(message, ex)
+        self.exit(2, f"train.py: error: {message}\n(all keys: python train.py fit --help)\n")
+
+
+class TrainingCLI(LightningCLI):
+    """Lightning's command line with run folders, safe checkpoints, and a report at the end.
+
+    Keys beside Lightning's ``trainer``, ``model``, ``data`` and ``seed_everything``:
+
+    - ``run_folder``: all that a run writes lies here.
+    - ``checkpoints.every_n_train_steps``: see `zoo.callbacks.RunCheckpoints`.
+    - ``wandb``: a project's name; the run is logged there too.
+    - ``test_after_fit``: whether ``fit`` ends with the test of the best checkpoint.
+    - ``predictions``: file that ``predict`` writes, ``<run_folder>/predictions.arrow`` unless told.
+    """
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the keys of this project."""
+        parser.add_argument("--run_folder", type=str, required=True, help="folder of this run, runs/<name>")
+        parser.add_argument("--wandb", type=str | None, default=None, help="Weights & Biases project to log to")
+        parser.add_argument(
+            "--test_after_fit", type=bool, default=True, help="fit tests the best checkpoint at its end"
+        )
+        parser.add_argument("--predictions", type=str | None, default=None, help="file that predict writes")
+        parser.add_class_arguments(RunCheckpoints, "checkpoints")
+        parser.link_arguments("seed_everything", "data.seed")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Sequence[str] | None) -> None:
+        """Parse, then settle which checkpoint is meant and whether it can be read, before anything is built."""
+        super().parse_arguments(parser, args)
+        options = self.config[self.config.subcommand]
+        if self.config.subcommand == "fit":
+            options.ckpt_path = _checkpoint_to_resume(options.run_folder, options.ckpt_path)
+        else:
+            options.ckpt_path = _named_checkpoint(options.run_folder, options.ckpt_path or "best")
+        self.checkpoint = read_checkpoint(options.ckpt_path) if options.ckpt_path else None
+
+    def instantiate_trainer(self) -> Trainer:
+        """The trainer of the subcommand."""
+        return self._trainer(training=self.subcommand == "fit")
+
+    def after_fit(self) -> None:
+        """Test the best checkpoint with a trainer of its own, and write the report."""
+        if self._option("test_after_fit"):
+            best = checkpoint_path(self._option("run_folder"), "best")
+            self.model.load_state_dict(read_checkpoint(best)["state_dict"])
+            self._trainer(training=False).test(self.model, datamodule=self.datamodule, verbose=False)
+
+    def before_validate(self) -> None:
+        """Take the checkpoint's weights."""
+        self._load_weights()
+
+    def before_test(self) -> None:
+        """Take the checkpoint's weights; the report prints the table."""
+        self._load_weights()
+        self.config_init.test.verbose = False
+
+    def before_predict(self) -> None:
+        """Take the checkpoint's weights; the predictions go to a file, not to memory."""
+        self._load_weights()
+        self.config_init.predict.return_predictions = False
+
+    def _option(self, name: str) -> object:
+        return self.config_init[self.subcommand][name]
+
+    def _load_weights(self) -> None:
+        self.model.load_state_dict(self.checkpoint["state_dict"])
+        self.config_init[self.subcommand].ckpt_path = None
+
+    def _trainer(self, training: bool) -> Trainer:
+        settings = {**self._option("trainer")}
+        if settings["default_root_dir"] is not None:
+            raise ValueError("trainer.default_root_dir: this project's key for it is run_folder")
+        folder = Path(self._option("run_folder"))
+        model = self.config[self.subcommand].model.model.init_args
+        callbacks = [
+            *(settings["callbacks"] or []),
+            MatchData(model.get("input_dim"), model.get("num_classes")),
+            WriteReport(folder),
+            WritePredictions(Path(self._option("predictions") or folder / "predictions.arrow")),
+        ]
+        if settings["enable_progress_bar"] is not False:
+            callbacks.append(ProgressBar())
+        if training:
+            save_config = SaveConfig(self._parser("fit"), self.config.fit, save_to_log_dir=False)
+            callbacks += [RandomState(), self._option("checkpoints"), save_config]
+        return Trainer(
+            **settings
+            | {
+                "callbacks": callbacks,
+                "default_root_dir": folder,
+                "logger": self._loggers(folder, settings["logger"]) if training else False,
+                "plugins": [*(settings["plugins"] or []), SafeCheckpointIO()],
+            }
+        )
+
+    def _loggers(self, folder: Path, configured: Logger | list[Logger] | bool | None) -> list[Logger]:
+        first_step = self.checkpoint["global_step"] if self.checkpoint else 0
+        loggers = [
+            _history(folder, first_step),
+            TensorBoardLogger(folder, name="", version="tensorboard", purge_step=first_step or None),
+        ]
+        if self._option("wandb"):
+            loggers.append(WandbLogger(project=self._option("wandb"), name=folder.name, save_dir=folder))
+        if isinstance(configured, Logger):
+            configured = [configured]
+        return loggers + (configured or [] if isinstance(configured, list) else [])
+
+
+class SaveConfig(SaveConfigCallback):
+    """Writes the complete configuration of a training to ``config.yaml`` of its run folder."""
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write it, without the checkpoint of a resumption, so that the file begins the same training anew."""
+        config = self.config.clone()
+        config.ckpt_path = None
+        write_file(Path(trainer.default_root_dir) / "config.yaml", self.parser.dump(config).encode())
+
+
+def main(arguments: Sequence[str] | None = None) -> TrainingCLI:
+    """Run one subcommand.
+
+    Args:
+        arguments: as on the command line, ``["fit", "--config", "configs/quickstart/lorentznet.yaml"]``.
+
+    Returns:
+        The command line with its ``model``, ``datamodule`` and ``trainer``.
+
+    Raises:
+        SystemExit: with status 2, if an argument or key is unknown or of the wrong type.
+        ValueError: if a value, a checkpoint or a data file cannot be used.
+    """
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    for message in _NEEDLESS_WARNINGS:
+        warnings.filterwarnings("ignore", message)
+    return TrainingCLI(
+        JetTagger,
+        JetDataModule,
+        trainer_defaults=TRAINER_DEFAULTS,
+        seed_everything_default=1,
+        parser_class=TrainingParser,
+        auto_configure_optimizers=False,
+        load_from_checkpoint_support=False,
+        args=arguments,
+    )
+
+
+def _named_checkpoint(run_folder: str, name: str) -> str:
+    return str(checkpoint_path(run_folder, name)) if name in ("best", "last") else name
+
+
+def _checkpoint_to_resume(run_folder: str, name: str | None) -> str | None:
+    """The checkpoint to go on from; None to begin a new run, for which the folder must be free."""
+    if name is not None:
+        path = _named_checkpoint(run_folder, name)
+        begin = name == "last" and not Path(path).exists()  # killed before its first checkpoint, or never started
+        return None if begin else path
+    if (Path(run_folder) / "config.yaml").exists():
+        raise ValueError(
+            f"run_folder {run_folder}: holds a run already; add --ckpt_path last to continue it, "
+            "give --run_folder another name to keep it, or delete the folder"
+        )
+    return None
+
+
+def _history(folder: Path, first_step: int) -> CSVLogger:
+    """Logger of ``metrics.csv`` that keeps the rows of a resumed run up to the checkpoint."""
+    path = folder / "metrics.csv"
+    rows = []
+    if first_step and path.exists():
+        with path.open(newline="") as file:
+            rows = [{k: v for k, v in row.items() if v} for row in csv.DictReader(file)]
+    logger = CSVLogger(folder.parent, name=folder.name, version="")
+    logger.experiment.metrics.extend(row for row in rows if int(row["step"]) < first_step)
+    logger.save()
+    return logger
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (CheckpointError, ValueError, OSError, FloatingPointError) as error:
+        print(f"train.py: error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,326 @@
+"""What happens around the training steps: checkpoints, random state, averaged weights, checks, predictions."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint, RichProgressBar
+from torch import Tensor
+
+from zoo.data.batch import JetBatch
+
+
+class ProgressBar(RichProgressBar):
+    """Shows the loss of the step and the validation AUC."""
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        """The two, by the names they are shown with."""
+        metrics = super().get_metrics(trainer, pl_module)
+        names = {"train_loss_step": "loss", "val_auc": "val_auc"}
+        return {shown: metrics[name] for name, shown in names.items() if name in metrics}
+
+
+class RunCheckpoints(Checkpoint):
+    """Keeps ``checkpoints/last.ckpt`` and ``checkpoints/best.ckpt`` of a run folder.
+
+    ``last`` is written after each epoch and every ``every_n_train_steps`` optimiser steps, ``best`` after an epoch
+    whose monitored figure is higher than all before. Each replaces its older self whole. Resuming from ``last``
+    repeats nothing and leaves nothing out.
+
+    Args:
+        every_n_train_steps: write ``last`` also within an epoch, after this many steps; None: after epochs only.
+        monitor: logged figure whose highest value is best.
+
+    Raises:
+        ValueError: if ``every_n_train_steps`` is not positive.
+    """
+
+    def __init__(self, every_n_train_steps: int | None = None, monitor: str = "val_auc") -> None:
+        if every_n_train_steps is not None and every_n_train_steps < 1:
+            raise ValueError(f"every_n_train_steps must be 1 or more, got {every_n_train_steps}")
+        self.every_n_train_steps = every_n_train_steps
+        self.monitor = monitor
+        self.best_value: float | None = None
+        self._saved_step = 0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: JetBatch, batch_idx: int
+    ) -> None:
+        """Write ``last`` when its step has come."""
+        step = trainer.global_step
+        # The last batch of an epoch is left to the end of the epoch: in between lies the validation.
+        if self.every_n_train_steps is None or trainer.is_last_batch or step == self._saved_step:
+            return
+        if step % self.every_n_train_steps == 0:
+            self._save(trainer, "last")
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write ``best`` if this epoch was, then ``last``."""
+        value = trainer.callback_metrics.get(self.monitor)
+        if value is not None and (self.best_value is None or value.item() > self.best_value):
+            self.best_value = value.item()
+            self._save(trainer, "best")
+        self._save(trainer, "last")
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best value so far, and the step of the newest checkpoint."""
+        return {"best_value": self.best_value, "saved_step": self._saved_step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take both up."""
+        self.best_value, self._saved_step = state_dict["best_value"], state_dict["saved_step"]
+
+    def _save(self, trainer: Trainer, name: str) -> None:
+        _require_finite(trainer)
+        for logger in trainer.loggers:
+            logger.save()  # a checkpoint that outlives a kill needs its history on disk too
+        self._saved_step = trainer.global_step
+        trainer.save_checkpoint(checkpoint_path(trainer.default_root_dir, name), weights_only=False)
+
+
+def checkpoint_path(run_folder: str | Path, name: str) -> Path:
+    """File of the checkpoint ``last`` or ``best`` of a run folder."""
+    return Path(run_folder) / "checkpoints" / f"{name}.ckpt"
+
+
+class RandomState(Callback):
+    """Carries the random states of torch (every device), numpy and Python through a checkpoint.
+
+    Dropout then draws after a resumption what it would have drawn without the interruption.
+    """
+
+    def __init__(self) -> None:
+        self._to_restore: dict[str, Any] | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """All random states, as tensors and plain values."""
+        kind, keys, *rest = np.random.get_state()  # noqa: NPY002 (the state that other libraries draw from)
+        return {
+            "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "numpy": [kind, keys.tolist(), *rest],
+            "python": random.getstate(),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep the states for the start of the training: building data loaders draws numbers too."""
+        self._to_restore = state_dict
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Restore the states of a resumed run."""
+        if self._to_restore is None:
+            return
+        torch.set_rng_state(self._to_restore["torch"])
+        if len(self._to_restore["cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(self._to_restore["cuda"])
+        np.random.set_state(tuple(self._to_restore["numpy"]))  # noqa: NPY002
+        random.setstate(self._to_restore["python"])
+        self._to_restore = None
+
+
+class WeightAverage(Callback):
+    r"""Exponential moving average of the weights, used for validation and as the weights of every checkpoint.
+
+    .. math:: \bar\theta \leftarrow d \, \bar\theta + (1 - d) \, \theta, \quad
+        d = \min\left(\text{decay}, \frac{1 + s}{10 + s}\right)
+
+    after optimiser step s, so that a short training does not keep its random start. Running statistics of
+    normalisations are averaged alike; whole numbers are copied. At the end the model holds the average.
+
+    Note:
+        Lightning's own ``EMAWeightAveraging`` is not used: testing ``best`` in the process that trained it loads the
+        weights before averaging, and it averages buffers that are not saved.
+
+    Args:
+        decay: d of late steps.
+
+    Raises:
+        ValueError: if ``decay`` lies outside [0, 1).
+    """
+
+    def __init__(self, decay: float = 0.999) -> None:
+        if not 0 <= decay < 1:
+            raise ValueError(f"decay must be in [0, 1), got {decay}")
+        self.decay = decay
+        self._average: dict[str, Tensor] = {}
+        self._step = 0
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin at the model's weights, unless a checkpoint brought an average."""
+        state = pl_module.state_dict()
+        start = self._average or state
+        self._average = {name: start[name].to(value.device, copy=True) for name, value in state.items()}
+
+    @torch.no_grad()
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: JetBatch, batch_idx: int
+    ) -> None:
+        """Draw the average towards the weights of a new step."""
+        if trainer.global_step == self._step:
+            return  # gradients were only accumulated
+        self._step = trainer.global_step
+        decay = min(self.decay, (1 + self._step) / (10 + self._step))
+        for name, value in pl_module.state_dict().items():
+            if value.is_floating_point():
+                self._average[name].lerp_(value, 1 - decay)
+            else:
+                self._average[name].copy_(value)
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Validate the average."""
+        self._swap(pl_module)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Go on training the weights."""
+        self._swap(pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave the average in the model."""
+        pl_module.load_state_dict(self._average)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Save the average as the checkpoint's weights, and beside it the weights to go on from."""
+        checkpoint["training_state_dict"] = checkpoint["state_dict"]
+        checkpoint["state_dict"] = self._average
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Take up both; a checkpoint without an average begins one at its weights."""
+        if trainer.state.fn != "fit":
+            return
+        self._average = checkpoint["state_dict"]
+        pl_module.load_state_dict(checkpoint.get("training_state_dict", checkpoint["state_dict"]))
+        self._step = checkpoint["global_step"]
+
+    @torch.no_grad()
+    def _swap(self, pl_module: LightningModule) -> None:
+        if not self._average:
+            return  # validation alone, without a training
+        for name, value in pl_module.state_dict().items():
+            held = value.clone()
+            value.copy_(self._average[name])
+            self._average[name].copy_(held)
+
+
+class MatchData(Callback):
+    """Refuses a model that was built for other inputs or classes than the data has.
+
+    Args:
+        input_dim: number of features the model was built for; None: it was not told.
+        num_classes: number of logits it gives; None: it was not told.
+    """
+
+    def __init__(self, input_dim: int | None, num_classes: int | None) -> None:
+        self.input_dim = input_dim
+        self.num_classes = num_classes
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Compare with the data module, which is set up by now.
+
+        Raises:
+            ValueError: naming the key to change, if they differ.
+        """
+        data = trainer.datamodule
+        wanted = {"input_dim": data.input_dim, "num_classes": len(data.classes)}
+        reason = {
+            "input_dim": "the number of features in data.features",
+            "num_classes": f"the number of classes, {', '.join(data.classes)}",
+        }
+        for name, value in wanted.items():
+            if getattr(self, name) not in (None, value):
+                raise ValueError(
+                    f"model.model.init_args.{name} is {getattr(self, name)}, but the data has {value} "
+                    f"({reason[name]}): write {value} in the config"
+                )
+
+
+class WriteReport(Callback):
+    """Turns the test's predictions into ``report/`` of the run folder, and prints the table.
+
+    Args:
+        run_folder: the run; its ``metrics.csv`` and ``config.yaml`` enter the report where they exist.
+    """
+
+    def __init__(self, run_folder: Path) -> None:
+        self.run_folder = run_folder
+        self._batches: list[dict[str, Tensor]] = []
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: dict[str, Tensor],
+        batch: JetBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep the predictions of a batch."""
+        self._batches.append(outputs)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the report."""
+        from zoo.report import print_table, write_report  # draws pictures, which training has no use for
+
+        history, config = self.run_folder / "metrics.csv", self.run_folder / "config.yaml"
+        metrics = write_report(
+            self.run_folder / "report",
+            _joined_predictions(trainer, self._batches),
+            title=self.run_folder.name,
+            history=history if history.exists() else None,
+            config=config if config.exists() else None,
+            facts={"parameters": sum(parameter.numel() for parameter in pl_module.parameters())},
+        )
+        self._batches = []
+        print_table(metrics)
+        print(f"report: {self.run_folder / 'report'}")
+
+
+class WritePredictions(Callback):
+    """Writes the logits of ``predict`` to one Arrow file, each with the row number of its jet.
+
+    Args:
+        path: file to write.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._batches: list[dict[str, Tensor]] = []
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: dict[str, Tensor],
+        batch: JetBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep the predictions of a batch."""
+        self._batches.append(outputs)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the file."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        _joined_predictions(trainer, self._batches).save(self.path)
+        self._batches = []
+        print(f"predictions: {self.path}")
+
+
+def _joined_predictions(trainer: Trainer, batches: list[dict[str, Tensor]]) -> Any:
+    from zoo.report import Predictions
+
+    if trainer.world_size > 1:
+        raise ValueError("trainer.devices: predictions are collected in one process; give --trainer.devices 1")
+    columns = {name: torch.cat([batch[name] for batch in batches]).numpy() for name in batches[0]}
+    return Predictions(**columns, classes=trainer.datamodule.classes)
+
+
+def _require_finite(trainer: Trainer) -> None:
+    bad = [name for name, value in trainer.lightning_module.state_dict().items() if not value.isfinite().all()]
+    if bad:
+        raise FloatingPointError(
+            f"weights are not finite after step {trainer.global_step} ({', '.join(bad[:3])}), so no checkpoint is "
+            "written; lower model.learning_rate or set trainer.gradient_clip_val, and resume with --ckpt_path last"
+        )

@@ -1,0 +1,138 @@
+"""Training checkpoints on disk: replaced whole, checked on reading, never unpickled."""
+
+import io
+import os
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins.io import CheckpointIO
+from torch import Tensor
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be used; the message names the file and the remedy."""
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Put ``content`` at ``path`` so that a kill at any moment leaves the old file or the new one, whole.
+
+    The bytes go to a neighbour of the target, reach the disk, and take the target's name in one step. A neighbour that
+    a killed process left behind is overwritten by the next call.
+
+    Args:
+        path: file to write; missing folders are made.
+        content: all of its bytes.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU, as tensors and plain values only.
+
+    Every member of the file is compared with the CRC-32 that was stored when it was written, so a changed bit in the
+    weights is an error and not a slightly different model.
+
+    Args:
+        path: a local file, as written by training.
+
+    Returns:
+        The checkpoint's dictionary; ``state_dict`` holds the weights.
+
+    Raises:
+        CheckpointError: if ``path`` is a URL, is missing, damaged, or asks to run code (a pickle).
+    """
+    if "://" in str(path):
+        raise CheckpointError(f"checkpoint {path}: only local files are read; download it and check its sha256 first")
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"checkpoint {path}: no such file; train first, or give --ckpt_path another file")
+    content = path.read_bytes()
+    _check_members(path, content)
+    try:
+        checkpoint = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"checkpoint {path}: holds pickled objects, which could run any code and are never loaded; "
+            f"use a checkpoint that this program wrote"
+        ) from error
+    except Exception as error:  # whatever foreign bytes provoke
+        raise CheckpointError(f"checkpoint {path}: not readable ({error}); {_REMEDY}") from error
+    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+        raise CheckpointError(f"checkpoint {path}: has no 'state_dict'; give the last.ckpt or best.ckpt of a run")
+    return checkpoint
+
+
+def read_model_weights(path: str | Path) -> dict[str, Tensor]:
+    """Weights of the bare model in a training checkpoint, ready for ``model.load_state_dict``.
+
+    Args:
+        path: ``best.ckpt`` or ``last.ckpt`` of a run.
+
+    Returns:
+        Tensors by parameter name, on the CPU.
+
+    Raises:
+        CheckpointError: as `read_checkpoint`, or if the file holds no tagger's model.
+    """
+    prefix = "model."
+    state = read_checkpoint(path)["state_dict"]
+    weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    if not weights:
+        raise CheckpointError(f"checkpoint {path}: holds no weights under 'model.'; give a checkpoint of JetTagger")
+    return weights
+
+
+class SafeCheckpointIO(CheckpointIO):
+    """How the trainer writes, reads and removes checkpoints.
+
+    Lightning's own way writes through a file in ``$TMPDIR``, which across file systems is a copy that a kill can cut
+    short, and unpickles what it downloads.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        """Write ``checkpoint`` to ``path``; a kill leaves the old file or the new one."""
+        if storage_options is not None:
+            raise TypeError("storage_options: checkpoints are local files and take none")
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        write_file(Path(path), content.getvalue())
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Callable | None = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read ``path`` as `read_checkpoint` does; ``weights_only=False`` is refused."""
+        if weights_only is False:
+            raise CheckpointError(f"checkpoint {path}: weights_only=False would run a pickle's code; leave it out")
+        return read_checkpoint(path)
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Delete ``path`` if it exists."""
+        Path(path).unlink(missing_ok=True)
+
+
+_REMEDY = "it is damaged or no checkpoint: restore a copy, use the run's other checkpoint, or train again"
+
+
+def _check_members(path: Path, content: bytes) -> None:
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            damaged = archive.testzip()
+    except Exception as error:  # zipfile answers a damaged header with a dozen kinds of exception
+        raise CheckpointError(f"checkpoint {path}: not readable ({error}); {_REMEDY}") from error
+    if damaged is not None:
+        raise CheckpointError(f"checkpoint {path}: wrong checksum of {damaged}; {_REMEDY}")

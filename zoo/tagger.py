@@ -1,0 +1,224 @@
+"""Training of any model of the zoo: loss, optimiser, learning rate, and what is logged."""
+
+import math
+from typing import Any, NoReturn
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.nn import functional
+from torchmetrics import MeanMetric
+
+from zoo.data.batch import JetBatch
+from zoo.metrics import TaggingMetrics
+
+#: How many jets an error message names.
+_NAMED_JETS = 8
+
+
+class JetTagger(LightningModule):
+    r"""Trains a model to tell classes of jets apart.
+
+    The loss is the cross entropy, averaged with the jets' weights,
+
+    .. math:: L = \frac{\sum_b w_b \, (\ln \sum_k e^{z_{bk}} - z_{b y_b})}{\sum_b w_b}
+
+    The optimiser is AdamW; matrices decay, biases and normalisation scales do not. The learning rate follows
+    `warmup_cosine` from step to step.
+
+    References:
+        Decoupled Weight Decay Regularization (2017), arXiv:1711.05101.
+
+    Args:
+        model: called as ``model(features, four_momenta, mask)``, gives logits (batch, class); a YAML names its builder.
+        num_classes: number of logits.
+        signal: class whose efficiency the background rejection is quoted at, of two classes.
+        learning_rate: at the top of the schedule.
+        weight_decay: of AdamW, for parameters with two or more axes.
+        warmup: part of all steps over which the learning rate rises.
+        final_learning_rate: at the last step, as a part of ``learning_rate``.
+
+    Raises:
+        ValueError: if a setting lies outside its range.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        num_classes: int = 2,
+        signal: int = 1,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 1e-2,
+        warmup: float = 0.1,
+        final_learning_rate: float = 0.01,
+    ) -> None:
+        super().__init__()
+        _require("learning_rate", learning_rate, learning_rate > 0, "positive")
+        _require("weight_decay", weight_decay, weight_decay >= 0, "0 or more")
+        _require("warmup", warmup, 0 <= warmup < 1, "in [0, 1)")
+        _require("final_learning_rate", final_learning_rate, 0 <= final_learning_rate <= 1, "in [0, 1]")
+        self.model = model
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.warmup = warmup
+        self.final_learning_rate = final_learning_rate
+        self._epoch_loss = {"sum": 0.0, "weight": 0.0}
+        self.val_loss = MeanMetric()
+        self.val_metrics = TaggingMetrics(num_classes, signal)
+        self.test_metrics = TaggingMetrics(num_classes, signal)
+
+    def forward(self, features: Tensor, four_momenta: Tensor, mask: Tensor) -> Tensor:
+        """Logits (batch, class) of the model; arguments as the model's."""
+        return self.model(features, four_momenta, mask)
+
+    def training_step(self, batch: JetBatch, batch_idx: int) -> Tensor:
+        """Loss of one batch."""
+        _, loss = self._logits_and_loss(batch, batch_idx)
+        weight = batch.weight.sum().item()
+        self._epoch_loss["sum"] += weight * loss.item()
+        self._epoch_loss["weight"] += weight
+        self.log("train_loss_step", loss, prog_bar=True, logger=False)
+        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:
+            rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+            self._write({"train_loss_step": loss.item(), "learning_rate": rate}, self.global_step)
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        """Log the mean loss of the epoch, as seen while the weights moved."""
+        loss = self._epoch_loss["sum"] / self._epoch_loss["weight"]
+        self._epoch_loss = dict.fromkeys(self._epoch_loss, 0.0)
+        self.log("train_loss", loss, prog_bar=True, logger=False)
+        self._write({"train_loss": loss, "epoch": self.current_epoch}, self.global_step - 1)
+
+    def validation_step(self, batch: JetBatch, batch_idx: int) -> None:
+        """Add a batch to the validation figures."""
+        logits, loss = self._logits_and_loss(batch, batch_idx)
+        self.val_loss.update(loss, batch.weight.sum())
+        self.val_metrics.update(logits, batch.label, batch.weight)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log ``val_loss`` and every tagging metric as ``val_<name>``; the progress bar shows the AUC."""
+        figures = {f"val_{name}": value for name, value in self.val_metrics.compute().items()}
+        self.log("val_auc", figures.pop("val_auc"), prog_bar=True)
+        self.log_dict(figures | {"val_loss": self.val_loss.compute()})
+        self.val_metrics.reset()
+        self.val_loss.reset()
+
+    def test_step(self, batch: JetBatch, batch_idx: int) -> dict[str, Tensor]:
+        """Add a batch to the test figures, and hand its predictions on as `predict_step`."""
+        logits, _ = self._logits_and_loss(batch, batch_idx)
+        self.test_metrics.update(logits, batch.label, batch.weight)
+        return _predictions(logits, batch)
+
+    def on_test_epoch_end(self) -> None:
+        """Log every tagging metric as ``test_<name>``."""
+        self.log_dict({f"test_{name}": value for name, value in self.test_metrics.compute().items()})
+        self.test_metrics.reset()
+
+    def predict_step(self, batch: JetBatch, batch_idx: int) -> dict[str, Tensor]:
+        """Predictions of one batch.
+
+        Returns:
+            ``logits`` (batch, class) float32, and the batch's ``label``, ``weight`` and ``index``, all on the CPU.
+        """
+        logits = self(batch.features, batch.four_momenta, batch.mask)
+        if not logits.isfinite().all():
+            _refuse_numbers("logits", logits.isfinite().all(dim=-1), batch, batch_idx)
+        return _predictions(logits, batch)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW in two groups, and a learning rate for every step."""
+        steps = self.trainer.estimated_stepping_batches
+        if not 0 < steps < math.inf:
+            raise ValueError("trainer.max_epochs: the learning rate falls until the last step; give a number of epochs")
+        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        groups = [
+            {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": self.weight_decay},
+            {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=self.learning_rate)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: warmup_cosine(step, int(steps), self.warmup, self.final_learning_rate)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the sums of the epoch's mean loss, so that a resumed epoch logs the mean of all its batches."""
+        checkpoint["epoch_loss"] = self._epoch_loss
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the sums up again."""
+        self._epoch_loss = checkpoint["epoch_loss"]
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *_: Any, **__: Any) -> NoReturn:
+        """Refused: Lightning's loader unpickles, and fetches URLs.
+
+        Raises:
+            TypeError: always, with the way to go instead.
+        """
+        raise TypeError(
+            f"JetTagger.load_from_checkpoint({checkpoint_path!r}) would unpickle the file; build the model and use "
+            "model.load_state_dict(zoo.checkpoints.read_model_weights(path))"
+        )
+
+    def _logits_and_loss(self, batch: JetBatch, batch_idx: int) -> tuple[Tensor, Tensor]:
+        # float32 whatever the precision of the model: the softmax of half-precision logits loses the loss's small end
+        logits = self(batch.features, batch.four_momenta, batch.mask).float()
+        loss = functional.cross_entropy(logits, batch.label, reduction="none")
+        mean = (batch.weight * loss).sum() / batch.weight.sum()
+        if not mean.isfinite():
+            _refuse_numbers("loss", loss.isfinite() & batch.weight.isfinite(), batch, batch_idx)
+        return logits, mean
+
+    def _write(self, values: dict[str, float], step: int) -> None:
+        # Lightning writes what `self.log` gets only after the callbacks of the step or epoch, so a checkpoint's
+        # history would lack the row of the very step that it closes.
+        for logger in self.loggers:
+            logger.log_metrics(values, step=step)
+
+
+def warmup_cosine(step: int, total_steps: int, warmup: float, final: float) -> float:
+    r"""Learning rate of a step as a part of the highest.
+
+    .. math::
+        f(s) = \frac{s + 1}{W + 1} \quad (s < W), \qquad
+        f(s) = f_T + (1 - f_T) \, \tfrac{1}{2} \left(1 + \cos \pi \frac{s - W}{T - 1 - W}\right) \quad (s \ge W)
+
+    Args:
+        step: s, from 0.
+        total_steps: T.
+        warmup: part of all steps that warm up, W = round(warmup * T).
+        final: f_T, reached at the last step.
+
+    Example:
+        >>> [round(warmup_cosine(step, 5, 0.4, 0.0), 3) for step in range(5)]
+        [0.333, 0.667, 1.0, 0.5, 0.0]
+    """
+    warmup_steps = round(warmup * total_steps)
+    if step < warmup_steps:
+        return (step + 1) / (warmup_steps + 1)
+    progress = (step - warmup_steps) / max(total_steps - 1 - warmup_steps, 1)
+    return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+
+def _predictions(logits: Tensor, batch: JetBatch) -> dict[str, Tensor]:
+    columns = {"logits": logits.float(), "label": batch.label, "weight": batch.weight, "index": batch.index}
+    return {name: column.cpu() for name, column in columns.items()}
+
+
+def _refuse_numbers(what: str, is_good: Tensor, batch: JetBatch, batch_idx: int) -> NoReturn:
+    bad = batch.index[~is_good].tolist()
+    jets = f"jets {bad[:_NAMED_JETS]}{' and more' if len(bad) > _NAMED_JETS else ''} (row numbers of the split)"
+    if not bad:
+        jets = "all jets (their weights sum to 0)"
+    raise FloatingPointError(
+        f"{what} is not finite in batch {batch_idx} for {jets}; look at these rows, "
+        "or lower model.learning_rate or set trainer.gradient_clip_val if the weights diverged"
+    )
+
+
+def _require(name: str, value: float, is_good: bool, wanted: str) -> None:
+    if not is_good:
+        raise ValueError(f"{name} must be {wanted}, got {value}")
