@@ -72,7 +72,7 @@ def linear(values: Tensor, weight: Tensor, bias: Tensor | None = None, *, relu: 
 
 
 def outer_sum(left: Tensor, right: Tensor) -> Tensor:
-    r"""Sum of outer products of rows, :math:`L^T R`, of (row, m) and (row, n): the gradient of a weight; no gradient."""
+    r"""Sum of outer products of rows, :math:`L^T R`, of (row, m) and (row, n): the gradient of a weight."""
     # In half precision oneDNN would first copy both to rows of the transposed shape.
     return linear(left.T, right.T) if left.dtype == torch.float32 else left.T @ right
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from zoo.layers import PairBlock, Pairs, gather_sum, linear, outer_sum, segment_sum
-from zoo.physics.lorentz import METRIC, minkowski_dot, squared_mass
+from zoo.physics.lorentz import METRIC, squared_mass
 
 
 def psi(value: Tensor) -> Tensor:
@@ -142,10 +142,10 @@ class _PairInvariants(torch.autograd.Function):
     # By hand, since the gradient with respect to x_i is one weighted sum over the partners of i.
     @staticmethod
     def forward(ctx, x: Tensor, pairs: Pairs, dtype: torch.dtype) -> Tensor:
-        dot = minkowski_dot(x.index_select(0, pairs.i), x.index_select(0, pairs.j))
+        dot = _pair_dot(x, x * x.new_tensor(METRIC), pairs)
         mass2 = squared_mass(x)
-        norm = mass2.index_select(0, pairs.i) + mass2.index_select(0, pairs.j) - 2 * dot
-        products = torch.stack([norm, dot], dim=-1).to(dtype)
+        norm = mass2.index_select(0, pairs.i).add_(mass2.index_select(0, pairs.j)).sub_(dot, alpha=2)
+        products = torch.stack([norm.to(dtype), dot.to(dtype)], dim=-1)
         ctx.save_for_backward(x, products)
         ctx.pairs = pairs
         return psi(products)
@@ -155,10 +155,11 @@ class _PairInvariants(torch.autograd.Function):
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
         x, products = ctx.saved_tensors
         pairs = ctx.pairs
-        gradient = (gradient / (1 + products.abs())).to(x.dtype)
+        gradient = gradient / (1 + products.abs())
         # Both invariants are symmetric, so the pairs (i, j) and (j, i) act on x_i alike.
-        gradient = gradient + gradient.index_select(0, pairs.reverse)
-        grad_norm, grad_dot = gradient.unbind(-1)
+        grad_norm, grad_dot = (
+            part.index_select(0, pairs.reverse).add_(part) for part in gradient.T.to(x.dtype).contiguous()
+        )
         grad_x = gather_sum(x, pairs.j, pairs.starts, grad_dot - 2 * grad_norm)
         grad_x += 2 * segment_sum(grad_norm[:, None], pairs.starts) * x
         return grad_x * x.new_tensor(METRIC), None, None
@@ -177,8 +178,15 @@ class _PairSum(torch.autograd.Function):
         values, weight = ctx.saved_tensors
         pairs = ctx.pairs
         grad_values = gather_sum(gradient, pairs.j, pairs.starts, weight.index_select(0, pairs.reverse))
-        grad_weight = torch.linalg.vecdot(gradient.index_select(0, pairs.i), values.index_select(0, pairs.j))
-        return grad_values, grad_weight, None
+        return grad_values, _pair_dot(gradient, values, pairs), None
+
+
+def _pair_dot(left: Tensor, right: Tensor, pairs: Pairs) -> Tensor:
+    """Sum over the columns of left_i * right_j, (pair,); gathers of single numbers beat those of short rows."""
+    total = left.new_zeros(len(pairs.i))
+    for left_column, right_column in zip(left.T.contiguous(), right.T.contiguous(), strict=True):
+        total.addcmul_(left_column.index_select(0, pairs.i), right_column.index_select(0, pairs.j))
+    return total
 
 
 class _Gradient:
@@ -197,7 +205,7 @@ class _Gradient:
 
     def through_shift(self, activations, grad_message, grad_out, cast):
         self.weights.shift_out.add_(grad_out.T @ activations.shift)
-        grad_shift = _relu_backward(grad_out * cast.shift_out, activations.shift)
+        grad_shift = _relu_backward(grad_out @ cast.shift_out, activations.shift)
         self.weights.shift.add_(outer_sum(grad_shift, activations.message))
         self.weights.shift_bias.add_(grad_shift.sum(0))
         return grad_message.add_(linear(grad_shift, cast.shift.T))
@@ -207,7 +215,7 @@ class _Gradient:
         grad_gate = torch.linalg.vecdot(grad_message, activations.edge)[:, None] * gate * (1 - gate)
         self.weights.gate.add_(grad_gate.T @ activations.edge)
         self.weights.gate_bias.add_(grad_gate.sum(0))
-        grad_edge = _relu_backward(grad_message.mul_(gate).addcmul_(grad_gate, cast.gate), activations.edge)
+        grad_edge = _relu_backward(grad_message.mul_(gate).addmm_(grad_gate, cast.gate), activations.edge)
         self.weights.edge.add_(outer_sum(grad_edge, activations.first))
         self.weights.edge_bias.add_(grad_edge.sum(0))
         return _relu_backward(linear(grad_edge, cast.edge.T), activations.first)
