@@ -21,8 +21,10 @@ from zoo.callbacks import (
     WriteReport,
     checkpoint_path,
 )
-from zoo.checkpoints import CheckpointError, SafeCheckpointIO, read_checkpoint, write_file
+from zoo.checkpoints import CheckpointError, SafeCheckpointIO, read_checkpoint
 from zoo.data import JetDataModule
+from zoo.data.store import atomic_write
+from zoo.report import print_table
 from zoo.tagger import JetTagger
 
 #: What every training shares; a config or the command line may say otherwise.
@@ -97,21 +99,32 @@ class TrainingCLI(LightningCLI):
         if self._option("test_after_fit"):
             best = checkpoint_path(self._option("run_folder"), "best")
             self.model.load_state_dict(read_checkpoint(best)["state_dict"])
-            self._trainer(training=False).test(self.model, datamodule=self.datamodule, verbose=False)
+            self.trainer = self._trainer(training=False)
+            self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
+            self.after_test()
 
     def before_validate(self) -> None:
         """Take the checkpoint's weights."""
         self._load_weights()
 
     def before_test(self) -> None:
-        """Take the checkpoint's weights; the report prints the table."""
+        """Take the checkpoint's weights; the report has its own table."""
         self._load_weights()
         self.config_init.test.verbose = False
+
+    def after_test(self) -> None:
+        """Print the table, and where the report lies."""
+        print_table(self._report.metrics)
+        print(f"report: {self._report.run_folder / 'report'}")
 
     def before_predict(self) -> None:
         """Take the checkpoint's weights; the predictions go to a file, not to memory."""
         self._load_weights()
         self.config_init.predict.return_predictions = False
+
+    def after_predict(self) -> None:
+        """Say where the predictions lie."""
+        print(f"predictions: {self._predictions.path}")
 
     def _option(self, name: str) -> object:
         return self.config_init[self.subcommand][name]
@@ -125,13 +138,11 @@ class TrainingCLI(LightningCLI):
         if settings["default_root_dir"] is not None:
             raise ValueError("trainer.default_root_dir: this project's key for it is run_folder")
         folder = Path(self._option("run_folder"))
-        model = self.config[self.subcommand].model.model.init_args
-        callbacks = [
-            *(settings["callbacks"] or []),
-            MatchData(model.get("input_dim"), model.get("num_classes")),
-            WriteReport(folder),
-            WritePredictions(Path(self._option("predictions") or folder / "predictions.arrow")),
-        ]
+        model = self.config[self.subcommand].model.model
+        self._report = WriteReport(folder, title=model.class_path.rpartition(".")[2])
+        self._predictions = WritePredictions(Path(self._option("predictions") or folder / "predictions.arrow"))
+        match = MatchData(model.init_args.get("input_dim"), model.init_args.get("num_classes"))
+        callbacks = [*(settings["callbacks"] or []), match, self._report, self._predictions]
         if settings["enable_progress_bar"] is not False:
             callbacks.append(ProgressBar())
         if training:
@@ -167,7 +178,10 @@ class SaveConfig(SaveConfigCallback):
         """Write it, without the checkpoint of a resumption, so that the file begins the same training anew."""
         config = self.config.clone()
         config.ckpt_path = None
-        write_file(Path(trainer.default_root_dir) / "config.yaml", self.parser.dump(config).encode())
+        folder = Path(trainer.default_root_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        with atomic_write(folder / "config.yaml") as file:
+            file.write(self.parser.dump(config).encode())
 
 
 def main(arguments: Sequence[str] | None = None) -> TrainingCLI:

@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import Checkpoint, RichProgressBar
 from torch import Tensor
 
 from zoo.data.batch import JetBatch
+from zoo.report import Predictions, write_report
 
 
 class ProgressBar(RichProgressBar):
@@ -45,6 +46,11 @@ class RunCheckpoints(Checkpoint):
         self.monitor = monitor
         self.best_value: float | None = None
         self._saved_step = 0
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Clear away what a killed run had begun to write."""
+        for draft in checkpoint_path(trainer.default_root_dir, "last").parent.glob(".*.draft"):
+            draft.unlink()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: JetBatch, batch_idx: int
@@ -237,14 +243,20 @@ class MatchData(Callback):
 
 
 class WriteReport(Callback):
-    """Turns the test's predictions into ``report/`` of the run folder, and prints the table.
+    """Turns the test's predictions into ``report/`` of the run folder.
 
     Args:
         run_folder: the run; its ``metrics.csv`` and ``config.yaml`` enter the report where they exist.
+        title: name of the model; the seeds of one training share it.
+
+    Attributes:
+        metrics: what `zoo.report.write_report` returned; None before the end of a test.
     """
 
-    def __init__(self, run_folder: Path) -> None:
+    def __init__(self, run_folder: Path, title: str) -> None:
         self.run_folder = run_folder
+        self.title = title
+        self.metrics: dict[str, Any] | None = None
         self._batches: list[dict[str, Tensor]] = []
 
     def on_test_batch_end(
@@ -261,20 +273,16 @@ class WriteReport(Callback):
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the report."""
-        from zoo.report import print_table, write_report  # draws pictures, which training has no use for
-
         history, config = self.run_folder / "metrics.csv", self.run_folder / "config.yaml"
-        metrics = write_report(
+        self.metrics = write_report(
             self.run_folder / "report",
             _joined_predictions(trainer, self._batches),
-            title=self.run_folder.name,
+            title=self.title,
             history=history if history.exists() else None,
             config=config if config.exists() else None,
             facts={"parameters": sum(parameter.numel() for parameter in pl_module.parameters())},
         )
         self._batches = []
-        print_table(metrics)
-        print(f"report: {self.run_folder / 'report'}")
 
 
 class WritePredictions(Callback):
@@ -305,12 +313,9 @@ class WritePredictions(Callback):
         self.path.parent.mkdir(parents=True, exist_ok=True)
         _joined_predictions(trainer, self._batches).save(self.path)
         self._batches = []
-        print(f"predictions: {self.path}")
 
 
-def _joined_predictions(trainer: Trainer, batches: list[dict[str, Tensor]]) -> Any:
-    from zoo.report import Predictions
-
+def _joined_predictions(trainer: Trainer, batches: list[dict[str, Tensor]]) -> Predictions:
     if trainer.world_size > 1:
         raise ValueError("trainer.devices: predictions are collected in one process; give --trainer.devices 1")
     columns = {name: torch.cat([batch[name] for batch in batches]).numpy() for name in batches[0]}

@@ -1,7 +1,6 @@
 """Training checkpoints on disk: replaced whole, checked on reading, never unpickled."""
 
 import io
-import os
 import pickle
 import zipfile
 from collections.abc import Callable
@@ -12,33 +11,11 @@ import torch
 from lightning.pytorch.plugins.io import CheckpointIO
 from torch import Tensor
 
+from zoo.data.store import atomic_write
+
 
 class CheckpointError(ValueError):
     """A checkpoint cannot be used; the message names the file and the remedy."""
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Put ``content`` at ``path`` so that a kill at any moment leaves the old file or the new one, whole.
-
-    The bytes go to a neighbour of the target, reach the disk, and take the target's name in one step. A neighbour that
-    a killed process left behind is overwritten by the next call.
-
-    Args:
-        path: file to write; missing folders are made.
-        content: all of its bytes.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -108,9 +85,10 @@ class SafeCheckpointIO(CheckpointIO):
         """Write ``checkpoint`` to ``path``; a kill leaves the old file or the new one."""
         if storage_options is not None:
             raise TypeError("storage_options: checkpoints are local files and take none")
-        content = io.BytesIO()
-        torch.save(checkpoint, content)
-        write_file(Path(path), content.getvalue())
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as file:
+            torch.save(checkpoint, file)
 
     def load_checkpoint(
         self, path: str | Path, map_location: Callable | None = None, weights_only: bool | None = None
