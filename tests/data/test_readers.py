@@ -159,7 +159,7 @@ def test_wrong_label(top_tagging_frame, write_hdf5, label):
 
 @pytest.mark.parametrize("rows", [(0, 7), (3, 3), (-1, 2)])
 def test_rows_outside_the_file(top_tagging_frame, write_hdf5, rows):
-    with pytest.raises(ValueError, match="jets.h5: rows .* are not within its 6 rows"):
+    with pytest.raises(ValueError, match=r"jets.h5: rows .* are not within its 6 rows"):
         read_jets(write_hdf5(top_tagging_frame), rows=rows)
 
 
@@ -167,17 +167,17 @@ def test_rows_outside_the_file(top_tagging_frame, write_hdf5, rows):
 def test_truncated_file(top_tagging_frame, write_hdf5, fraction):
     path = write_hdf5(top_tagging_frame)
     path.write_bytes(path.read_bytes()[: int(fraction * path.stat().st_size)])
-    with pytest.raises(ValueError, match="jets.h5"):
+    with pytest.raises(ValueError, match=r"jets.h5"):
         read_jets(path)
 
 
 def test_other_files_are_refused(top_tagging_frame, tmp_path):
     (tmp_path / "jets.csv").write_text("E_0,PX_0\n1,1\n")
-    with pytest.raises(ValueError, match="jets.csv is neither an HDF5 file nor an Arrow file"):
+    with pytest.raises(ValueError, match=r"jets.csv is neither an HDF5 file nor an Arrow file"):
         read_jets(tmp_path / "jets.csv")
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["jets"] = np.zeros(3)
-    with pytest.raises(ValueError, match="other.h5 has no pandas table 'table'"):
+    with pytest.raises(ValueError, match=r"other.h5 has no pandas table 'table'"):
         read_jets(tmp_path / "other.h5")
     with pytest.raises(FileNotFoundError):
         read_jets(tmp_path / "absent.h5")
@@ -200,7 +200,7 @@ def test_a_pickled_attribute_is_never_run(top_tagging_frame, write_hdf5, tmp_pat
     with h5py.File(path, "r+") as file:
         file["table/table"].attrs["values_block_0_kind"] = np.bytes_(hostile)
         file["table"].attrs["non_index_axes"] = np.bytes_(hostile)
-    with pytest.raises(ValueError, match="jets.h5: attribute 'values_block_0_kind' is no plain list .* do not trust"):
+    with pytest.raises(ValueError, match=r"jets.h5: attribute 'values_block_0_kind' is no plain list .* do not trust"):
         read_jets(path)
     assert not trap.exists()
     pickle.loads(hostile)
