@@ -3,6 +3,7 @@
 import csv
 import logging
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
+import zoo
 from zoo.callbacks import (
     MatchData,
     ProgressBar,
@@ -21,7 +23,7 @@ from zoo.callbacks import (
     WriteReport,
     checkpoint_path,
 )
-from zoo.checkpoints import CheckpointError, SafeCheckpointIO, read_checkpoint
+from zoo.checkpoints import SafeCheckpointIO, read_checkpoint
 from zoo.data import JetDataModule
 from zoo.data.store import atomic_write
 from zoo.report import print_table
@@ -35,6 +37,13 @@ TRAINER_DEFAULTS = {
     "gradient_clip_val": 1.0,
     "log_every_n_steps": 50,
     "num_sanity_val_steps": 0,
+}
+
+#: Trainer settings with the values they may have, and what to use instead.
+_REPLACED_SETTINGS = {
+    "default_root_dir": ((None,), "give run_folder, which holds all that a run writes"),
+    "max_steps": ((-1,), "give trainer.max_epochs; with a number of steps a resumed run repeats part of an epoch"),
+    "val_check_interval": ((None, 1.0), "leave it out; the validation comes after each epoch"),
 }
 
 #: Warnings that tell a user of this program nothing.
@@ -65,7 +74,7 @@ class TrainingCLI(LightningCLI):
     - ``run_folder``: all that a run writes lies here.
     - ``checkpoints.every_n_train_steps``: see `zoo.callbacks.RunCheckpoints`.
     - ``wandb``: a project's name; the run is logged there too.
-    - ``test_after_fit``: whether ``fit`` ends with the test of the best checkpoint.
+    - ``test_after_fit``: whether ``fit`` ends with the test of the best checkpoint, if ``data.test`` is given.
     - ``predictions``: file that ``predict`` writes, ``<run_folder>/predictions.arrow`` unless told.
     """
 
@@ -83,12 +92,16 @@ class TrainingCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Sequence[str] | None) -> None:
         """Parse, then settle which checkpoint is meant and whether it can be read, before anything is built."""
         super().parse_arguments(parser, args)
+        self.checkpoint = None
+        if "subcommand" not in self.config:
+            return
         options = self.config[self.config.subcommand]
         if self.config.subcommand == "fit":
             options.ckpt_path = _checkpoint_to_resume(options.run_folder, options.ckpt_path)
         else:
             options.ckpt_path = _named_checkpoint(options.run_folder, options.ckpt_path or "best")
-        self.checkpoint = read_checkpoint(options.ckpt_path) if options.ckpt_path else None
+        if options.ckpt_path is not None:
+            self.checkpoint = read_checkpoint(options.ckpt_path)
 
     def instantiate_trainer(self) -> Trainer:
         """The trainer of the subcommand."""
@@ -96,7 +109,7 @@ class TrainingCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Test the best checkpoint with a trainer of its own, and write the report."""
-        if self._option("test_after_fit"):
+        if self._option("test_after_fit") and self.datamodule.splits["test"] is not None:
             best = checkpoint_path(self._option("run_folder"), "best")
             self.model.load_state_dict(read_checkpoint(best)["state_dict"])
             self.trainer = self._trainer(training=False)
@@ -127,7 +140,7 @@ class TrainingCLI(LightningCLI):
         print(f"predictions: {self._predictions.path}")
 
     def _option(self, name: str) -> object:
-        return self.config_init[self.subcommand][name]
+        return self._get(self.config_init, name)
 
     def _load_weights(self) -> None:
         self.model.load_state_dict(self.checkpoint["state_dict"])
@@ -135,10 +148,11 @@ class TrainingCLI(LightningCLI):
 
     def _trainer(self, training: bool) -> Trainer:
         settings = {**self._option("trainer")}
-        if settings["default_root_dir"] is not None:
-            raise ValueError("trainer.default_root_dir: this project's key for it is run_folder")
+        for key, (harmless, instead) in _REPLACED_SETTINGS.items():
+            if settings[key] not in harmless:
+                raise ValueError(f"trainer.{key}: {instead}")
         folder = Path(self._option("run_folder"))
-        model = self.config[self.subcommand].model.model
+        model = self._get(self.config, "model").model
         self._report = WriteReport(folder, title=model.class_path.rpartition(".")[2])
         self._predictions = WritePredictions(Path(self._option("predictions") or folder / "predictions.arrow"))
         match = MatchData(model.init_args.get("input_dim"), model.init_args.get("num_classes"))
@@ -184,11 +198,12 @@ class SaveConfig(SaveConfigCallback):
             file.write(self.parser.dump(config).encode())
 
 
-def main(arguments: Sequence[str] | None = None) -> TrainingCLI:
+def main(arguments: Sequence[str] | None = None, run: bool = True) -> TrainingCLI:
     """Run one subcommand.
 
     Args:
         arguments: as on the command line, ``["fit", "--config", "configs/quickstart/lorentznet.yaml"]``.
+        run: False: only build model, data module and trainer; ``arguments`` then name no subcommand.
 
     Returns:
         The command line with its ``model``, ``datamodule`` and ``trainer``.
@@ -210,6 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> TrainingCLI:
         auto_configure_optimizers=False,
         load_from_checkpoint_support=False,
         args=arguments,
+        run=run,
     )
 
 
@@ -239,14 +255,23 @@ def _history(folder: Path, first_step: int) -> CSVLogger:
         with path.open(newline="") as file:
             rows = [{k: v for k, v in row.items() if v} for row in csv.DictReader(file)]
     logger = CSVLogger(folder.parent, name=folder.name, version="")
-    logger.experiment.metrics.extend(row for row in rows if int(row["step"]) < first_step)
-    logger.save()
+    if rows:
+        logger.experiment.metrics.extend(row for row in rows if int(row["step"]) < first_step)
+        logger.save()
     return logger
+
+
+def _is_answer(error: Exception) -> bool:
+    """Whether this project raised the error itself, with a message for the user, and not a library in mid-work."""
+    raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+    return raised_in == Path(__file__) or Path(zoo.__file__).parent in raised_in.parents
 
 
 if __name__ == "__main__":
     try:
         main()
-    except (CheckpointError, ValueError, OSError, FloatingPointError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
+        if not _is_answer(error):
+            raise
         print(f"train.py: error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -1,5 +1,6 @@
 """What happens around the training steps: checkpoints, random state, averaged weights, checks, predictions."""
 
+import math
 import random
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ class RunCheckpoints(Checkpoint):
 
     Args:
         every_n_train_steps: write ``last`` also within an epoch, after this many steps; None: after epochs only.
-        monitor: logged figure whose highest value is best.
+        monitor: logged figure whose highest value is best; before there is one, the newest epoch is best.
 
     Raises:
         ValueError: if ``every_n_train_steps`` is not positive.
@@ -64,10 +65,12 @@ class RunCheckpoints(Checkpoint):
             self._save(trainer, "last")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write ``best`` if this epoch was, then ``last``."""
-        value = trainer.callback_metrics.get(self.monitor)
-        if value is not None and (self.best_value is None or value.item() > self.best_value):
-            self.best_value = value.item()
+        """Write ``best`` if this epoch was, then ``last``; an epoch that was broken off is none."""
+        if not trainer.is_last_batch:
+            return
+        value = trainer.callback_metrics.get(self.monitor, torch.tensor(math.nan)).item()
+        if self.best_value is None or value > self.best_value:
+            self.best_value = None if math.isnan(value) else value
             self._save(trainer, "best")
         self._save(trainer, "last")
 

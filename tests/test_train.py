@@ -1,0 +1,276 @@
+"""The training door: configurations, run folders, refusals, and the subcommands on real jets."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from sklearn.metrics import roc_auc_score
+
+import train
+from zoo.checkpoints import CheckpointError, read_checkpoint
+from zoo.report import Predictions
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+CONFIGS = sorted((REPOSITORY / "configs").glob("*/*.yaml"))
+
+
+def small_config(folder: Path, shared_data: Path) -> dict:
+    """A training of seconds."""
+    file = str(shared_data / "top_tagging" / "train_100k.h5")
+    model = {"num_classes": 2, "embed_dim": 8, "num_layers": 1}
+    return {
+        "run_folder": str(folder / "run"),
+        "trainer": {"max_epochs": 2, "log_every_n_steps": 2, "enable_progress_bar": False},
+        "model": {
+            "model": {"class_path": "zoo.lorentznet.LorentzNet", "init_args": model},
+            "learning_rate": 0.003,
+        },
+        "data": {
+            "train": {"files": [file], "rows": [0, 300]},
+            "val": {"files": [file], "rows": [60550, 60650]},
+            "test": {"files": [file], "rows": [80000, 80200]},
+            "batch_size": 20,
+        },
+    }
+
+
+@pytest.fixture
+def config(tmp_path, shared_data) -> dict:
+    return small_config(tmp_path, shared_data)
+
+
+def write(config: dict, folder: Path) -> str:
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return str(path)
+
+
+def run(subcommand: str, config: dict, folder: Path, *options: str) -> train.TrainingCLI:
+    return train.main([subcommand, "--config", write(config, folder), *options])
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory, shared_data) -> tuple[Path, dict]:
+    """Folder and configuration of a finished training."""
+    folder = tmp_path_factory.mktemp("fitted")
+    config = small_config(folder, shared_data)
+    run("fit", config, folder)
+    return folder, config
+
+
+def metrics(folder: Path) -> dict:
+    return json.loads((folder / "run" / "report" / "metrics.json").read_text())["metrics"]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_every_config_builds(path):
+    line = train.main(["--config", str(path)], run=False)
+    logits = line.model.eval()(torch.zeros(1, 0, 7), torch.zeros(1, 0, 4), torch.zeros(1, 0, dtype=torch.bool))
+    assert logits.shape == (1, len(line.datamodule.classes))
+    assert line.datamodule.input_dim == yaml.safe_load(path.read_text())["model"]["model"]["init_args"]["input_dim"]
+    assert f"--config {path.relative_to(REPOSITORY)}" in path.read_text(), "opens with the command that uses it"
+    assert not Path(line.config["run_folder"]).is_relative_to(REPOSITORY / "configs")
+
+
+def test_configs_are_found():
+    assert {path.parent.name for path in CONFIGS} >= {"quickstart", "top_tagging"}
+
+
+def change(config: dict, key: str, value: object) -> None:
+    *parents, last = key.split(".")
+    for parent in parents:
+        config = config.setdefault(parent, {})
+    config[last] = value
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "named"),
+    [
+        ("run_foldr", "x", "run_foldr"),
+        ("trainer.max_epoch", 3, "max_epoch"),
+        ("trainer.max_epochs", "many", "max_epochs"),
+        ("model.learning_rat", 0.1, "learning_rat"),
+        ("model.learning_rate", "fast", "learning_rate"),
+        ("model.model.class_path", "zoo.lorentznet.lorentzmet", "lorentzmet"),
+        ("model.model.init_args.embed_dims", 8, "embed_dims"),
+        ("model.model.init_args.embed_dim", "wide", "embed_dim"),
+        ("data.batchsize", 10, "batchsize"),
+        ("data.train.row", [0, 10], "row"),
+        ("data.train.rows", [0, "all"], "rows"),
+        ("checkpoints.every_n_steps", 5, "every_n_steps"),
+    ],
+)
+def test_misspelt_keys_and_wrong_types_are_refused(config, tmp_path, capsys, key, value, named):
+    change(config, key, value)
+    with pytest.raises(SystemExit) as stop:
+        run("fit", config, tmp_path)
+    assert stop.value.code == 2
+    message = capsys.readouterr().err
+    assert message.startswith("train.py: error:")
+    assert named in message
+    assert "usage:" not in message
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("model.learning_rate", -1.0, "learning_rate must be positive, got -1.0"),
+        ("model.warmup", 1.5, r"warmup must be in \[0, 1\)"),
+        ("checkpoints.every_n_train_steps", 0, "every_n_train_steps must be 1 or more"),
+        ("trainer.default_root_dir", "elsewhere", "trainer.default_root_dir: give run_folder"),
+        ("trainer.max_steps", 100, "trainer.max_steps: give trainer.max_epochs"),
+        ("trainer.val_check_interval", 0.5, "trainer.val_check_interval: leave it out"),
+        ("data.batch_size", 0, "batch_size"),
+        ("data.train.files", ["missing.h5"], r"missing\.h5"),
+        ("model.model.init_args.num_classes", 3, "init_args.num_classes is 3, but the data has 2 .* qcd, top"),
+    ],
+)
+def test_values_that_cannot_be_used_are_refused(config, tmp_path, key, value, message):
+    change(config, key, value)
+    with pytest.raises((ValueError, OSError), match=message):
+        run("fit", config, tmp_path)
+    assert not (tmp_path / "run" / "config.yaml").exists()
+
+
+def test_wrong_input_dim_is_refused(config, tmp_path):
+    config["model"]["model"] = {
+        "class_path": "zoo.lorentznet.lorentznet",
+        "init_args": {"input_dim": 13, "num_classes": 2},
+    }
+    with pytest.raises(ValueError, match=r"init_args\.input_dim is 13, but the data has 7"):
+        run("fit", config, tmp_path)
+
+
+def test_fit_leaves_the_run_folder(fitted):
+    folder, config = fitted
+    names = {path.name for path in (folder / "run").iterdir()}
+    assert names == {"config.yaml", "metrics.csv", "checkpoints", "tensorboard", "report"}
+    assert {path.name for path in (folder / "run" / "checkpoints").iterdir()} == {"last.ckpt", "best.ckpt"}
+    assert {"metrics.json", "predictions.arrow", "README.md"} <= {p.name for p in (folder / "run/report").iterdir()}
+    assert list((folder / "run" / "tensorboard").glob("events.*"))
+    with (folder / "run" / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    aucs = [float(row["val_auc"]) for row in rows if row["val_auc"]]
+    assert len(aucs) == config["trainer"]["max_epochs"]
+    best = read_checkpoint(folder / "run" / "checkpoints" / "best.ckpt")
+    assert best["epoch"] == int(np.argmax(aucs))
+    last = read_checkpoint(folder / "run" / "checkpoints" / "last.ckpt")
+    assert last["global_step"] == 2 * 15
+    assert sum(bool(row["train_loss_step"]) for row in rows) == last["global_step"] // 2
+
+
+def test_report_judges_the_test_rows_with_the_best_checkpoint(fitted):
+    folder, _ = fitted
+    predictions = Predictions.load(folder / "run" / "report" / "predictions.arrow")
+    assert sorted(predictions.index) == list(range(80_000, 80_200))
+    score = predictions.logits[:, 1] - predictions.logits[:, 0]
+    assert metrics(folder)["auc"]["value"] == pytest.approx(roc_auc_score(predictions.label, score), abs=1e-9)
+
+
+def test_test_and_predict_repeat_the_answer(fitted, tmp_path, shared_data):
+    folder, config = fitted
+    before = metrics(folder)
+    first = Predictions.load(folder / "run" / "report" / "predictions.arrow")
+    run("test", config, folder)
+    assert metrics(folder) == before
+    file = shared_data / "top_tagging" / "train_100k.h5"
+    config = config | {"data": config["data"] | {"predict": {"files": [str(file)], "rows": [80_050, 80_150]}}}
+    run("predict", config, tmp_path, "--predictions", str(tmp_path / "new" / "answer.arrow"))
+    answer = Predictions.load(tmp_path / "new" / "answer.arrow")
+    assert sorted(answer.index) == list(range(80_050, 80_150))
+    order = {row: i for i, row in enumerate(first.index)}
+    expected = first.logits[[order[row] for row in answer.index]]
+    np.testing.assert_allclose(answer.logits, expected, atol=1e-5)
+    assert len((folder / "run" / "metrics.csv").read_text().splitlines()) > 5, "testing leaves the history alone"
+
+
+def test_saved_config_begins_the_same_training(fitted, tmp_path):
+    folder, _ = fitted
+    saved = str(folder / "run" / "config.yaml")
+    train.main(["fit", "--config", saved, "--run_folder", str(tmp_path / "again"), "--test_after_fit", "false"])
+    one = read_checkpoint(folder / "run" / "checkpoints" / "last.ckpt")["state_dict"]
+    other = read_checkpoint(tmp_path / "again" / "checkpoints" / "last.ckpt")["state_dict"]
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_run_is_never_overwritten(fitted):
+    folder, config = fitted
+    before = {path: path.read_bytes() for path in (folder / "run").rglob("*") if path.is_file()}
+    with pytest.raises(ValueError, match="holds a run already; add --ckpt_path last"):
+        run("fit", config, folder)
+    assert before == {path: path.read_bytes() for path in (folder / "run").rglob("*") if path.is_file()}
+
+
+def test_resuming_a_finished_run_changes_no_weight(fitted):
+    folder, config = fitted
+    path = folder / "run" / "checkpoints" / "last.ckpt"
+    before, history = path.read_bytes(), (folder / "run" / "metrics.csv").read_text()
+    run("fit", config, folder, "--ckpt_path", "last")
+    assert path.read_bytes() == before
+    assert (folder / "run" / "metrics.csv").read_text() == history
+
+
+@pytest.mark.parametrize("subcommand", ["fit", "validate", "test", "predict"])
+def test_damaged_checkpoint_is_refused_before_anything_is_built(config, tmp_path, subcommand):
+    path = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    path.parent.mkdir(parents=True)
+    torch.save({"state_dict": {"model.weight": torch.ones(1000)}}, path)
+    path.write_bytes(path.read_bytes()[:-500])
+    with pytest.raises(CheckpointError, match=r"last\.ckpt: not readable .* restore a copy"):
+        run(subcommand, config, tmp_path, "--ckpt_path", "last")
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["checkpoints"]
+
+
+@pytest.mark.parametrize("name", ["https://example.org/best.ckpt", "s3://bucket/best.ckpt"])
+def test_checkpoint_from_the_net_is_refused(config, tmp_path, name):
+    with pytest.raises(CheckpointError, match="only local files are read"):
+        run("test", config, tmp_path, "--ckpt_path", name)
+
+
+def test_untrained_model_is_not_tested(config, tmp_path):
+    with pytest.raises(CheckpointError, match=r"best\.ckpt: no such file; train first"):
+        run("test", config, tmp_path)
+
+
+def test_diverging_training_stops_and_keeps_no_bad_checkpoint(config, tmp_path):
+    config["model"] |= {"learning_rate": 1e30, "warmup": 0.0}
+    with pytest.raises(FloatingPointError, match=r"not finite"):
+        run("fit", config, tmp_path, "--checkpoints.every_n_train_steps", "1")
+    path = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    if path.exists():
+        assert all(value.isfinite().all() for value in read_checkpoint(path)["state_dict"].values())
+
+
+def test_bf16_trains(config, tmp_path):
+    line = run("fit", config, tmp_path, "--trainer.precision", "bf16-mixed", "--test_after_fit", "false")
+    assert line.trainer.precision == "bf16-mixed"
+    assert line.trainer.callback_metrics["val_loss"].isfinite()
+    assert all(parameter.dtype == torch.float32 for parameter in line.model.parameters())
+
+
+def test_wandb_by_one_line(config, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    config["wandb"] = "zoo"
+    run("fit", config, tmp_path, "--test_after_fit", "false")
+    runs = list((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))
+    assert len(runs) == 1
+    assert runs[0].stat().st_size > 1000
+    assert (tmp_path / "run" / "metrics.csv").exists(), "beside the other loggers, not instead"
+
+
+@pytest.mark.slow
+def test_command_line_answers_with_one_line(config, tmp_path):
+    config["data"]["train"]["rows"] = [10, 5]
+    command = [sys.executable, REPOSITORY / "train.py", "fit", "--config", write(config, tmp_path)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert "rows" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
