@@ -37,7 +37,7 @@ def rapidity(four_momenta: Tensor) -> Tensor:
 
     .. math:: y = \tfrac12 \ln \frac{E + p_z}{E - p_z} = \operatorname{arsinh}(p_z / \sqrt{m^2 + p_T^2})
 
-    The second form has no difference of large numbers but for the mass, which is formed in float64; a space-like
+    In the second form only the mass is a difference of large numbers, and that is formed in float64; a space-like
     particle counts as massless.
     """
     transverse_mass2 = squared_mass(four_momenta).clamp(min=0) + pt(four_momenta).double().square()

@@ -1,0 +1,87 @@
+"""Packing, pairs and the products that oneDNN does."""
+
+import itertools
+
+import pytest
+import torch
+
+from zoo.layers import complete_pairs, gather_sum, linear, offsets, outer_sum, pack, pair_blocks, segment_sum
+
+COUNTS = [0, 1, 5, 2, 0, 3]
+
+
+def pairs_by_hand(counts):
+    start, pairs = 0, []
+    for count in counts:
+        pairs += [pair for pair in itertools.product(range(start, start + count), repeat=2) if pair[0] != pair[1]]
+        start += count
+    return pairs
+
+
+def test_pack_keeps_jets_in_order():
+    values = torch.arange(6).reshape(2, 3)
+    mask = torch.tensor([[True, False, True], [False, True, False]])
+    assert pack(values, mask).tolist() == [0, 2, 4]
+
+
+def test_pairs_are_all_real_pairs_and_no_other():
+    pairs = complete_pairs(torch.tensor(COUNTS))
+    expected = pairs_by_hand(COUNTS)
+    assert list(zip(pairs.i.tolist(), pairs.j.tolist(), strict=True)) == expected
+    assert [expected[position] for position in pairs.reverse.tolist()] == [(j, i) for i, j in expected]
+    for node, (start, stop) in enumerate(itertools.pairwise(pairs.starts.tolist())):
+        assert {i for i, _ in expected[start:stop]} <= {node}
+
+
+@pytest.mark.parametrize("max_pairs", [1, 3, 22, 1000])
+def test_blocks_cover_every_pair_once(max_pairs):
+    counts = torch.tensor(COUNTS)
+    pairs, expected = complete_pairs(counts), pairs_by_hand(COUNTS)
+    covered = []
+    for block in pair_blocks(pairs, counts, max_pairs):
+        rows = expected[block.pair_slice]
+        senders = {frozenset(j for i, j in rows if i == node) | {node} for node, _ in rows}
+        assert len(rows) <= max_pairs or len(senders) == 1  # a single jet may be larger than the limit
+        first = block.node_slice.start
+        covered += [(i + first, j + first) for i, j in zip(block.pairs.i.tolist(), block.pairs.j.tolist(), strict=True)]
+    assert covered == expected
+
+
+def test_no_pairs_no_blocks():
+    counts = torch.tensor([1, 0, 1])
+    assert pair_blocks(complete_pairs(counts), counts, 10) == []
+
+
+def test_segment_sums_and_their_gradient():
+    values = torch.randn(6, 2, dtype=torch.float64, requires_grad=True)
+    starts = offsets(torch.tensor([2, 0, 3, 1]))
+    expected = torch.stack([values[:2].sum(0), torch.zeros(2), values[2:5].sum(0), values[5]])
+    torch.testing.assert_close(segment_sum(values, starts), expected)
+    assert torch.autograd.gradcheck(lambda v: segment_sum(v, starts), values)
+
+
+def test_gather_sum_by_hand():
+    values = torch.tensor([[1.0], [10.0], [100.0]])
+    total = gather_sum(values, torch.tensor([2, 0, 0]), torch.tensor([0, 2, 2, 3]), torch.tensor([1.0, 2.0, 3.0]))
+    assert total.tolist() == [[102.0], [0.0], [3.0]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("rows", [0, 1, 37])
+def test_linear_equals_the_sum_of_products(dtype, rows):
+    values, weight, bias = torch.randn(rows, 5).to(dtype), torch.randn(3, 5).to(dtype), torch.randn(3).to(dtype)
+    exact = values.double() @ weight.double().T + bias.double()
+    tolerance = 4 * torch.finfo(dtype).eps
+    torch.testing.assert_close(linear(values, weight, bias).double(), exact, rtol=tolerance, atol=tolerance)
+    positive = exact.clamp(min=0)
+    torch.testing.assert_close(
+        linear(values, weight, bias, relu=True).double(), positive, rtol=tolerance, atol=tolerance
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_outer_sum_equals_the_sum_of_outer_products(dtype):
+    left, right = torch.randn(40, 3).to(dtype), torch.randn(40, 5).to(dtype)
+    exact = torch.einsum("ri,rj->ij", left.double(), right.double())
+    tolerance = 40 * torch.finfo(dtype).eps
+    torch.testing.assert_close(outer_sum(left, right).double(), exact, rtol=tolerance, atol=tolerance)

@@ -1,0 +1,282 @@
+"""Pretrained folders: a model with all it takes to use it rightly, checked before it is trusted.
+
+A folder holds ``config.json``, ``model.safetensors``, ``golden.safetensors`` (inputs and the logits they gave), a card
+``README.md``, and ``SHA256SUMS`` over the others. Nothing in it is ever unpickled.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+from zoo.data.features import FeatureTable
+from zoo.files import sync, sync_folder
+from zoo.registry import create_model
+
+#: Folder of the models that ship with the package.
+PACKAGED = Path(__file__).parent / "pretrained"
+
+FORMAT_VERSION = 1
+#: Largest change of a golden logit, relative to the largest of them, that another processor may cause.
+GOLDEN_TOLERANCE = 1e-4
+
+_CONFIG, _WEIGHTS, _GOLDEN, _CARD, _SUMS = (
+    "config.json",
+    "model.safetensors",
+    "golden.safetensors",
+    "README.md",
+    "SHA256SUMS",
+)
+_CHECKED = (_CONFIG, _WEIGHTS, _GOLDEN, _CARD)
+_GOLDEN_TENSORS = {"features", "four_momenta", "mask", "logits"}
+_PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
+
+
+class PretrainedError(ValueError):
+    """A pretrained folder cannot be trusted; the message names the file and the remedy."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainedConfig:
+    """What ``config.json`` says.
+
+    Args:
+        model: registered name, see `zoo.list_models`.
+        classes: class names; the order is that of the logits.
+        features: the feature table, with every centre and scale.
+        dataset: what it was trained on.
+        units: of energies and momenta.
+        metrics: measured figures with their errors.
+        licence: of the weights.
+        paper: of the architecture.
+        format_version: of the folder.
+    """
+
+    model: str
+    classes: list[str]
+    features: dict[str, Any]
+    dataset: str
+    units: str
+    metrics: dict[str, Any]
+    licence: str
+    paper: str
+    format_version: int = FORMAT_VERSION
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretrained:
+    """A model ready for use.
+
+    Args:
+        model: in evaluation mode.
+        feature_table: of the inputs it was trained on.
+        config: all that is known of it.
+
+    Example:
+        >>> tagger = load_pretrained("lorentznet.top_tagging")
+        >>> four_momenta = torch.tensor([[[500.0, 300, 400, 0], [100, 60, 80, 0]]])
+        >>> tagger(four_momenta, torch.tensor([[True, True]])).shape
+        torch.Size([1, 2])
+    """
+
+    model: nn.Module
+    feature_table: FeatureTable
+    config: PretrainedConfig
+
+    @torch.no_grad()
+    def __call__(self, four_momenta: Tensor, mask: Tensor) -> Tensor:
+        """Logits (batch, class) of jets.
+
+        Args:
+            four_momenta: (batch, particle, 4) as (E, px, py, pz) in GeV.
+            mask: (batch, particle), True for a real particle.
+        """
+        return self.model(self.feature_table.padded(four_momenta, mask), four_momenta, mask)
+
+
+def list_pretrained() -> list[str]:
+    """Names of the models that ship with the package, for `load_pretrained`.
+
+    Example:
+        >>> "lorentznet.top_tagging" in list_pretrained()
+        True
+    """
+    return sorted(path.parent.name for path in PACKAGED.glob(f"*/{_CONFIG}"))
+
+
+def save_pretrained(
+    folder: str | Path,
+    model: nn.Module,
+    config: PretrainedConfig,
+    four_momenta: Tensor,
+    mask: Tensor,
+    card: str,
+) -> None:
+    """Write a pretrained folder, all or nothing.
+
+    Args:
+        folder: where; must not exist yet.
+        model: built by ``config.model``.
+        config: what to know of it.
+        four_momenta: (batch, particle, 4) as (E, px, py, pz) in GeV: some jets whose logits are stored with it.
+        mask: (batch, particle), True for a real particle.
+        card: text of the model card in Markdown.
+
+    Raises:
+        FileExistsError: if ``folder`` exists.
+        PretrainedError: if what was written does not load again, such as weights of another architecture.
+    """
+    folder = Path(folder)
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists; remove it or choose another folder")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        for name, content in _contents(model, config, four_momenta, mask, card).items():
+            with (draft / name).open("wb") as file:
+                file.write(content)
+                sync(file)
+        load_pretrained(draft)
+        draft.chmod(0o755)
+        os.rename(draft, folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    sync_folder(folder.parent)
+
+
+def load_pretrained(name: str | Path) -> Pretrained:
+    """A pretrained model, after its checksums and its golden outputs were verified.
+
+    Args:
+        name: one of `list_pretrained`, or a folder.
+
+    Raises:
+        FileNotFoundError: if there is no such model; the message suggests the closest names.
+        PretrainedError: if a file is missing, altered, a pickle, or of another model, a key of the config is
+            missing, unknown or of the wrong type, or the model gives other logits than stored.
+    """
+    folder = _find(name)
+    contents = _read_checked(folder)
+    config = _parse_config(folder / _CONFIG, contents[_CONFIG])
+    try:
+        table = FeatureTable.from_dict(config.features)
+        model = create_model(config.model, input_dim=table.input_dim, num_classes=len(config.classes))
+    except (KeyError, ValueError) as error:
+        raise PretrainedError(f"{folder / _CONFIG}: {error.args[0]}; get a newer zoo, or the folder anew") from error
+    weights = _parse_tensors(folder / _WEIGHTS, contents[_WEIGHTS])
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise PretrainedError(f"{folder / _WEIGHTS}: are not the weights of {config.model}: {error}") from error
+    model.eval()
+    _verify_golden(folder / _GOLDEN, model, _parse_tensors(folder / _GOLDEN, contents[_GOLDEN]))
+    return Pretrained(model, table, config)
+
+
+def _contents(
+    model: nn.Module, config: PretrainedConfig, four_momenta: Tensor, mask: Tensor, card: str
+) -> dict[str, bytes]:
+    model.eval()
+    golden = {
+        "features": FeatureTable.from_dict(config.features).padded(four_momenta, mask),
+        "four_momenta": four_momenta,
+        "mask": mask,
+    }
+    with torch.no_grad():
+        golden["logits"] = model(**golden)
+    weights = {name: value.contiguous() for name, value in model.state_dict().items()}
+    contents = {
+        _CONFIG: (json.dumps(dataclasses.asdict(config), indent=2) + "\n").encode(),
+        _WEIGHTS: save_tensors(weights),
+        _GOLDEN: save_tensors({name: value.contiguous() for name, value in golden.items()}),
+        _CARD: card.encode(),
+    }
+    sums = (f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in contents.items())
+    return {**contents, _SUMS: "".join(sums).encode()}
+
+
+def _find(name: str | Path) -> Path:
+    if "://" in str(name):
+        raise PretrainedError(f"{name}: only local folders are loaded; download the folder first")
+    for folder in (Path(name), PACKAGED / str(name)):
+        if folder.is_dir():
+            return folder
+    close = difflib.get_close_matches(str(name), list_pretrained(), n=3) or list_pretrained()
+    raise FileNotFoundError(f"no pretrained model or folder {str(name)!r}; did you mean {', '.join(close)}?")
+
+
+def _read_checked(folder: Path) -> dict[str, bytes]:
+    contents = {name: _read(folder / name) for name in (_SUMS, *_CHECKED)}
+    sums = {}
+    for line in contents.pop(_SUMS).decode(errors="replace").splitlines():
+        digest, _, name = line.partition("  ")
+        sums[name] = digest
+    if sums.keys() != contents.keys():
+        raise PretrainedError(f"{folder / _SUMS}: must list {sorted(contents)}, lists {sorted(sums)}")
+    for name, content in contents.items():
+        if hashlib.sha256(content).hexdigest() != sums[name]:
+            raise PretrainedError(f"{folder / name}: differs from its checksum in {_SUMS}; get the folder anew")
+    return contents
+
+
+def _read(path: Path) -> bytes:
+    if path.is_file():
+        return path.read_bytes()
+    pickles = [other.name for other in path.parent.iterdir() if other.suffix in _PICKLES]
+    hint = f"; {', '.join(pickles)} is not read, since a pickle can run any code" if pickles else ""
+    raise PretrainedError(f"{path}: missing{hint}; get the folder anew, or write it with zoo.hub.save_pretrained")
+
+
+def _parse_config(path: Path, content: bytes) -> PretrainedConfig:
+    try:
+        values = json.loads(content)
+    except ValueError as error:
+        raise PretrainedError(f"{path}: is not JSON ({error})") from error
+    fields = {field.name: field.type for field in dataclasses.fields(PretrainedConfig)}
+    if not isinstance(values, dict) or values.keys() != fields.keys():
+        odd = sorted(values.keys() ^ fields.keys()) if isinstance(values, dict) else values
+        raise PretrainedError(f"{path}: keys must be exactly {sorted(fields)}; missing or unknown: {odd}")
+    for name, expected in fields.items():
+        kind = getattr(expected, "__origin__", expected)
+        if not isinstance(values[name], kind):
+            raise PretrainedError(f"{path}: {name!r} must be {kind.__name__}, is {values[name]!r}")
+    config = PretrainedConfig(**values)
+    if config.format_version != FORMAT_VERSION:
+        raise PretrainedError(f"{path}: format_version {config.format_version} is not {FORMAT_VERSION}; update zoo")
+    if not config.classes or not all(isinstance(name, str) for name in config.classes):
+        raise PretrainedError(f"{path}: 'classes' must be a list of names, is {config.classes!r}")
+    return config
+
+
+def _parse_tensors(path: Path, content: bytes) -> dict[str, Tensor]:
+    try:
+        return load_tensors(content)
+    except SafetensorError as error:
+        raise PretrainedError(f"{path}: is not a safetensors file ({error}); a pickle is never read") from error
+
+
+def _verify_golden(path: Path, model: nn.Module, golden: dict[str, Tensor]) -> None:
+    if golden.keys() != _GOLDEN_TENSORS:
+        raise PretrainedError(f"{path}: must hold {sorted(_GOLDEN_TENSORS)}, holds {sorted(golden)}")
+    expected = golden.pop("logits")
+    with torch.no_grad():
+        logits = model(**golden)
+    if logits.shape != expected.shape:
+        raise PretrainedError(f"{path}: logits of shape {tuple(expected.shape)}, the model's {tuple(logits.shape)}")
+    deviation = ((logits - expected).abs().max() / expected.abs().max().clamp(min=1)).item()
+    if not deviation < GOLDEN_TOLERANCE:
+        raise PretrainedError(
+            f"{path}: the model's logits differ from the stored ones by {deviation:.1e} of the largest, more than "
+            f"{GOLDEN_TOLERANCE:.0e}; weights and code do not belong together, use the zoo version of the card"
+        )
