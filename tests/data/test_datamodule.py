@@ -1,11 +1,14 @@
 import itertools
+import json
 import multiprocessing as mp
 import os
 import signal
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
+import jsonargparse
 import lightning.pytorch as pl
 import numpy as np
 import pytest
@@ -208,6 +211,16 @@ def test_evaluation_pads_less_than_training(shared_data):
     assert real(datamodule.val_dataloader()) > 0.85 > real(datamodule.train_dataloader())
 
 
+@pytest.mark.slow
+def test_two_processes_share_each_jet_once(jets_file, tmp_path):
+    script = Path(__file__).with_name("fit_on_two_processes.py")
+    subprocess.run([sys.executable, script, jets_file, tmp_path], check=True, timeout=240, capture_output=True)
+    seen = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
+    for name, jets in (("train", range(83)), ("val", range(83, 100))):
+        assert sorted(i for rank in seen for batch in rank[name] for i in batch) == list(jets)
+        assert len(seen[0][name]) == len(seen[1][name])
+
+
 def test_a_dead_worker_is_an_error(make_datamodule):
     datamodule = make_datamodule(num_workers=1, batch_size=1)
     datamodule.setup()
@@ -372,6 +385,37 @@ def test_jets_of_another_data_set_are_refused(make_table, tmp_path):
     write_store(tmp_path / "other.arrow", table)
     with pytest.raises(ValueError, match=r"other.arrow: column 'label' must be 0 to 1"):
         JetDataModule(test=Split([str(tmp_path / "other.arrow")])).setup("test")
+
+
+@pytest.fixture
+def configure():
+    """Function from a configuration to the datamodule, as the training script parses it."""
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(JetDataModule, "data")
+    return lambda config: parser.instantiate(parser.parse_object({"data": config})).data
+
+
+def test_a_configuration_gives_the_same_datamodule(configure):
+    splits = {"train": {"files": ["a.h5"], "rows": [0, 10]}, "val": {"files": ["a.h5"], "fraction": [0.5, 1]}}
+    datamodule = configure({**splits, "class_weights": [1, 2], "train_fraction": 0.1})
+    assert datamodule.splits["train"] == Split(["a.h5"], rows=(0, 10))
+    assert datamodule.splits["val"] == Split(["a.h5"], fraction=(0.5, 1.0))
+    assert datamodule.class_weights == [1.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"batchsize": 3},
+        {"batch_size": "many"},
+        {"train": {"file": ["a.h5"]}},
+        {"train": {"files": ["a.h5"], "rows": [1, 2, 3]}},
+        {"class_weights": "equal"},
+    ],
+)
+def test_a_wrong_configuration_is_refused(configure, config):
+    with pytest.raises(jsonargparse.ArgumentError):
+        configure(config)
 
 
 def test_facts_for_the_model_are_known_at_once():

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pytest
 
 from zoo.data.readers import read_jets
-from zoo.data.store import JetTable, atomic_write, bad_jets, count_jets, open_store, write_store
+from zoo.data.store import JetTable, bad_jets, count_jets, open_store, write_store
+from zoo.files import atomic_write
 
 COMPRESSIONS = [None, "lz4", "zstd"]
 

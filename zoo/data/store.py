@@ -3,14 +3,15 @@
 import contextlib
 import dataclasses
 import json
-import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+
+from zoo.files import atomic_write
 
 #: Flat columns that every table has: four-momenta in GeV.
 MOMENTUM_COLUMNS = ("part_energy", "part_px", "part_py", "part_pz")
@@ -136,25 +137,6 @@ def bad_jets(table: JetTable) -> dict[str, np.ndarray]:
 def _any_particle(flags: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     before = np.concatenate([[0], np.cumsum(flags)])
     return before[offsets[1:]] > before[offsets[:-1]]
-
-
-@contextlib.contextmanager
-def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """Open a file beside ``path`` that takes its name once it is complete on the disk; after an error it is gone."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
-    try:
-        with draft.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def write_store(path: str | Path, table: JetTable, *, compression: str | None = None) -> None:
