@@ -261,17 +261,21 @@ def _history(folder: Path, first_step: int) -> CSVLogger:
     return logger
 
 
-def _is_answer(error: Exception) -> bool:
-    """Whether this project raised the error itself, with a message for the user, and not a library in mid-work."""
-    raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
-    return raised_in == Path(__file__) or Path(zoo.__file__).parent in raised_in.parents
+def _answer(error: BaseException | None) -> str | None:
+    """The message this project raised for the user, at the root of an error or itself; None if a library failed."""
+    while error is not None:
+        raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+        if raised_in == Path(__file__) or Path(zoo.__file__).parent in raised_in.parents:
+            return str(error)
+        error = error.__cause__
+    return None
 
 
 if __name__ == "__main__":
     try:
         main()
     except (ValueError, OSError, FloatingPointError) as error:
-        if not _is_answer(error):
+        if (answer := _answer(error)) is None:
             raise
-        print(f"train.py: error: {error}", file=sys.stderr)
+        print(f"train.py: error: {answer}", file=sys.stderr)
         sys.exit(2)

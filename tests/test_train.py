@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import wandb
 import yaml
 from sklearn.metrics import roc_auc_score
 
@@ -20,9 +21,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 CONFIGS = sorted((REPOSITORY / "configs").glob("*/*.yaml"))
 
 
-def small_config(folder: Path, shared_data: Path) -> dict:
+def small_config(folder: Path) -> dict:
     """A training of seconds."""
-    file = str(shared_data / "top_tagging" / "train_100k.h5")
     model = {"num_classes": 2, "embed_dim": 8, "num_layers": 1}
     return {
         "run_folder": str(folder / "run"),
@@ -32,17 +32,17 @@ def small_config(folder: Path, shared_data: Path) -> dict:
             "learning_rate": 0.003,
         },
         "data": {
-            "train": {"files": [file], "rows": [0, 300]},
-            "val": {"files": [file], "rows": [60550, 60650]},
-            "test": {"files": [file], "rows": [80000, 80200]},
+            "train": {"files": ["sample:top_tagging/train"], "rows": [0, 300]},
+            "val": {"files": ["sample:top_tagging/val"], "rows": [0, 100]},
+            "test": {"files": ["sample:top_tagging/test"], "rows": [100, 300]},
             "batch_size": 20,
         },
     }
 
 
 @pytest.fixture
-def config(tmp_path, shared_data) -> dict:
-    return small_config(tmp_path, shared_data)
+def config(tmp_path) -> dict:
+    return small_config(tmp_path)
 
 
 def write(config: dict, folder: Path) -> str:
@@ -56,10 +56,10 @@ def run(subcommand: str, config: dict, folder: Path, *options: str) -> train.Tra
 
 
 @pytest.fixture(scope="module")
-def fitted(tmp_path_factory, shared_data) -> tuple[Path, dict]:
+def fitted(tmp_path_factory) -> tuple[Path, dict]:
     """Folder and configuration of a finished training."""
     folder = tmp_path_factory.mktemp("fitted")
-    config = small_config(folder, shared_data)
+    config = small_config(folder)
     run("fit", config, folder)
     return folder, config
 
@@ -169,22 +169,21 @@ def test_fit_leaves_the_run_folder(fitted):
 def test_report_judges_the_test_rows_with_the_best_checkpoint(fitted):
     folder, _ = fitted
     predictions = Predictions.load(folder / "run" / "report" / "predictions.arrow")
-    assert sorted(predictions.index) == list(range(80_000, 80_200))
+    assert sorted(predictions.index) == list(range(100, 300))
     score = predictions.logits[:, 1] - predictions.logits[:, 0]
     assert metrics(folder)["auc"]["value"] == pytest.approx(roc_auc_score(predictions.label, score), abs=1e-9)
 
 
-def test_test_and_predict_repeat_the_answer(fitted, tmp_path, shared_data):
+def test_test_and_predict_repeat_the_answer(fitted, tmp_path):
     folder, config = fitted
     before = metrics(folder)
     first = Predictions.load(folder / "run" / "report" / "predictions.arrow")
     run("test", config, folder)
     assert metrics(folder) == before
-    file = shared_data / "top_tagging" / "train_100k.h5"
-    config = config | {"data": config["data"] | {"predict": {"files": [str(file)], "rows": [80_050, 80_150]}}}
+    config = config | {"data": config["data"] | {"predict": {"files": ["sample:top_tagging/test"], "rows": [150, 250]}}}
     run("predict", config, tmp_path, "--predictions", str(tmp_path / "new" / "answer.arrow"))
     answer = Predictions.load(tmp_path / "new" / "answer.arrow")
-    assert sorted(answer.index) == list(range(80_050, 80_150))
+    assert sorted(answer.index) == list(range(150, 250))
     order = {row: i for i, row in enumerate(first.index)}
     expected = first.logits[[order[row] for row in answer.index]]
     np.testing.assert_allclose(answer.logits, expected, atol=1e-5)
@@ -259,6 +258,7 @@ def test_wandb_by_one_line(config, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     config["wandb"] = "zoo"
     run("fit", config, tmp_path, "--test_after_fit", "false")
+    wandb.finish()  # as the end of the process does
     runs = list((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))
     assert len(runs) == 1
     assert runs[0].stat().st_size > 1000
