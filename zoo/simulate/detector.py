@@ -217,7 +217,9 @@ def by_region(abs_eta: np.ndarray, rows: tuple) -> np.ndarray:
 def reconstruct_tracks(
     particles: Particles, tower_eta: np.ndarray, tower_phi: np.ndarray, card: DetectorCard, rng: np.random.Generator
 ) -> Tracks:
-    """Tracks of the charged particles: some are lost, the rest have their pT smeared (log-normal) and their mass dropped.
+    """Tracks of the charged particles: some are lost, the rest get a log-normal pT and lose their mass.
+
+    Efficiency and resolution go by where the path leaves the tracker, so what curls far forward is lost.
 
     Args:
         particles: Stable particles inside the tracker.

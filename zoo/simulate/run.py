@@ -1,12 +1,14 @@
 """From a number of jets and a seed to a file: fixed chunks of work, spread over processes, put together in order."""
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
+from importlib.metadata import version
+from multiprocessing import active_children, get_context
 from pathlib import Path
 
 import numpy as np
@@ -141,21 +143,27 @@ def _work(chunks: list[Chunk], processes: int) -> Iterator[tuple[Chunk, Jets]]:
     if processes == 1 or len(chunks) == 1:
         yield from ((chunk, make_chunk(chunk)) for chunk in chunks)
         return
-    pool = ProcessPoolExecutor(min(processes, len(chunks)), mp_context=get_context("spawn"))
+    others = set(active_children())
+    pool = ProcessPoolExecutor(
+        min(processes, len(chunks)), mp_context=get_context("spawn"), initializer=_leave_interrupts_to_the_parent
+    )
     try:
         futures = {pool.submit(make_chunk, chunk): chunk for chunk in chunks}
         for future in as_completed(futures):
             yield futures[future], future.result()
-        pool.shutdown()
     except BrokenProcessPool as error:
         raise ChildProcessError(
             "a simulation process died (killed, or out of memory?); nothing was written: try fewer processes"
         ) from error
     finally:
         # After Ctrl-C or an error the workers would go on with jets that nobody wants.
-        for worker in list((pool._processes or {}).values()):
+        for worker in set(active_children()) - others:
             worker.terminate()
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _leave_interrupts_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _with_progress(results: Iterator[tuple[Chunk, Jets]], jets: int, title: str) -> Iterator[tuple[Chunk, Jets]]:
@@ -194,6 +202,7 @@ def assemble(chunks: list[Jets], labels: list[int], seed: int, dataset: str) -> 
         "units": "GeV",
         "source": f"zoo simulate {dataset} --jets {len(label)} --seed {seed}",
         "selection": asdict(Selection()),
+        "software": {name: version(name) for name in ("pythia8mc", "fastjet")},
     }
     return JetTable(
         particles={name: np.ascontiguousarray(four_momenta[rows, axis]) for axis, name in enumerate(names)},

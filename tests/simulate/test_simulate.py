@@ -1,0 +1,161 @@
+"""The whole chain with the real Pythia 8 and FastJet."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from zoo.data.store import open_store
+from zoo.simulate import simulate
+from zoo.simulate.generator import Generator
+from zoo.simulate.run import JETS_PER_CHUNK, plan
+
+pytest.importorskip("pythia8mc")
+pytest.importorskip("fastjet")
+
+JETS, SEED = 40, 11
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory):
+    return simulate("top_tagging", jets=JETS, seed=SEED, out=tmp_path_factory.mktemp("jets") / "one.arrow", processes=1)
+
+
+def jet_sums(table):
+    columns = [table.particles[name].astype(np.float64) for name in ("part_energy", "part_px", "part_py", "part_pz")]
+    return [np.add.reduceat(column, table.offsets[:-1]) for column in columns]
+
+
+def test_jets_pass_the_selection(sample):
+    table = open_store(sample)
+    energy, px, py, pz = jet_sums(table)
+    pt = np.hypot(px, py)
+    assert ((pt > 549.99) & (pt < 650.01)).all()
+    assert (np.abs(np.arcsinh(pz / pt)) < 2.0).all()
+    assert (np.diff(table.offsets) <= 200).all()
+    mass = np.sqrt(energy**2 - px**2 - py**2 - pz**2)
+    assert 150 < np.median(mass[table.label == 1]) < 200
+    assert np.median(mass[table.label == 0]) < 130
+
+
+def test_half_of_the_jets_are_tops_and_classes_are_mixed(sample):
+    table = open_store(sample)
+    assert np.bincount(table.label).tolist() == [JETS // 2, JETS // 2]
+    assert np.abs(np.diff(table.label)).sum() > 5
+    assert (table.weight == 1).all()
+    assert table.metadata["dataset"] == "top_tagging"
+    assert table.metadata["classes"] == ["qcd", "top"]
+    assert table.metadata["units"] == "GeV"
+
+
+def test_constituents_are_massless_and_sorted(sample):
+    table = open_store(sample)
+    energy, px, py, pz = (table.particles[f"part_{name}"].astype(np.float64) for name in ("energy", "px", "py", "pz"))
+    np.testing.assert_allclose(np.sqrt(px**2 + py**2 + pz**2), energy, rtol=1e-7)
+    pt = np.hypot(px, py)
+    steps = np.diff(pt)
+    steps[table.offsets[1:-1] - 1] = 0.0
+    assert (steps <= 0).all()
+
+
+def test_the_number_of_processes_changes_no_byte(sample, tmp_path):
+    two = simulate("top_tagging", jets=JETS, seed=SEED, out=tmp_path / "two.arrow", processes=2)
+    assert two.read_bytes() == Path(sample).read_bytes()
+
+
+def test_another_seed_gives_other_jets(sample, tmp_path):
+    other = open_store(simulate("top_tagging", jets=4, seed=SEED + 1, out=tmp_path / "other.arrow", processes=1))
+    known = set(open_store(sample).particles["part_px"].tolist())
+    assert not known & set(other.particles["part_px"].tolist())
+
+
+def test_an_odd_number_of_jets_and_full_chunks():
+    chunks = plan(2 * JETS_PER_CHUNK + 3, seed=1)
+    assert sum(chunk.jets for chunk in chunks if chunk.label == 0) == JETS_PER_CHUNK + 2
+    assert sum(chunk.jets for chunk in chunks if chunk.label == 1) == JETS_PER_CHUNK + 1
+    assert max(chunk.jets for chunk in chunks) == JETS_PER_CHUNK
+    assert len(set(chunks)) == len(chunks) == 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dataset": "jetclass"}, "top_tagging"),
+        ({"jets": 0}, "jets = 0"),
+        ({"jets": -5}, "jets = -5"),
+        ({"seed": -1}, "seed = -1"),
+        ({"processes": 0}, "processes = 0"),
+    ],
+)
+def test_bad_arguments_are_named(changes, message, tmp_path):
+    arguments = {"dataset": "top_tagging", "jets": 4, "seed": 1, "processes": 1} | changes
+    with pytest.raises(ValueError, match=message):
+        simulate(arguments.pop("dataset"), out=tmp_path / "x.arrow", **arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_places_are_refused_before_the_work(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        simulate("top_tagging", jets=4, out=tmp_path / "nowhere" / "x.arrow")
+    with pytest.raises(IsADirectoryError, match="folder"):
+        simulate("top_tagging", jets=4, out=tmp_path)
+
+
+def test_a_refused_setting_is_named():
+    with pytest.raises(ValueError, match="No:such = setting"):
+        Generator(0, 1, (500.0, 2000.0), ("No:such = setting",))
+
+
+def start_long_run(folder: Path) -> tuple[subprocess.Popen, list[int]]:
+    """A run of minutes in the terminal's way; returns once its workers are alive."""
+    command = [sys.executable, "-m", "zoo.cli", "simulate", "top_tagging", "--jets", "2000", "--processes", "2"]
+    run = subprocess.Popen(
+        [*command, "--out", str(folder / "x.arrow")], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
+    )
+    children = Path(f"/proc/{run.pid}/task/{run.pid}/children")
+    for _ in range(600):
+        workers = [int(pid) for pid in children.read_text().split()]
+        workers = [pid for pid in workers if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        if len(workers) == 2:
+            return run, workers
+        time.sleep(0.1)
+    run.kill()
+    raise AssertionError("no workers after a minute")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the workers in /proc")
+def test_an_interrupt_leaves_no_file_and_no_process(tmp_path):
+    run, workers = start_long_run(tmp_path)
+    run.send_signal(signal.SIGINT)
+    run.communicate(timeout=60)
+    assert run.returncode != 0
+    assert list(tmp_path.iterdir()) == []
+    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the workers in /proc")
+def test_a_dead_worker_is_an_error(tmp_path):
+    run, workers = start_long_run(tmp_path)
+    os.kill(workers[0], signal.SIGKILL)
+    _, errors = run.communicate(timeout=60)
+    assert run.returncode == 2
+    assert b"a simulation process died" in errors
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_missing_extra_is_named(tmp_path):
+    # A Python without the extra: both packages are hidden from the import system before zoo is asked.
+    script = (
+        "import sys; sys.modules['pythia8mc'] = None\n"
+        "from zoo.cli import main\n"
+        f"main(['simulate', 'top_tagging', '--jets', '4', '--out', {str(tmp_path / 'x.arrow')!r}])"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert run.returncode == 2
+    assert "pip install 'zoo[sim]'" in run.stderr
+    assert "Traceback" not in run.stderr
