@@ -50,7 +50,7 @@ SEED_SETTINGS = {"seed", "seed_everything", "default_root_dir", "ckpt_path", "lo
 INTERVAL_NOTE = "68 % interval (test jets)"
 CAPTIONS = {
     "rejection": "Background rejection against signal efficiency. Band: Clopper-Pearson interval (68.3 %) of the "
-    f"background count; dotted: fewer than {FEW_JETS} background jets pass.",
+    f"background count; dotted: fewer than {FEW_JETS} background jets pass; arrow: lower bound.",
     "roc": "ROC curve, with the same intervals.",
     "significance_improvement": "Significance improvement eS/sqrt(eB), drawn as long as "
     f"{MINIMUM_PASS} background jets pass (statistical error of eB at most 20 %).",
@@ -80,7 +80,7 @@ class Predictions:
         classes: names of the classes; a label is a position in it.
 
     Raises:
-        ValueError: where shapes do not fit or a label is no class.
+        ValueError: where types or shapes do not fit or a label is no class.
     """
 
     logits: np.ndarray
@@ -92,6 +92,9 @@ class Predictions:
     def __post_init__(self) -> None:
         dtypes = {"logits": np.float32, "label": np.int64, "weight": np.float32, "index": np.int64}
         for name, dtype in dtypes.items():
+            found = np.asarray(getattr(self, name)).dtype
+            if found.kind not in ("iub" if dtype is np.int64 else "iubf"):
+                raise ValueError(f"{name} must hold {np.dtype(dtype)}, got {found}")
             object.__setattr__(self, name, np.ascontiguousarray(getattr(self, name), dtype=dtype))
         object.__setattr__(self, "classes", tuple(self.classes))
         if self.logits.ndim != 2 or self.logits.shape[1] != len(self.classes):
@@ -110,10 +113,10 @@ class Predictions:
     def save(self, path: Path) -> None:
         """Write an Arrow IPC file with a checksum, beside ``path`` first."""
         flat = pa.array(self.logits.ravel())
-        columns = {"logits": pa.FixedSizeListArray.from_arrays(flat, len(self.classes))}
-        columns |= {name: pa.array(getattr(self, name)) for name in ("label", "weight", "index")}
+        logits = pa.FixedSizeListArray.from_arrays(flat, len(self.classes))
+        columns = [logits, *(pa.array(getattr(self, name)) for name in ("label", "weight", "index"))]
         metadata = {"classes": json.dumps(self.classes), "sha256": self._checksum()}
-        table = pa.table(columns).replace_schema_metadata(metadata)
+        table = pa.table(columns, _prediction_schema(len(self.classes)).with_metadata(metadata))
         with atomic_write(Path(path)) as file, pa.ipc.new_file(file, table.schema) as writer:
             writer.write_table(table)
 
@@ -130,13 +133,17 @@ class Predictions:
             raise FileNotFoundError(f"{path} is missing: test the run again to write its predictions")
         try:
             table = pa.ipc.open_file(pa.py_buffer(path.read_bytes())).read_all()
-            logits = table["logits"].combine_chunks()
-            columns = [table[name].to_numpy() for name in ("label", "weight", "index")]
             metadata = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
             classes = tuple(json.loads(metadata["classes"]))
+            if not table.schema.remove_metadata().equals(_prediction_schema(len(classes))):
+                raise ValueError(f"its columns are {', '.join(f'{f.name}: {f.type}' for f in table.schema)}")
+            if any(column.null_count for column in table.columns):
+                raise ValueError("it has empty cells")
+            logits = table["logits"].combine_chunks()
+            columns = [table[name].to_numpy() for name in ("label", "weight", "index")]
             predictions = cls(logits.flatten().to_numpy().reshape(len(table), len(classes)), *columns, classes)
             intact = metadata["sha256"] == predictions._checksum()
-        except (pa.ArrowException, KeyError, TypeError, ValueError, AttributeError) as error:
+        except (pa.ArrowException, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"{path} holds no predictions ({error}): test the run again") from error
         if not intact:
             raise ValueError(f"{path} is damaged (its checksum differs): test the run again")
@@ -147,6 +154,11 @@ class Predictions:
         for name in ("logits", "label", "weight", "index"):
             digest.update(getattr(self, name).tobytes())
         return digest.hexdigest()
+
+
+def _prediction_schema(num_classes: int) -> pa.Schema:
+    logits = pa.list_(pa.float32(), num_classes)
+    return pa.schema({"logits": logits, "label": pa.int64(), "weight": pa.float32(), "index": pa.int64()})
 
 
 def write_report(
@@ -362,7 +374,7 @@ def _print_comparison(rows: Sequence[_Row], names: Sequence[str], jets: int) -> 
     console = Console()
     shown = names if len(names) <= 4 else names[:2]
     title, note = (_for_terminal(text, console) for text in (f"Tested on the same {jets:,} jets", SPREAD_NOTE))
-    table = Table(title=title, title_justify="left", box=rich.box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    table = Table(title=title, title_justify="left", box=rich.box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     table.add_column("model", overflow="fold", min_width=10)
     table.add_column("seeds", justify="right", min_width=5)
     texts = [[_for_terminal(row.texts[name], console) for name in shown] for row in rows]
@@ -401,6 +413,9 @@ def _rounded(value: float, error: float | None, is_bound: bool = False) -> str:
 
 
 def _value_text(figure: dict[str, Any]) -> str:
+    """Value with its error; with its interval where too few jets pass for a symmetric error."""
+    if figure.get("n_pass", FEW_JETS) < FEW_JETS and not figure["is_bound"]:
+        return f"{figure['value']:.0f} [{figure['lower']:.0f}, {figure['upper']:.0f}]"
     return _rounded(figure["value"], figure["error"], figure.get("is_bound", False))
 
 
@@ -428,9 +443,10 @@ def _page(document: dict[str, Any], pictures: Sequence[str], settings: str | Non
         f"Tested on {sum(document['jets'].values()):,} jets ({jets}); background is {document['background']}.",
         _markdown_table(["figure", "value", "rests on"], figures),
         "Errors are one standard deviation from the number of test jets: DeLong for the AUC, Clopper-Pearson for the "
-        "others. They do not hold the spread between trainings. `>` marks a lower bound: no background jet passed.",
+        "others. They do not hold the spread between trainings. `>` marks a lower bound: no background jet passed; "
+        f"brackets hold the interval where fewer than {FEW_JETS} pass.",
         "## Pictures",
-        *[f"![{CAPTIONS[name]}]({name}.png)\n\n{CAPTIONS[name]} ([PDF]({name}.pdf))" for name in pictures],
+        *[f"![{name.replace('_', ' ')}]({name}.png)\n\n{CAPTIONS[name]} ([PDF]({name}.pdf))" for name in pictures],
         "## How it was made",
         _markdown_table(["", ""], [*document["facts"].items(), *document["versions"].items()]),
         "Predictions: `predictions.arrow` (logits, label, weight, index). Figures: `metrics.json`.",
@@ -611,6 +627,7 @@ def _render(draw: Callable[["Figure"], None]) -> dict[str, bytes]:
             buffer = io.BytesIO()
             figure.savefig(buffer, format=kind, dpi=120, metadata=metadata)
             contents[kind] = buffer.getvalue()
+            figure.set_layout_engine("none")  # laid out once for both
     return contents
 
 
@@ -621,13 +638,12 @@ def _draw_rejection(figure: "Figure", curves: dict[str, RocCurve], heading: tupl
         _draw_with_band(axes, scan, scan.value, scan.lower, scan.upper, colour, _curve_label(name, curve))
         for efficiency in SIGNAL_EFFICIENCIES:
             point = curve.background_rejection(efficiency)
-            if not point.is_bound:
-                bars = [[point.value - point.lower], [point.upper - point.value]]
-                axes.errorbar([efficiency], [point.value], bars, fmt="o", color=colour, capsize=5)
-    axes.set_yscale("log")
-    axes.set_xlim(0, 1)
-    axes.set_ylim(bottom=1)
-    _legend(axes, "upper right", INTERVAL_NOTE)
+            # An arrow upwards stands for a lower bound.
+            upper = 1.5 * point.value if point.is_bound else point.upper
+            bars = [[point.value - point.lower], [upper - point.value]]
+            axes.errorbar([efficiency], [point.value], bars, lolims=point.is_bound, fmt="o", color=colour, capsize=5)
+    _scale_rejection(axes)
+    _legend(axes, "lower left", INTERVAL_NOTE)
 
 
 def _draw_roc(figure: "Figure", curves: dict[str, RocCurve], heading: tuple[str, str]) -> None:
@@ -652,11 +668,12 @@ def _draw_significance_improvement(figure: "Figure", curves: dict[str, RocCurve]
     for colour, (name, curve) in _coloured(curves):
         scan = _Scan.of(curve).where_passed(MINIMUM_PASS)
         edges = [scan.efficiency * np.sqrt(edge) for edge in (scan.value, scan.lower, scan.upper)]
-        _draw_with_band(axes, scan, *edges, colour, name)
+        label = name
         if _effective_background(curve) >= MINIMUM_PASS:
             best = significance_improvement(curve)
-            text = f"maximum {_rounded(best.value, best.error)}"
-            axes.errorbar([best.signal_efficiency], [best.value], [best.error], fmt="*", ms=16, c=colour, label=text)
+            axes.errorbar([best.signal_efficiency], [best.value], [best.error], fmt="*", ms=16, c=colour)
+            label += f": maximum {_rounded(best.value, best.error)}"
+        _draw_with_band(axes, scan, *edges, colour, label)
     axes.axhline(1, color="grey", linestyle="--", linewidth=1.5)
     axes.set_xlim(0, 1)
     axes.set_ylim(bottom=0)
@@ -679,7 +696,7 @@ def _draw_scores(figure: "Figure", predictions: Predictions, background: int, he
             chosen = predictions.label == predictions.classes.index(member)
             _draw_histogram(axes, score[chosen], predictions.weight[chosen], edges, style)
     axes.set_xlim(edges[0], edges[-1])
-    axes.set_ylim(0, 1.15 * axes.get_ylim()[1])
+    axes.set_ylim(0, (1 + 0.1 * len(predictions.classes)) * axes.get_ylim()[1])  # room for the legend
     _legend(axes, "upper center", "statistical error")
 
 
@@ -720,12 +737,10 @@ def _draw_comparison(figure: "Figure", groups: dict[str, list[_Run]]) -> None:
             style = ("-", "--", "-.", ":")[number % 4]
             axes.plot(scan.efficiency, scan.value, color=colour, linestyle=style, label=label + signal + seeds)
             axes.fill_between(scan.efficiency, scan.lower, scan.upper, color=colour, alpha=0.3, linewidth=0)
-    axes.set_yscale("log")
-    axes.set_xlim(0, 1)
-    axes.set_ylim(bottom=1)
-    several = [members for members in groups.values() if len(members) > 1]
-    notes = ["standard deviation over seeds"] * bool(several) + [INTERVAL_NOTE] * (len(several) < len(groups))
-    _legend(axes, "upper right", " / ".join(notes))
+    _scale_rejection(axes)
+    sizes = [len(members) for members in groups.values()]
+    notes = ["standard deviation over seeds"] * (max(sizes) > 1) + [INTERVAL_NOTE] * (min(sizes) == 1)
+    _legend(axes, "lower left", " or ".join(notes))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -773,6 +788,12 @@ def _axes(figure: "Figure", heading: tuple[str, str], x: str, y: str) -> "Axes":
     return axes
 
 
+def _scale_rejection(axes: "Axes") -> None:
+    axes.set_yscale("log")
+    axes.set_xlim(0, 1)
+    axes.set_ylim(1, max(10, 1.3 * axes.get_ylim()[1]))
+
+
 def _draw_with_band(
     axes: "Axes", scan: _Scan, value: np.ndarray, lower: np.ndarray, upper: np.ndarray, colour: str, label: str
 ) -> None:
@@ -803,7 +824,7 @@ def _legend(axes: "Axes", place: str, band: str) -> None:
     from matplotlib.patches import Patch
 
     handles, labels = axes.get_legend_handles_labels()
-    size = "small" if len(handles) <= 4 else "xx-small"
+    size = "small" if len(handles) <= 4 else "x-small"
     axes.legend([*handles, Patch(color="grey", alpha=0.3, linewidth=0)], [*labels, band], loc=place, fontsize=size)
 
 
