@@ -167,9 +167,30 @@ BAD_PARTICLES = {
 def test_unphysical_jets_are_not_written(table, tmp_path, reason):
     column, value = BAD_PARTICLES[reason]
     table.particles[column][table.offsets[3]] = value
-    with pytest.raises(ValueError, match=f"jet 3 of the table has {reason}"):
+    with pytest.raises(ValueError, match=f"jet 3 of the table: {reason}"):
         write_store(tmp_path / "jets.arrow", table)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("group", "column"), [("particles", "part_d0val"), ("fields", "jet_sdmass")])
+def test_further_columns_must_be_finite_too(table, tmp_path, group, column):
+    getattr(table, group)[column][-1] = np.inf
+    with pytest.raises(ValueError, match="jet 29 of the table: not finite"):
+        write_store(tmp_path / "jets.arrow", table)
+
+
+def test_weights_must_be_finite(table, tmp_path):
+    table.weight[4] = np.nan
+    with pytest.raises(ValueError, match="jet 4 of the table: not finite"):
+        write_store(tmp_path / "jets.arrow", table)
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_columns_may_be_strided(table, tmp_path, compression):
+    columns = np.stack([table.particles[name] for name in ("part_energy", "part_px", "part_py", "part_pz")], axis=1)
+    strided = dict(zip(("part_energy", "part_px", "part_py", "part_pz"), columns.T, strict=True))
+    write_store(tmp_path / "jets.arrow", dataclasses.replace(table, particles=strided), compression=compression)
+    np.testing.assert_array_equal(open_store(tmp_path / "jets.arrow").particles["part_py"], columns[:, 2])
 
 
 def test_bad_jets_counts_each_jet_once(table):

@@ -40,7 +40,7 @@ class ReadReport:
     rejected: dict[str, int]
 
     def __str__(self) -> str:
-        reasons = ", ".join(f"{count} with {reason}" for reason, count in self.rejected.items() if count)
+        reasons = ", ".join(f"{count} {reason}" for reason, count in self.rejected.items() if count)
         return f"{self.path}: left out {sum(self.rejected.values())} of {self.rows} jets: {reasons}"
 
 

@@ -114,13 +114,15 @@ def _check_column(name: str, values: np.ndarray, length: int, dtype: np.dtype | 
 def bad_jets(table: JetTable) -> dict[str, np.ndarray]:
     """Mask (jet,) of the jets that no model may see, for each reason; a jet has at most one.
 
-    The reasons in the order of precedence: ``not finite`` (NaN or infinity), ``negative energy``, ``no particles``,
-    ``momentum above energy``, that is :math:`|p| > (1 + 10^{-5}) E` (see `MOMENTUM_TOLERANCE`).
+    The reasons in the order of precedence: ``not finite`` (NaN or infinity in any column), ``negative energy``,
+    ``no particles``, ``momentum above energy``, that is :math:`|p| > (1 + 10^{-5}) E` (see `MOMENTUM_TOLERANCE`).
     """
     energy, px, py, pz = (table.particles[name].astype(np.float64) for name in MOMENTUM_COLUMNS)
+    finite_particle = np.logical_and.reduce([np.isfinite(values) for values in table.particles.values()])
+    finite_jet = np.logical_and.reduce([np.isfinite(values) for values in (table.weight, *table.fields.values())])
     with np.errstate(invalid="ignore", over="ignore"):
         reasons = {
-            "not finite": _any_particle(~np.isfinite(energy + px + py + pz), table.offsets),
+            "not finite": _any_particle(~finite_particle, table.offsets) | ~finite_jet,
             "negative energy": _any_particle(energy < 0, table.offsets),
             "no particles": table.counts == 0,
             "momentum above energy": _any_particle(
@@ -155,7 +157,7 @@ def write_store(path: str | Path, table: JetTable, *, compression: str | None = 
     path = Path(path)
     for reason, mask in bad_jets(table).items():
         if mask.any():
-            raise ValueError(f"{path}: jet {mask.argmax()} of the table has {reason}; remove such jets before writing")
+            raise ValueError(f"{path}: jet {mask.argmax()} of the table: {reason}; remove such jets before writing")
     columns = _columns(table)
     header = {
         "format": FORMAT,
@@ -176,7 +178,8 @@ def write_store(path: str | Path, table: JetTable, *, compression: str | None = 
 def open_store(path: str | Path) -> JetTable:
     """Open the zoo's own file and verify the checksum of every column.
 
-    Columns of an uncompressed file stay on the disk and are mapped into memory, so a file may be larger than that.
+    Columns of an uncompressed file stay on the disk and are mapped into memory, so a file may be larger than that; the
+    checksums read it once from end to end.
 
     Raises:
         ValueError: if the file is damaged or no such file; the message names the file, the column and the remedy.
@@ -301,7 +304,7 @@ def _to_planes(values: np.ndarray) -> pa.Array:
     # exponents compress and mantissas do not, so they must not alternate
     if values.dtype != np.float32:
         return pa.array(values)
-    planes = values.view(np.uint8).reshape(-1, 4).T
+    planes = np.ascontiguousarray(values).view(np.uint8).reshape(-1, 4).T
     return pa.StructArray.from_arrays([pa.array(np.ascontiguousarray(plane)) for plane in planes], list("0123"))
 
 
