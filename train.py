@@ -25,7 +25,7 @@ from zoo.callbacks import (
 )
 from zoo.checkpoints import SafeCheckpointIO, read_checkpoint
 from zoo.data import JetDataModule
-from zoo.data.store import atomic_write
+from zoo.files import atomic_write
 from zoo.report import print_table
 from zoo.tagger import JetTagger
 

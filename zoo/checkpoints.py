@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.plugins.io import CheckpointIO
 from torch import Tensor
 
-from zoo.data.store import atomic_write
+from zoo.files import atomic_write
 
 
 class CheckpointError(ValueError):

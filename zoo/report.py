@@ -46,7 +46,7 @@ VERSION = 1
 #: Curves are dotted where fewer background jets than this pass the cut, and end where none does.
 FEW_JETS = 10
 #: Settings that differ between the seeds of one training.
-SEED_SETTINGS = {"seed", "seed_everything", "default_root_dir", "ckpt_path", "logger", "dirpath"}
+SEED_SETTINGS = {"seed", "seed_everything", "run_folder", "default_root_dir", "ckpt_path", "logger", "dirpath"}
 INTERVAL_NOTE = "68 % interval (test jets)"
 CAPTIONS = {
     "rejection": "Background rejection against signal efficiency. Band: Clopper-Pearson interval (68.3 %) of the "
