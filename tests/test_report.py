@@ -338,7 +338,9 @@ class TestCompareRuns:
         assert float(first["auc_spread"]) == pytest.approx(np.std(values, ddof=1))
         assert second["auc_spread"] == ""
         mean, spread = sum(values) / 3, float(np.std(values, ddof=1))
-        assert f"{mean:.3f} ± {spread:.3f}"[:5] in capsys.readouterr().out
+        output = capsys.readouterr().out
+        assert f"{mean:.3f} ± {spread:.3f}" in output
+        assert max(map(len, output.splitlines()[:6])) <= 80
         page = (tmp_path / "out" / "comparison.md").read_text()
         assert "seed1, seed2, seed3" in page
         assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".md", ".csv", ".png", ".pdf"}

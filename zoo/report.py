@@ -374,16 +374,21 @@ def _print_comparison(rows: Sequence[_Row], names: Sequence[str], jets: int) -> 
     console = Console()
     shown = names if len(names) <= 4 else names[:2]
     title, note = (_for_terminal(text, console) for text in (f"Tested on the same {jets:,} jets", SPREAD_NOTE))
-    table = Table(title=title, title_justify="left", box=rich.box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("model", overflow="fold", min_width=10)
-    table.add_column("seeds", justify="right", min_width=5)
     texts = [[_for_terminal(row.texts[name], console) for name in shown] for row in rows]
-    for name, column in zip(shown, zip(*texts, strict=True), strict=True):
-        # Names fold before any number does.
-        table.add_column(_label(name).replace(" at ", "\n"), justify="right", min_width=max(map(len, column)))
+    headings = [_label(name).replace(" at ", "\n") for name in shown]
+    columns = zip(*texts, strict=True)
+    widths = [max(map(len, [*heading.split("\n"), *column])) for heading, column in zip(headings, columns, strict=True)]
+    table = Table(title=title, title_justify="left", box=rich.box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    # Names fold before any number does.
+    numbers = sum(widths) + len("seeds") + 2 * len(widths) + 4
+    room = max(10, min(console.width - numbers, max(len(row.label) for row in rows)))
+    table.add_column("model", overflow="fold", width=room)
+    table.add_column("seeds", justify="right", width=len("seeds"))
+    for heading, width in zip(headings, widths, strict=True):
+        table.add_column(heading, justify="right", width=width)
     for row, values in zip(rows, texts, strict=True):
         table.add_row(row.label, str(row.seeds), *values)
-    console.print(table, crop=False)
+    console.print(table, crop=False, width=max(console.width, room + numbers))
     console.print(note)
 
 
