@@ -378,6 +378,15 @@ class TestCompareRuns:
         with pytest.raises(ValueError, match=r"metrics\.json is damaged"):
             compare_runs([broken], tmp_path / "out")
 
+    def test_lost_figures_are_refused(self, runs, tmp_path):
+        broken = Path(shutil.copytree(runs[1], tmp_path / "broken"))
+        path = broken / "report" / "metrics.json"
+        document = json.loads(path.read_text())
+        del document["metrics"]["background_rejection_0.3"]
+        path.write_text(json.dumps(document))
+        with pytest.raises(ValueError, match="hold different figures: test both again"):
+            compare_runs([runs[0], broken], tmp_path / "out")
+
     def test_missing_predictions_are_refused(self, runs, tmp_path):
         broken = Path(shutil.copytree(runs[0], tmp_path / "broken"))
         (broken / "report" / "predictions.arrow").unlink()

@@ -251,8 +251,7 @@ def compare_runs(runs: Sequence[Path], out: Path) -> None:
     loaded = [_load_run(Path(run)) for run in runs]
     _require_comparable(loaded)
     groups = _group_by_training(loaded)
-    names = list(loaded[0].document["metrics"])
-    names = [name for name in names if not name.startswith("significance_improvement")]
+    names = _compared_figures(loaded[0])
     rows = [_Row.of(label, members, names) for label, members in groups.items()]
     jets = sum(loaded[0].document["jets"].values())
     picture = _render(lambda figure: _draw_comparison(figure, groups))
@@ -388,7 +387,7 @@ def _print_comparison(rows: Sequence[_Row], names: Sequence[str], jets: int) -> 
         table.add_column(heading, justify="right", width=width)
     for row, values in zip(rows, texts, strict=True):
         table.add_row(row.label, str(row.seeds), *values)
-    console.print(table, crop=False, width=max(console.width, room + numbers))
+    Console(width=max(console.width, room + numbers)).print(table)
     console.print(note)
 
 
@@ -564,11 +563,17 @@ def _require_comparable(runs: Sequence[_Run]) -> None:
                     f"{run.folder} and {first.folder} cannot be compared: {key} {run.document[key]} against "
                     f"{first.document[key]}; test both on the same split"
                 )
+        if _compared_figures(run) != _compared_figures(first):
+            raise ValueError(f"{run.folder} and {first.folder} hold different figures: test both again")
         if not _same_jets(run.predictions, first.predictions):
             raise ValueError(f"{run.folder} and {first.folder} were tested on different jets: use the same split")
         for other in runs[:number]:
             if np.array_equal(run.predictions.logits, other.predictions.logits):
                 raise ValueError(f"{run.folder} and {other.folder} hold the same predictions: leave one out")
+
+
+def _compared_figures(run: _Run) -> list[str]:
+    return [name for name in run.document["metrics"] if not name.startswith("significance_improvement")]
 
 
 def _same_jets(one: Predictions, other: Predictions) -> bool:
