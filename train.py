@@ -7,7 +7,7 @@ import traceback
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -19,11 +19,12 @@ from zoo.callbacks import (
     ProgressBar,
     RandomState,
     RunCheckpoints,
+    WeightAverage,
     WritePredictions,
     WriteReport,
     checkpoint_path,
 )
-from zoo.checkpoints import SafeCheckpointIO, read_checkpoint
+from zoo.checkpoints import SafeCheckpointIO, read_checkpoint, require_same_model
 from zoo.data import JetDataModule
 from zoo.files import atomic_write
 from zoo.report import print_table
@@ -107,22 +108,38 @@ class TrainingCLI(LightningCLI):
         """The trainer of the subcommand."""
         return self._trainer(training=self.subcommand == "fit")
 
+    def before_fit(self) -> None:
+        """Refuse to resume a checkpoint of another model."""
+        if self.checkpoint is None:
+            return
+        path = self._option("ckpt_path")
+        require_same_model(self.model, self.checkpoint, path)
+        averages = any(isinstance(callback, WeightAverage) for callback in self.trainer.callbacks)
+        if "training_state_dict" in self.checkpoint and not averages:
+            raise ValueError(
+                f"checkpoint {path}: was made with averaged weights; keep zoo.callbacks.WeightAverage in "
+                "trainer.callbacks to continue it"
+            )
+
     def after_fit(self) -> None:
         """Test the best checkpoint with a trainer of its own, and write the report."""
-        if self._option("test_after_fit") and self.datamodule.splits["test"] is not None:
-            best = checkpoint_path(self._option("run_folder"), "best")
-            self.model.load_state_dict(read_checkpoint(best)["state_dict"])
-            self.trainer = self._trainer(training=False)
-            self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
-            self.after_test()
+        if not self._option("test_after_fit") or self.datamodule.splits["test"] is None:
+            return
+        if self.trainer.world_size > 1:
+            print("not tested, as predictions are collected in one process: python train.py test --trainer.devices 1")
+            return
+        self.trainer = self._trainer(training=False)
+        self._load_weights(checkpoint_path(self._option("run_folder"), "best"))
+        self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
+        self.after_test()
 
     def before_validate(self) -> None:
         """Take the checkpoint's weights."""
-        self._load_weights()
+        self._load_given_weights()
 
     def before_test(self) -> None:
         """Take the checkpoint's weights; the report has its own table."""
-        self._load_weights()
+        self._load_given_weights()
         self.config_init.test.verbose = False
 
     def after_test(self) -> None:
@@ -132,19 +149,32 @@ class TrainingCLI(LightningCLI):
 
     def before_predict(self) -> None:
         """Take the checkpoint's weights; the predictions go to a file, not to memory."""
-        self._load_weights()
+        self._load_given_weights()
         self.config_init.predict.return_predictions = False
 
     def after_predict(self) -> None:
         """Say where the predictions lie."""
         print(f"predictions: {self._predictions.path}")
 
-    def _option(self, name: str) -> object:
+    def _option(self, name: str) -> Any:
         return self._get(self.config_init, name)
 
-    def _load_weights(self) -> None:
-        self.model.load_state_dict(self.checkpoint["state_dict"])
+    def _load_given_weights(self) -> None:
+        self._load_weights(self._option("ckpt_path"))
+        # Lightning would load the file again, and with it the callbacks' states of the training
         self.config_init[self.subcommand].ckpt_path = None
+
+    def _load_weights(self, path: str | Path) -> None:
+        checkpoint = read_checkpoint(path)
+        require_same_model(self.model, checkpoint, path)
+        self.model.load_state_dict(checkpoint["state_dict"])
+        self._report.facts = {
+            "seed": self._option("seed_everything"),
+            "checkpoint": str(path),
+            "epochs": checkpoint["epoch"] + 1,
+            "steps": checkpoint["global_step"],
+            "training_minutes": round(checkpoint["callbacks"]["RunCheckpoints"]["seconds"] / 60, 2),
+        }
 
     def _trainer(self, training: bool) -> Trainer:
         settings = {**self._option("trainer")}
@@ -155,7 +185,8 @@ class TrainingCLI(LightningCLI):
         model = self._get(self.config, "model").model
         self._report = WriteReport(folder, title=model.class_path.rpartition(".")[2])
         self._predictions = WritePredictions(Path(self._option("predictions") or folder / "predictions.arrow"))
-        match = MatchData(model.init_args.get("input_dim"), model.init_args.get("num_classes"))
+        arguments = model.get("init_args", {})
+        match = MatchData(arguments.get("input_dim"), arguments.get("num_classes"))
         callbacks = [*(settings["callbacks"] or []), match, self._report, self._predictions]
         if settings["enable_progress_bar"] is not False:
             callbacks.append(ProgressBar())
@@ -172,7 +203,7 @@ class TrainingCLI(LightningCLI):
             }
         )
 
-    def _loggers(self, folder: Path, configured: Logger | list[Logger] | bool | None) -> list[Logger]:
+    def _loggers(self, folder: Path, further: Logger | list[Logger] | bool | None) -> list[Logger]:
         first_step = self.checkpoint["global_step"] if self.checkpoint else 0
         loggers = [
             _history(folder, first_step),
@@ -180,9 +211,9 @@ class TrainingCLI(LightningCLI):
         ]
         if self._option("wandb"):
             loggers.append(WandbLogger(project=self._option("wandb"), name=folder.name, save_dir=folder))
-        if isinstance(configured, Logger):
-            configured = [configured]
-        return loggers + (configured or [] if isinstance(configured, list) else [])
+        if isinstance(further, bool) or further is None:
+            return loggers
+        return loggers + (further if isinstance(further, list) else [further])
 
 
 class SaveConfig(SaveConfigCallback):

@@ -140,6 +140,8 @@ def test_killed_and_resumed_equals_uninterrupted(workplace, uninterrupted, worke
     for name in ("last", "best"):
         expected = read_checkpoint(uninterrupted / "checkpoints" / f"{name}.ckpt")
         got = read_checkpoint(workplace / run / "checkpoints" / f"{name}.ckpt")
+        for checkpoint in (got, expected):
+            assert checkpoint["callbacks"]["RunCheckpoints"].pop("seconds") > 0
         for part in ("state_dict", "training_state_dict", "optimizer_states", "lr_schedulers", "callbacks"):
             assert_equal(got[part], expected[part], f"{name}.{part}")
         assert (got["epoch"], got["global_step"]) == (expected["epoch"], expected["global_step"])

@@ -1,5 +1,6 @@
 """The training door: configurations, run folders, refusals, and the subcommands on real jets."""
 
+import copy
 import csv
 import json
 import subprocess
@@ -174,6 +175,16 @@ def test_report_judges_the_test_rows_with_the_best_checkpoint(fitted):
     assert metrics(folder)["auc"]["value"] == pytest.approx(roc_auc_score(predictions.label, score), abs=1e-9)
 
 
+def test_report_tells_how_the_weights_came_to_be(fitted):
+    folder, _ = fitted
+    facts = json.loads((folder / "run" / "report" / "metrics.json").read_text())["facts"]
+    assert facts["seed"] == 1
+    assert facts["steps"] == 15 * facts["epochs"]
+    assert 0 < facts["training_minutes"] < 10
+    assert facts["checkpoint"].endswith("best.ckpt")
+    assert facts["parameters"] < 10_000
+
+
 def test_test_and_predict_repeat_the_answer(fitted, tmp_path):
     folder, config = fitted
     before = metrics(folder)
@@ -231,6 +242,25 @@ def test_damaged_checkpoint_is_refused_before_anything_is_built(config, tmp_path
 def test_checkpoint_from_the_net_is_refused(config, tmp_path, name):
     with pytest.raises(CheckpointError, match="only local files are read"):
         run("test", config, tmp_path, "--ckpt_path", name)
+
+
+def test_checkpoint_of_another_model_is_refused(fitted, tmp_path):
+    folder, config = fitted
+    path = str(folder / "run" / "checkpoints" / "best.ckpt")
+    config = copy.deepcopy(config) | {"run_folder": str(tmp_path / "other")}
+    config["model"]["model"]["init_args"]["embed_dim"] = 16
+    for subcommand in ("fit", "test"):
+        with pytest.raises(CheckpointError, match=r"best\.ckpt: is of another model: .* shape .* use the config"):
+            run(subcommand, config, tmp_path, "--ckpt_path", path)
+    assert not (tmp_path / "other" / "config.yaml").exists()
+
+
+def test_averaged_run_is_not_continued_without_the_average(config, tmp_path):
+    config["trainer"]["callbacks"] = [{"class_path": "zoo.callbacks.WeightAverage"}]
+    run("fit", config, tmp_path, "--test_after_fit", "false")
+    config["trainer"]["callbacks"] = None
+    with pytest.raises(ValueError, match=r"last\.ckpt: was made with averaged weights; keep"):
+        run("fit", config, tmp_path, "--ckpt_path", "last")
 
 
 def test_untrained_model_is_not_tested(config, tmp_path):

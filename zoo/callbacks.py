@@ -2,6 +2,7 @@
 
 import math
 import random
+import time
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +48,12 @@ class RunCheckpoints(Checkpoint):
         self.monitor = monitor
         self.best_value: float | None = None
         self._saved_step = 0
+        self._seconds = 0.0
+        self._started = 0.0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Clear away what a killed run had begun to write."""
+        """Clear away what a killed run had begun to write, and start the clock."""
+        self._started = time.monotonic()
         for draft in checkpoint_path(trainer.default_root_dir, "last").parent.glob(".*.draft"):
             draft.unlink()
 
@@ -75,12 +79,14 @@ class RunCheckpoints(Checkpoint):
         self._save(trainer, "last")
 
     def state_dict(self) -> dict[str, Any]:
-        """The best value so far, and the step of the newest checkpoint."""
-        return {"best_value": self.best_value, "saved_step": self._saved_step}
+        """The best value so far, the step of the newest checkpoint, and the seconds of training that led to it."""
+        seconds = self._seconds + time.monotonic() - self._started
+        return {"best_value": self.best_value, "saved_step": self._saved_step, "seconds": seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take both up."""
+        """Take them up."""
         self.best_value, self._saved_step = state_dict["best_value"], state_dict["saved_step"]
+        self._seconds = state_dict["seconds"]
 
     def _save(self, trainer: Trainer, name: str) -> None:
         _require_finite(trainer)
@@ -253,12 +259,14 @@ class WriteReport(Callback):
         title: name of the model; the seeds of one training share it.
 
     Attributes:
+        facts: how the weights came to be, for the page; whoever loads them says.
         metrics: what `zoo.report.write_report` returned; None before the end of a test.
     """
 
     def __init__(self, run_folder: Path, title: str) -> None:
         self.run_folder = run_folder
         self.title = title
+        self.facts: dict[str, Any] = {}
         self.metrics: dict[str, Any] | None = None
         self._batches: list[dict[str, Tensor]] = []
 
@@ -283,7 +291,7 @@ class WriteReport(Callback):
             title=self.title,
             history=history if history.exists() else None,
             config=config if config.exists() else None,
-            facts={"parameters": sum(parameter.numel() for parameter in pl_module.parameters())},
+            facts=self.facts | {"parameters": sum(parameter.numel() for parameter in pl_module.parameters())},
         )
         self._batches = []
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch.plugins.io import CheckpointIO
-from torch import Tensor
+from torch import Tensor, nn
 
 from zoo.files import atomic_write
 
@@ -49,8 +49,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         ) from error
     except Exception as error:  # whatever foreign bytes provoke
         raise CheckpointError(f"checkpoint {path}: not readable ({error}); {_REMEDY}") from error
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
-        raise CheckpointError(f"checkpoint {path}: has no 'state_dict'; give the last.ckpt or best.ckpt of a run")
+    missing = _KEYS - (checkpoint.keys() if isinstance(checkpoint, dict) else set())
+    if missing:
+        raise CheckpointError(
+            f"checkpoint {path}: has no {', '.join(sorted(missing))}; give the last.ckpt or best.ckpt of a run"
+        )
     return checkpoint
 
 
@@ -72,6 +75,29 @@ def read_model_weights(path: str | Path) -> dict[str, Tensor]:
     if not weights:
         raise CheckpointError(f"checkpoint {path}: holds no weights under 'model.'; give a checkpoint of JetTagger")
     return weights
+
+
+def require_same_model(module: nn.Module, checkpoint: dict[str, Any], path: str | Path) -> None:
+    """Refuse a checkpoint whose weights are those of another model.
+
+    Args:
+        module: the one to load the weights into.
+        checkpoint: as `read_checkpoint` gave it.
+        path: its file, for the message.
+
+    Raises:
+        CheckpointError: naming what is missing, unknown or of another shape.
+    """
+    wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    given = {name: tuple(value.shape) for name, value in checkpoint["state_dict"].items()}
+    differences = sorted(name for name in wanted | given if wanted.get(name) != given.get(name))
+    if differences:
+        name = differences[0]
+        raise CheckpointError(
+            f"checkpoint {path}: is of another model: {len(differences)} of {len(wanted)} weights differ, such as "
+            f"{name} with shape {given.get(name, 'missing')} instead of {wanted.get(name, 'none')}; "
+            f"use the config.yaml beside it"
+        )
 
 
 class SafeCheckpointIO(CheckpointIO):
@@ -103,6 +129,8 @@ class SafeCheckpointIO(CheckpointIO):
         Path(path).unlink(missing_ok=True)
 
 
+#: What every checkpoint of a training holds.
+_KEYS = {"state_dict", "epoch", "global_step", "callbacks"}
 _REMEDY = "it is damaged or no checkpoint: restore a copy, use the run's other checkpoint, or train again"
 
 
