@@ -104,3 +104,8 @@ def test_rounding_is_not_taken_for_a_mass():
     resolved, mass2 = resolve_masses(pion.float())
     assert mass2.sqrt().item() == pytest.approx(0.1396, rel=1e-3)
     assert (resolved == pion.float().double()).all()
+
+
+def test_half_precision_momenta_are_refused():
+    with pytest.raises(ValueError, match="float32 or float64"):
+        resolve_masses(torch.ones(3, 4, dtype=torch.bfloat16))

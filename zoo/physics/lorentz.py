@@ -33,27 +33,35 @@ def squared_mass(four_momenta: Tensor) -> Tensor:
     return minkowski_dot(four_momenta, four_momenta)
 
 
+#: Squared mass, relative to the squared energy, that cannot be told from zero. In float32 that of momenta rounded once,
+#: as read from a file; in float64 also that of momenta that were boosted, which keeps the rounding of larger energies.
+MASSLESS = {torch.float32: 4 * torch.finfo(torch.float32).eps, torch.float64: 1e-12}
+
+
 def resolve_masses(four_momenta: Tensor) -> tuple[Tensor, Tensor]:
     r"""Four-momenta in float64, those that their own rounding cannot tell from massless put on the light cone.
 
     Rounding (E, p) to a precision :math:`\epsilon` moves the squared mass by up to :math:`2 \epsilon E^2`: for a
-    500 GeV photon in float32 a fake mass of 0.2 GeV, different in every frame. Where :math:`|E^2 - p^2|` is within
-    twice that, the energy is replaced by :math:`|p|`, and the mass is exactly zero.
+    500 GeV photon in float32 a fake mass of 0.2 GeV, different in every frame. Where :math:`|E^2 - p^2| / E^2` is
+    below `MASSLESS`, the energy is replaced by :math:`|p|`, and the mass is exactly zero.
 
     Args:
-        four_momenta: (..., 4) in GeV; the precision of its dtype decides what is resolved.
+        four_momenta: (..., 4) in GeV, float32 or float64; the dtype decides what can be resolved.
 
     Returns:
         The four-momenta (..., 4) and their squared masses (...) in GeV^2, both float64.
+
+    Raises:
+        ValueError: if the dtype is another one, too coarse for momenta.
     """
-    tolerance = 4 * torch.finfo(four_momenta.dtype).eps
+    if four_momenta.dtype not in MASSLESS:
+        raise ValueError(f"four-momenta must be float32 or float64, not {four_momenta.dtype}")
     momenta = four_momenta.double()
     energy, momentum = momenta[..., 0], momenta[..., 1:]
     mass2 = squared_mass(momenta)
-    massless = mass2.abs() <= tolerance * energy.square()
-    # A difference rather than a copy, so that the gradient of the energy survives where a mass is resolved.
-    energy = torch.where(massless, momentum.norm(dim=-1), energy)
-    return torch.cat([energy[..., None], momentum], dim=-1), torch.where(massless, 0.0, mass2)
+    is_massless = mass2.abs() <= MASSLESS[four_momenta.dtype] * energy.square()
+    energy = torch.where(is_massless, momentum.norm(dim=-1), energy)
+    return torch.cat([energy[..., None], momentum], dim=-1), torch.where(is_massless, 0.0, mass2)
 
 
 def boost_matrix(velocity: Tensor) -> Tensor:

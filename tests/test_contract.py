@@ -1,0 +1,132 @@
+"""What every model of the zoo promises, whatever its architecture."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, pad
+
+from zoo import create_model, list_models
+from zoo.data.batch import JetBatch
+
+NUM_PARAMETERS = {"lorentznet": 224_072}
+
+
+@pytest.fixture(params=list_models(), scope="module")
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def settled(name: str, jets: JetBatch) -> nn.Module:
+    model = create_model(name, input_dim=7, num_classes=2).double()
+    with torch.no_grad():
+        for _ in range(5):
+            model(*inputs(jets))
+    return model.eval()
+
+
+@pytest.fixture
+def model(settled: nn.Module) -> nn.Module:
+    """A model with random weights and running statistics of real jets, in float64."""
+    return copy.deepcopy(settled)
+
+
+def inputs(jets: JetBatch) -> tuple[Tensor, Tensor, Tensor]:
+    """The jets in float64, massless as they were before they were rounded to float32."""
+    momentum = jets.four_momenta[..., 1:].double()
+    four_momenta = torch.cat([momentum.norm(dim=-1, keepdim=True), momentum], dim=-1)
+    return jets.features.double(), four_momenta, jets.mask
+
+
+def close(one: Tensor, two: Tensor, tolerance: float = 1e-9) -> bool:
+    return (one - two).abs().max().item() < tolerance
+
+
+def test_number_of_parameters(name):
+    model = create_model(name, input_dim=7, num_classes=2)
+    assert sum(parameter.numel() for parameter in model.parameters()) == NUM_PARAMETERS[name]
+
+
+def test_logits_have_one_column_a_class(name, jets):
+    model = create_model(name, input_dim=7, num_classes=5)
+    logits = model(jets.features, jets.four_momenta, jets.mask)
+    assert logits.shape == (8, 5)
+    assert logits.dtype == torch.float32
+
+
+def test_jets_differ(model, jets):
+    """The other tests would pass on a constant."""
+    logits = model(*inputs(jets))
+    assert logits.std(dim=0).min() > 1e-3
+
+
+def test_order_of_particles_does_not_matter(model, jets):
+    order = torch.randperm(jets.mask.shape[1])
+    permuted = [value[:, order] for value in inputs(jets)]
+    assert close(model(*permuted), model(*inputs(jets)))
+
+
+def test_padding_does_not_matter(model, jets):
+    features, four_momenta, mask = inputs(jets)
+    rubbish = [pad(value, (0, 0, 0, 40), value=float("nan")) for value in (features, four_momenta)]
+    assert close(model(*rubbish, pad(mask, (0, 40))), model(*inputs(jets)))
+
+
+def test_jets_in_the_same_batch_do_not_matter(model, jets):
+    together = model(*inputs(jets))
+    alone = torch.cat([model(*(value[jet : jet + 1] for value in inputs(jets))) for jet in range(8)])
+    assert close(alone, together)
+
+
+def test_every_parameter_gets_a_gradient(model, jets):
+    """In evaluation mode, since a bias before a batch normalisation has none in training."""
+    cross_entropy(model(*inputs(jets)), jets.label).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad.abs().max() > 0, name
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_empty_and_tiny_jets_are_finite(model, jets, train):
+    features, four_momenta, mask = inputs(jets)
+    particle = torch.arange(mask.shape[1])
+    mask = mask & (particle < torch.arange(8)[:, None])
+    logits = model.train(train)(features, four_momenta, mask)
+    cross_entropy(logits, jets.label).backward()
+    assert logits.isfinite().all()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+def test_a_batch_of_empty_jets_is_finite(model, jets):
+    features, four_momenta, mask = inputs(jets)
+    assert model(features, four_momenta, torch.zeros_like(mask)).isfinite().all()
+
+
+def test_saved_weights_give_the_same_logits(name, model, jets, tmp_path):
+    torch.save(model.state_dict(), tmp_path / "weights.pt")
+    other = create_model(name, input_dim=7, num_classes=2).double().eval()
+    assert not torch.equal(other(*inputs(jets)), model(*inputs(jets)))
+    other.load_state_dict(torch.load(tmp_path / "weights.pt", weights_only=True))
+    assert torch.equal(other(*inputs(jets)), model(*inputs(jets)))
+
+
+def test_same_input_same_output(model, jets):
+    assert torch.equal(model(*inputs(jets)), model(*inputs(jets)))
+
+
+def test_float32_is_close_to_float64(model, jets):
+    exact = model(*inputs(jets))
+    logits = model.float()(jets.features, jets.four_momenta, jets.mask)
+    assert close(logits.double(), exact, tolerance=1e-4)
+
+
+def test_bfloat16_is_finite_and_near(model, jets):
+    exact = model(*inputs(jets))
+    model.float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = model(jets.features, jets.four_momenta, jets.mask)
+        loss = cross_entropy(logits.float(), jets.label)
+    loss.backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+    assert close(logits.double(), exact, tolerance=0.1)
