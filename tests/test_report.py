@@ -96,7 +96,8 @@ def train_briefly(folder: Path) -> None:
 def make_run(folder: Path, seed: int, rate: float, **options) -> Path:
     """A run folder whose report holds the figures of one seed."""
     folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(f"seed_everything: {seed}\ndata: {{seed: {seed}}}\nmodel: {{rate: {rate}}}\n")
+    settings = {"seed_everything": seed, "run_folder": str(folder), "data": {"seed": seed}, "model": {"rate": rate}}
+    (folder / "config.yaml").write_text(json.dumps(settings))  # JSON is YAML
     write_report(folder / "report", predictions(seed, **options), title="Gaussian", config=folder / "config.yaml")
     return folder
 

@@ -45,8 +45,11 @@ FORMAT = "zoo-report"
 VERSION = 1
 #: Curves are dotted where fewer background jets than this pass the cut, and end where none does.
 FEW_JETS = 10
-#: Settings that differ between the seeds of one training.
-SEED_SETTINGS = {"seed", "seed_everything", "run_folder", "default_root_dir", "ckpt_path", "logger", "dirpath"}
+#: Settings in which the seeds of one training may differ: the seed, and where things are read, logged or written.
+SEED_SETTINGS = {
+    "seed", "seed_everything", "run_folder", "predictions", "wandb", "test_after_fit", "default_root_dir", "ckpt_path",
+    "logger", "dirpath", "enable_progress_bar", "num_workers",
+}  # fmt: skip
 INTERVAL_NOTE = "68 % interval (test jets)"
 CAPTIONS = {
     "rejection": "Background rejection against signal efficiency. Band: Clopper-Pearson interval (68.3 %) of the "
@@ -728,9 +731,11 @@ def _draw_training(figure: "Figure", logged: dict[str, np.ndarray], title: str) 
                 axes.plot(to_axis(logged[name][:, 0]), logged[name][:, 1], **styles[name])
         axes.set_ylabel("Validation AUC" if panel == ("val_auc",) else "Loss")
         if panel != ("val_auc",):
-            axes.legend(loc="upper right")
+            axes.legend(loc="best")
     shared[0].set_title(title, loc="left", fontsize="small")
     shared[-1].set_xlabel(axis)
+    shared[-1].set_xlim(left=0)
+    shared[-1].xaxis.get_major_locator().set_params(integer=True)
 
 
 def _draw_comparison(figure: "Figure", groups: dict[str, list[_Run]]) -> None:
