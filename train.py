@@ -170,7 +170,7 @@ class TrainingCLI(LightningCLI):
         self.model.load_state_dict(checkpoint["state_dict"])
         self._report.facts = {
             "seed": self._option("seed_everything"),
-            "checkpoint": str(path),
+            "checkpoint": Path(path).name,
             "epochs": checkpoint["epoch"] + 1,
             "steps": checkpoint["global_step"],
             "training_minutes": round(checkpoint["callbacks"]["RunCheckpoints"]["seconds"] / 60, 2),
@@ -266,16 +266,17 @@ def _named_checkpoint(run_folder: str, name: str) -> str:
 
 def _checkpoint_to_resume(run_folder: str, name: str | None) -> str | None:
     """The checkpoint to go on from; None to begin a new run, for which the folder must be free."""
-    if name is not None:
-        path = _named_checkpoint(run_folder, name)
-        begin = name == "last" and not Path(path).exists()  # killed before its first checkpoint, or never started
-        return None if begin else path
-    if (Path(run_folder) / "config.yaml").exists():
+    path = name and _named_checkpoint(run_folder, name)
+    own = checkpoint_path(run_folder, "last").parent
+    continues_own_run = path is not None and Path(path).resolve().parent == own.resolve()
+    if (Path(run_folder) / "config.yaml").exists() and not continues_own_run:
         raise ValueError(
             f"run_folder {run_folder}: holds a run already; add --ckpt_path last to continue it, "
             "give --run_folder another name to keep it, or delete the folder"
         )
-    return None
+    if name == "last" and not Path(path).exists():
+        return None  # killed before its first checkpoint, or never started
+    return path
 
 
 def _history(folder: Path, first_step: int) -> CSVLogger:
