@@ -45,9 +45,7 @@ def model_builder(name: str) -> Callable[..., nn.Module]:
     _open_rooms()
     if name not in _builders:
         close = difflib.get_close_matches(name, _builders, n=3)
-        hint = (
-            f"did you mean {' or '.join(map(repr, close))}?" if close else f"known models: {', '.join(list_models())}"
-        )
+        hint = f"did you mean {' or '.join(close)}?" if close else f"known models: {', '.join(list_models())}"
         raise KeyError(f"no model is called {name!r}; {hint}")
     return _builders[name]
 

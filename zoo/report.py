@@ -24,7 +24,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from zoo.data.store import atomic_write
+from zoo.files import atomic_write
 from zoo.metrics import (
     MINIMUM_PASS,
     SIGNAL_EFFICIENCIES,

@@ -1,0 +1,72 @@
+"""The rooms import one way, and `import zoo` stays light."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import zoo
+
+PACKAGE = Path(zoo.__file__).parent
+
+#: Which rooms each room may import; None: any. Models are the rooms that the registry opens.
+MODELS = {room.removeprefix("zoo.") for room in zoo.registry.ROOMS}
+MAY_IMPORT = {
+    "physics": {"physics"},
+    "files": set(),
+    "layers": {"physics", "layers"},
+    "registry": {"registry"},
+    "metrics": {"metrics"},
+    "data": {"physics", "data", "files"},
+    "simulate": {"physics", "data", "files", "simulate"},
+    "report": {"metrics", "files", "report"},
+    "tagger": {"metrics", "data", "tagger"},
+    "hub": {"registry", "data", "files", "hub"},
+    **{model: {"physics", "layers", "registry", model} for model in MODELS},
+}
+HEAVY = (
+    "lightning",
+    "pytorch_lightning",
+    "torchmetrics",
+    "matplotlib",
+    "pyarrow",
+    "awkward",
+    "h5py",
+    "pandas",
+    "wandb",
+)
+NOT_IN_MODELS = {*HEAVY, "weaver"}
+
+
+def imports(path: Path) -> set[str]:
+    """Full names of the modules that a file imports, at the top or inside functions."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module)
+    return names
+
+
+@pytest.mark.parametrize("room", sorted(MAY_IMPORT))
+def test_imports_run_one_way(room):
+    files = list(PACKAGE.glob(f"{room}/**/*.py")) + list(PACKAGE.glob(f"{room}.py"))
+    assert files
+    for path in files:
+        rooms = {name.split(".")[1] for name in imports(path) if name.startswith("zoo.")}
+        assert rooms <= MAY_IMPORT[room], path
+
+
+@pytest.mark.parametrize("model", sorted(MODELS))
+def test_models_import_nothing_heavy(model):
+    for path in PACKAGE.glob(f"{model}/**/*.py"):
+        assert not {name.split(".")[0] for name in imports(path)} & NOT_IN_MODELS, path
+
+
+def test_import_zoo_is_light():
+    code = f"import sys, zoo; print(*(name for name in {HEAVY!r} if name in sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert loaded == []

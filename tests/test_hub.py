@@ -1,0 +1,156 @@
+"""Pretrained folders: what was saved comes back, and what is damaged is refused."""
+
+import hashlib
+import json
+import pickle
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from zoo import create_model, list_pretrained, load_pretrained
+from zoo.data.batch import JetBatch
+from zoo.data.features import feature_table
+from zoo.hub import PretrainedConfig, PretrainedError, save_pretrained
+
+FILES = ("config.json", "model.safetensors", "golden.safetensors", "README.md", "SHA256SUMS")
+
+
+def config(**changes: object) -> PretrainedConfig:
+    values = {
+        "model": "lorentznet",
+        "classes": ["qcd", "top"],
+        "features": feature_table("kin").to_dict(),
+        "dataset": "top_tagging",
+        "units": "GeV",
+        "metrics": {"auc": 0.5},
+        "licence": "MIT",
+        "paper": "arXiv:2201.08187",
+    }
+    return PretrainedConfig(**{**values, **changes})
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory, jets: JetBatch) -> tuple[Path, torch.nn.Module]:
+    folder = tmp_path_factory.mktemp("hub") / "model"
+    torch.manual_seed(1)
+    model = create_model("lorentznet", input_dim=7, num_classes=2)
+    save_pretrained(folder, model, config(), jets.four_momenta[:4], jets.mask[:4], "# Card\n")
+    return folder, model
+
+
+@pytest.fixture
+def folder(saved: tuple[Path, torch.nn.Module], tmp_path: Path) -> Path:
+    return shutil.copytree(saved[0], tmp_path / "model")
+
+
+def sign(folder: Path) -> None:
+    """Make the checksums right again, as whoever alters a folder on purpose can."""
+    sums = "".join(f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in FILES[:-1])
+    (folder / "SHA256SUMS").write_text(sums)
+
+
+def edit(folder: Path, **changes: object) -> None:
+    values = {**json.loads((folder / "config.json").read_text()), **changes}
+    (folder / "config.json").write_text(json.dumps(values))
+    sign(folder)
+
+
+def test_what_was_saved_comes_back(saved, jets):
+    folder, model = saved
+    assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
+    tagger = load_pretrained(folder)
+    assert tagger.config == config()
+    assert not tagger.model.training
+    expected = model.eval()(jets.features, jets.four_momenta, jets.mask)
+    assert torch.equal(tagger(jets.four_momenta, jets.mask), expected)
+
+
+def test_an_existing_folder_is_kept(folder, jets):
+    before = (folder / "model.safetensors").read_bytes()
+    model = create_model("lorentznet", input_dim=7, num_classes=2)
+    with pytest.raises(FileExistsError, match="exists"):
+        save_pretrained(folder, model, config(), jets.four_momenta, jets.mask, "")
+    assert (folder / "model.safetensors").read_bytes() == before
+
+
+def test_what_would_not_load_is_not_written(tmp_path, jets):
+    model = create_model("lorentznet", input_dim=7, num_classes=3)
+    with pytest.raises(PretrainedError, match="weights of lorentznet"):
+        save_pretrained(tmp_path / "model", model, config(), jets.four_momenta, jets.mask, "")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_missing_file_is_named(folder, name):
+    (folder / name).unlink()
+    with pytest.raises(PretrainedError, match=f"{name}.*missing"):
+        load_pretrained(folder)
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("damage", ["flip", "truncate", "empty"])
+def test_a_damaged_file_is_named(folder, name, damage):
+    path = folder / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes({"flip": content, "truncate": content[: len(content) // 2], "empty": b""}[damage])
+    with pytest.raises(PretrainedError, match=r"config\.json|safetensors|README\.md|SHA256SUMS"):
+        load_pretrained(folder)
+
+
+def test_a_pickle_is_never_read(folder):
+    class Bomb:
+        def __reduce__(self):
+            return (Path.touch, (folder / "exploded",))
+
+    (folder / "model.safetensors").write_bytes(pickle.dumps(Bomb()))
+    sign(folder)
+    with pytest.raises(PretrainedError, match="not a safetensors file"):
+        load_pretrained(folder)
+    (folder / "model.safetensors").rename(folder / "model.pt")
+    with pytest.raises(PretrainedError, match=r"model.pt is not read"):
+        load_pretrained(folder)
+    assert not (folder / "exploded").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"surprise": 1}, "missing or unknown: .*surprise"),
+        ({"classes": "qcd,top"}, "'classes' must be list"),
+        ({"classes": [0, 1]}, "'classes' must be a list of names"),
+        ({"classes": ["qcd", "top", "w"]}, "not the weights of lorentznet"),
+        ({"model": "lorentznt"}, "did you mean lorentznet"),
+        ({"format_version": 2}, "format_version 2"),
+        ({"features": {"features": []}}, "at least one feature"),
+        ({"metrics": None}, "'metrics' must be dict"),
+    ],
+)
+def test_a_wrong_config_is_refused(folder, changes, message):
+    edit(folder, **changes)
+    with pytest.raises(PretrainedError, match=message):
+        load_pretrained(folder)
+
+
+def test_other_weights_are_found_out_by_their_outputs(folder, jets, tmp_path):
+    other = create_model("lorentznet", input_dim=7, num_classes=2)
+    save_pretrained(tmp_path / "other", other, config(), jets.four_momenta, jets.mask, "")
+    shutil.copy(tmp_path / "other" / "model.safetensors", folder)
+    sign(folder)
+    with pytest.raises(PretrainedError, match="differ from the stored ones"):
+        load_pretrained(folder)
+
+
+def test_an_unknown_name_is_answered_with_the_closest():
+    with pytest.raises(FileNotFoundError, match=r"did you mean lorentznet\.top_tagging"):
+        load_pretrained("lorentznet.toptagging")
+    with pytest.raises(PretrainedError, match="download the folder first"):
+        load_pretrained("https://example.org/model")
+
+
+@pytest.mark.parametrize("name", list_pretrained())
+def test_packaged_models_load(name):
+    tagger = load_pretrained(name)
+    assert tagger.config.metrics["auc"]["value"] > 0.95
