@@ -5,15 +5,17 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from zoo.data.datasets import resolve_file
 from zoo.data.store import open_store
 from zoo.simulate import simulate
 from zoo.simulate.generator import Generator
-from zoo.simulate.run import JETS_PER_CHUNK, plan
+from zoo.simulate.run import JETS_PER_CHUNK, Chunk, make_chunk, plan
 
 pytest.importorskip("pythia8mc")
 pytest.importorskip("fastjet")
@@ -80,6 +82,24 @@ def test_an_odd_number_of_jets_and_full_chunks():
     assert sum(chunk.jets for chunk in chunks if chunk.label == 1) == JETS_PER_CHUNK + 1
     assert max(chunk.jets for chunk in chunks) == JETS_PER_CHUNK
     assert len(set(chunks)) == len(chunks) == 4
+
+
+def test_the_shipped_sample_is_what_the_command_makes():
+    # The first jets of a chunk do not depend on how many follow; 3 is the seed of the test sample.
+    shipped = open_store(resolve_file("sample:top_tagging/test"))
+    installed = {name: version(name) for name in shipped.metadata["software"]}
+    if installed != shipped.metadata["software"]:
+        pytest.skip(f"the sample was made with {shipped.metadata['software']}, here is {installed}")
+    made = make_chunk(Chunk(label=1, number=0, jets=5, seed=3))
+    leading = shipped.particles["part_px"][shipped.offsets[:-1]]
+    first = np.cumsum(made.counts) - made.counts
+    for start, count in zip(first, made.counts, strict=True):
+        jet = np.flatnonzero(np.isclose(leading, made.four_momenta[start, 1], rtol=1e-5))
+        assert len(jet) >= 1
+        rows = slice(shipped.offsets[jet[0]], shipped.offsets[jet[0] + 1])
+        assert shipped.label[jet[0]] == 1
+        expected = made.four_momenta[start : start + count, 3]
+        np.testing.assert_allclose(shipped.particles["part_pz"][rows], expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
