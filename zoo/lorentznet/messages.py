@@ -4,6 +4,7 @@ All that is of size (pair, embed_dim) lives here and only for one block of jets 
 the number of pairs, and matrix products find their operands in the cache.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -93,7 +94,7 @@ def pair_messages(
         invariant_weight: W transposed, (2, embed_dim).
         weights: the other weights.
         blocks: the pairs, cut into runs of jets.
-        dtype: of the products; sums over pairs are returned in the dtype of ``receiver``.
+        dtype: of what follows the first layer; sums over pairs are returned in the dtype of ``receiver``.
 
     Returns:
         M (node, embed_dim), and c (pair,), of length zero where ``weights`` has no phi_x.
@@ -106,13 +107,12 @@ class _PairMessages(torch.autograd.Function):
     def forward(ctx, receiver, sender, invariants, invariant_weight, blocks, dtype, *weights):
         ctx.save_for_backward(receiver, sender, invariants, invariant_weight, *weights)
         ctx.blocks, ctx.dtype = blocks, dtype
-        nodes, pairs = (receiver, sender, invariant_weight), invariants
-        cast = MessageWeights(*(None if weight is None else weight.to(dtype) for weight in weights))
+        cast = _cast(weights, dtype)
         total = torch.zeros_like(receiver)
         coordinate = invariants.new_zeros(0 if cast.shift is None else len(invariants))
         for block in blocks:
-            table, index, scale = _first_layer_operands(block, *nodes, pairs, dtype)
-            activations = _activate(table, index, scale, cast)
+            first = _first_layer(block, receiver, sender, invariants, invariant_weight)
+            activations = _activate(first.to(dtype), cast)
             total[block.node_slice] = segment_sum(activations.message, block.pairs.starts)
             if cast.shift is not None:
                 coordinate[block.pair_slice] = linear(activations.shift, cast.shift_out).squeeze(-1)
@@ -122,19 +122,17 @@ class _PairMessages(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad_total, grad_coordinate):
         receiver, sender, invariants, invariant_weight, *weights = ctx.saved_tensors
-        cast = MessageWeights(*(None if weight is None else weight.to(ctx.dtype) for weight in weights))
+        cast = _cast(weights, ctx.dtype)
         gradient = _Gradient(receiver, invariants, invariant_weight, weights, ctx.needs_input_grad[2])
         for block in ctx.blocks:
-            table, index, scale = _first_layer_operands(
-                block, receiver, sender, invariant_weight, invariants, ctx.dtype
-            )
-            activations = _activate(table, index, scale, cast)
+            first = _first_layer(block, receiver, sender, invariants, invariant_weight)
+            activations = _activate(first.to(ctx.dtype), cast)
             grad_message = grad_total[block.node_slice].to(ctx.dtype).index_select(0, block.pairs.i)
             if cast.shift is not None:
                 grad_out = grad_coordinate[block.pair_slice, None].to(ctx.dtype)
                 grad_message = gradient.through_shift(activations, grad_message, grad_out, cast)
             grad_first = gradient.through_edge(activations, grad_message, cast)
-            gradient.through_first(block, grad_first, table[-2:], scale[:, 2:])
+            gradient.through_first(block, grad_first, invariants[block.pair_slice], invariant_weight)
         return (*gradient.inputs, None, None, *gradient.weights)
 
 
@@ -220,30 +218,36 @@ class _Gradient:
         self.weights.edge_bias.add_(grad_edge.sum(0))
         return _relu_backward(linear(grad_edge, cast.edge.T), activations.first)
 
-    def through_first(self, block, grad_first, invariant_weight, invariants):
+    def through_first(self, block, grad_first, invariants, invariant_weight):
         starts, reverse = block.pairs.starts, block.pairs.reverse
         self.receiver[block.node_slice] = segment_sum(grad_first, starts)
         self.sender[block.node_slice] = gather_sum(grad_first, reverse, starts)
-        self.invariant_weight.add_(invariants.T @ grad_first)
+        self.invariant_weight.add_(invariants.T.to(grad_first.dtype) @ grad_first)
         if self.invariants is not None:
-            self.invariants[block.pair_slice] = grad_first @ invariant_weight.T
+            self.invariants[block.pair_slice] = grad_first @ invariant_weight.T.to(grad_first.dtype)
 
 
-def _first_layer_operands(block, receiver, sender, invariant_weight, invariants, dtype):
-    """The first layer as one gather: four rows of a table summed for each pair, the last two weighted."""
+def _cast(weights: Sequence[Tensor | None], dtype: torch.dtype) -> MessageWeights:
+    return MessageWeights(*(None if weight is None else weight.to(dtype) for weight in weights))
+
+
+def _first_layer(block, receiver, sender, invariants, invariant_weight):
+    """ReLU(r_i + s_j + W inv_ij) as one gather: four rows of a table for each pair, the last two weighted.
+
+    It stays in the precision of its inputs: half precision would blur the invariants by a per cent.
+    """
     pairs, nodes = block.pairs, block.node_slice
-    table = torch.cat([receiver[nodes], sender[nodes], invariant_weight]).to(dtype)
     num_nodes = nodes.stop - nodes.start
+    table = torch.cat([receiver[nodes], sender[nodes], invariant_weight])
     index = torch.empty(len(pairs.i), 4, dtype=pairs.i.dtype, device=pairs.i.device)
     index[:, 0], index[:, 1] = pairs.i, pairs.j + num_nodes
     index[:, 2], index[:, 3] = 2 * num_nodes, 2 * num_nodes + 1
-    scale = torch.nn.functional.pad(invariants[block.pair_slice].to(dtype), (2, 0), value=1.0)
-    return table, index, scale
+    scale = torch.nn.functional.pad(invariants[block.pair_slice], (2, 0), value=1.0)
+    rows = torch.arange(0, index.numel() + 1, 4, dtype=index.dtype, device=index.device)
+    return gather_sum(table, index.flatten(), rows, scale.flatten()).relu_()
 
 
-def _activate(table, index, scale, weights):
-    rows = torch.arange(0, index.numel() + 1, index.shape[1], dtype=index.dtype, device=index.device)
-    first = gather_sum(table, index.flatten(), rows, scale.flatten()).relu_()
+def _activate(first, weights):
     edge = linear(first, weights.edge, weights.edge_bias, relu=True)
     gate = linear(edge, weights.gate, weights.gate_bias).sigmoid_()
     message = edge * gate
