@@ -96,7 +96,8 @@ def check_arguments(dataset: str, jets: int, seed: int, out: Path, processes: in
         raise FileNotFoundError(f"folder {out.parent} does not exist: create it first")
     if not os.access(out.parent, os.W_OK):
         raise PermissionError(f"folder {out.parent} cannot be written to")
-    return processes or len(os.sched_getaffinity(0))
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return processes or usable or 1
 
 
 def plan(jets: int, seed: int) -> list[Chunk]:
