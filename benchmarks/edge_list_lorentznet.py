@@ -63,7 +63,7 @@ class EdgeListLorentzNet(nn.Module):
 
     def forward(self, features, four_momenta, mask):
         x, kind, jet = [], [], []
-        beams = torch.tensor([[2**0.5, 0, 0, 1], [2**0.5, 0, 0, -1]], dtype=four_momenta.dtype)
+        beams = self.beams(four_momenta.dtype)
         for b in range(len(mask)):
             real = four_momenta[b, mask[b]]
             x += [real, beams]
@@ -78,6 +78,9 @@ class EdgeListLorentzNet(nn.Module):
             h, x = block(h, x, scalars, i, j)
         total = torch.zeros(len(mask), h.shape[1], dtype=h.dtype).index_add_(0, jet, h)
         return self.decoder(total / torch.bincount(jet)[:, None])
+
+    def beams(self, dtype):
+        return torch.tensor([[2**0.5, 0, 0, 1], [2**0.5, 0, 0, -1]], dtype=dtype)
 
     @staticmethod
     def edges(jet):

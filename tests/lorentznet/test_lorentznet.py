@@ -156,8 +156,8 @@ def test_scalars_enter_and_features_do_not(jets):
     assert difference.abs().max() > 1e-4
 
 
-def test_quark_gluon_size_of_the_paper():
-    """Eight particle types in place of the mass: the paper's 227,096 parameters have no scalar for the mass."""
+def test_number_of_parameters_with_eight_scalars():
+    """Eight scalars a particle: the mass and seven of the features."""
     model = LorentzNet(num_classes=2, num_scalars=7, beams=False)
     assert sum(parameter.numel() for parameter in model.parameters()) == 227_096
 

@@ -69,9 +69,9 @@ class LorentzNet(nn.Module):
     ) -> None:
         super().__init__()
         self.num_scalars = num_scalars
-        #: (beam, 4), GeV; transform them with the jets to see the full symmetry.
-        beam_momenta = torch.tensor([[2**0.5, 0, 0, 1], [2**0.5, 0, 0, -1]], dtype=torch.float64)
-        self.register_buffer("beams", beam_momenta if beams else beam_momenta[:0], persistent=False)
+        #: (beam, 4) in GeV, float64; transform them with the jets to see the full symmetry. No buffer, for a module's
+        #: ``float()`` would round it.
+        self.beams = torch.tensor([[2**0.5, 0, 0, 1], [2**0.5, 0, 0, -1]], dtype=torch.float64)[: 2 * beams]
         node_scalars = 1 + num_scalars + beams
         self.embedding = nn.Linear(node_scalars, embed_dim)
         self.blocks = nn.ModuleList(
@@ -103,9 +103,10 @@ class LorentzNet(nn.Module):
     def _nodes(self, features: Tensor, four_momenta: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Packed momenta (node, 4) in float64, scalars (node, scalar) and number of nodes (jet,), beams last."""
         batch, num_beams = len(mask), len(self.beams)
+        beams = self.beams.to(four_momenta.device)
         x, mass2 = resolve_masses(four_momenta)
-        x = torch.cat([x, self.beams.expand(batch, -1, -1)], dim=1)
-        mass2 = torch.cat([mass2, squared_mass(self.beams).expand(batch, -1)], dim=1)
+        x = torch.cat([x, beams.expand(batch, -1, -1)], dim=1)
+        mass2 = torch.cat([mass2, squared_mass(beams).expand(batch, -1)], dim=1)
         mask = torch.cat([mask, mask.new_ones(batch, num_beams)], dim=1)
         is_beam = torch.zeros_like(mask)
         is_beam[:, is_beam.shape[1] - num_beams :] = True
