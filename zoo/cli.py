@@ -36,6 +36,13 @@ def build_parser() -> argparse.ArgumentParser:
     report.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders that hold a tested report")
     report.add_argument("--out", type=Path, default=Path("comparison"), help="folder to write")
     report.set_defaults(run=_report)
+
+    publish = commands.add_parser("publish", help="make a pretrained folder of a tested run")
+    publish.add_argument("source", type=Path, metavar="RUN", help="run folder that holds a tested report")
+    publish.add_argument("--out", type=Path, required=True, help="folder to write, named as the model shall be")
+    publish.add_argument("--licence", required=True, help="of the weights, such as MIT")
+    publish.add_argument("--paper", required=True, help="of the architecture, such as arXiv:2201.08187")
+    publish.set_defaults(run=_publish)
     return parser
 
 
@@ -49,6 +56,12 @@ def _report(runs: list[Path], out: Path) -> None:
     from zoo.report import compare_runs
 
     compare_runs(runs, out)
+
+
+def _publish(source: Path, out: Path, licence: str, paper: str) -> None:
+    from zoo.publish import publish_run
+
+    publish_run(source, out, licence=licence, paper=paper)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,107 @@
+"""A tested run becomes a pretrained folder."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from zoo.checkpoints import read_model_weights
+from zoo.data.batch import JetBatch, collate, gather
+from zoo.data.datasets import describe_dataset, resolve_file
+from zoo.data.features import FeatureTable, feature_table
+from zoo.data.readers import read_jets
+from zoo.hub import PretrainedConfig, save_pretrained
+from zoo.registry import create_model
+
+#: Jets whose logits are stored with the weights.
+GOLDEN_JETS = 8
+
+
+def publish_run(run: Path, out: Path, *, licence: str, paper: str) -> None:
+    """Write the best checkpoint of a run, with its features and its tested figures, as a pretrained folder.
+
+    Args:
+        run: run folder of a training that was tested.
+        out: folder to write; must not exist.
+        licence: of the weights, such as ``MIT``.
+        paper: of the architecture, such as ``arXiv:2201.08187``.
+
+    Raises:
+        FileNotFoundError: if the run has no configuration, report or checkpoint.
+        FileExistsError: if ``out`` exists.
+        ValueError: if the model is not one of `zoo.list_models`, or a file is damaged.
+    """
+    run, out = Path(run), Path(out)
+    settings = yaml.safe_load(_read(run / "config.yaml", "train it with train.py"))
+    report = json.loads(_read(run / "report" / "metrics.json", "test it with train.py test"))
+    data, builder = settings["data"], settings["model"]["model"]
+    table = feature_table(data["features"])
+    dataset = describe_dataset(data["dataset"])
+    name = builder["class_path"].rpartition(".")[2]
+    try:
+        model = create_model(name, input_dim=table.input_dim, num_classes=len(dataset.classes))
+    except KeyError as error:
+        raise ValueError(f"{run / 'config.yaml'}: model.model: {error.args[0]}; only those can be published") from None
+    model.load_state_dict(read_model_weights(run / "checkpoints" / "best.ckpt"))
+    config = PretrainedConfig(
+        model=name,
+        classes=list(dataset.classes),
+        features=table.to_dict(),
+        dataset=dataset.name,
+        units=dataset.units,
+        metrics=report["metrics"],
+        licence=licence,
+        paper=paper,
+    )
+    jets = _first_jets(data["test"], table)
+    save_pretrained(out, model, config, jets.four_momenta, jets.mask, _card(out.name, config, report))
+
+
+def _read(path: Path, remedy: str) -> str:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; {remedy}")
+    return path.read_text()
+
+
+def _first_jets(split: dict[str, Any], table: FeatureTable) -> JetBatch:
+    path = resolve_file(split["files"][0])
+    start = split["rows"][0] if split["rows"] else 0
+    jets = read_jets(path, rows=(start, start + GOLDEN_JETS))
+    return collate(gather(jets, np.arange(len(jets))), table)
+
+
+def _card(name: str, config: PretrainedConfig, report: dict[str, Any]) -> str:
+    dataset, jets = describe_dataset(config.dataset), sum(report["jets"].values())
+    figures = "\n".join(
+        f"| {figure} | {value['value']:.6g} | {value['error']:.2g} |"
+        for figure, value in report["metrics"].items()
+        if value.get("error") is not None
+    )
+    facts = "\n".join(f"- {key}: {value}" for key, value in {**report["facts"], **report["versions"]}.items())
+    settings = yaml.safe_dump(report["settings"], sort_keys=False)
+    return f"""# {name}
+
+`zoo.load_pretrained("{name}")`: {config.model} ({config.paper}), {", ".join(config.classes)}.
+
+Trained and tested on {dataset.name} ({dataset.citation}; {dataset.source}, {dataset.licence}).
+Licence of the weights: {config.licence}. Momenta are in {config.units}; `config.json` has the features with their
+centres and scales.
+
+Tested on {jets:,} jets:
+
+| figure | value | error |
+|---|---|---|
+{figures}
+
+{facts}
+
+It knows jets like those of its training data only: other energies, detectors or jet radii need a training of their own.
+
+## Settings
+
+```yaml
+{settings.strip()}
+```
+"""
