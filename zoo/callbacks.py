@@ -2,6 +2,7 @@
 
 import math
 import random
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,30 @@ from torch import Tensor
 from zoo.data.batch import JetBatch
 from zoo.report import Predictions, write_report
 
+_EPOCH_FIGURES = ("val_loss", "val_auc", "val_accuracy", "val_background_rejection_0.3")
+
 
 class ProgressBar(RichProgressBar):
-    """Shows the loss of the step and the validation AUC."""
+    """Shows the loss of the step and the validation AUC; where there is no terminal, a line an epoch."""
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """The two, by the names they are shown with."""
         metrics = super().get_metrics(trainer, pl_module)
         names = {"train_loss_step": "loss", "val_auc": "val_auc"}
         return {shown: metrics[name] for name, shown in names.items() if name in metrics}
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Tell a log file how far it got."""
+        super().on_train_epoch_end(trainer, pl_module)
+        if not sys.stdout.isatty():
+            figures = {
+                name: trainer.callback_metrics[name] for name in _EPOCH_FIGURES if name in trainer.callback_metrics
+            }
+            text = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
+            print(
+                f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}, step {trainer.global_step}: {text}",
+                flush=True,
+            )
 
 
 class RunCheckpoints(Checkpoint):
