@@ -30,6 +30,12 @@ def build_parser() -> argparse.ArgumentParser:
     simulate.add_argument("--seed", type=int, default=1, help="the same seed gives the same bytes")
     simulate.add_argument("--out", type=Path, required=True, help="Arrow file to write")
     simulate.add_argument("--processes", type=int, default=None, help="worker processes (default: all cores)")
+    simulate.add_argument(
+        "--multiple-interactions",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="whether the protons interact more than once, as in the reference jets",
+    )
     simulate.set_defaults(run=_simulate)
 
     report = commands.add_parser("report", help="put several runs or seeds in one table and one picture")
@@ -46,10 +52,12 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _simulate(dataset: str, jets: int, seed: int, out: Path, processes: int | None) -> None:
+def _simulate(
+    dataset: str, jets: int, seed: int, out: Path, processes: int | None, multiple_interactions: bool
+) -> None:
     from zoo.simulate import simulate
 
-    simulate(dataset, jets=jets, seed=seed, out=out, processes=processes)
+    simulate(dataset, jets=jets, seed=seed, out=out, processes=processes, multiple_interactions=multiple_interactions)
 
 
 def _report(runs: list[Path], out: Path) -> None:

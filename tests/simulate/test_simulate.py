@@ -70,6 +70,16 @@ def test_the_number_of_processes_changes_no_byte(sample, tmp_path):
     assert two.read_bytes() == Path(sample).read_bytes()
 
 
+def test_without_multiple_interactions_there_are_fewer_constituents(sample, tmp_path):
+    """The underlying event adds soft constituents to every jet."""
+    out = tmp_path / "none.arrow"
+    simulate("top_tagging", jets=JETS, seed=SEED, out=out, processes=1, multiple_interactions=False)
+    without, usual = open_store(out), open_store(sample)
+    assert without.metadata["source"].endswith("--no-multiple-interactions")
+    assert "multiple" not in usual.metadata["source"]
+    assert without.counts.mean() < usual.counts.mean()
+
+
 def test_another_seed_gives_other_jets(sample, tmp_path):
     other = open_store(simulate("top_tagging", jets=4, seed=SEED + 1, out=tmp_path / "other.arrow", processes=1))
     known = set(open_store(sample).particles["part_px"].tolist())

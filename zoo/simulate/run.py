@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from multiprocessing import active_children, get_context
 from pathlib import Path
@@ -39,9 +39,18 @@ class Chunk:
     number: int
     jets: int
     seed: int
+    multiple_interactions: bool = True
 
 
-def simulate(dataset: str, *, jets: int, seed: int = 1, out: str | Path, processes: int | None = None) -> Path:
+def simulate(
+    dataset: str,
+    *,
+    jets: int,
+    seed: int = 1,
+    out: str | Path,
+    processes: int | None = None,
+    multiple_interactions: bool = True,
+) -> Path:
     """Make labelled jets with Pythia 8, a parametric detector and FastJet, and write them as the zoo's own file.
 
     The same ``jets`` and ``seed`` give the same bytes, whatever the number of processes.
@@ -52,6 +61,8 @@ def simulate(dataset: str, *, jets: int, seed: int = 1, out: str | Path, process
         seed: Any non-negative integer; different seeds give independent jets.
         out: File to write, complete or not at all.
         processes: Worker processes; None for one a core.
+        multiple_interactions: Whether the protons interact more than once, the underlying event. The reference jets
+            show that they did, whatever their description says (see the page on simulation).
 
     Returns:
         The file written.
@@ -68,9 +79,12 @@ def simulate(dataset: str, *, jets: int, seed: int = 1, out: str | Path, process
     processes = check_arguments(dataset, jets, seed, out, processes)
     for name in ("pythia8mc", "fastjet"):
         import_extra(name)
-    chunks = plan(jets, seed)
+    chunks = [replace(chunk, multiple_interactions=multiple_interactions) for chunk in plan(jets, seed)]
     made = dict(_with_progress(_work(chunks, processes), jets, f"simulating {out.name}"))
-    table = assemble([made[chunk] for chunk in chunks], [chunk.label for chunk in chunks], seed, dataset)
+    command = f"zoo simulate {dataset} --jets {jets} --seed {seed}"
+    if not multiple_interactions:
+        command += " --no-multiple-interactions"
+    table = assemble([made[chunk] for chunk in chunks], [chunk.label for chunk in chunks], seed, dataset, command)
     write_store(out, table, compression="zstd")
     return out
 
@@ -119,7 +133,8 @@ def make_chunk(chunk: Chunk, card: DetectorCard | None = None, selection: Select
     """
     card, selection = card or DetectorCard(), selection or Selection()
     pythia_seed, detector_seed = np.random.SeedSequence([chunk.seed, chunk.label, chunk.number]).spawn(2)
-    generator = Generator(chunk.label, 1 + int(pythia_seed.generate_state(1)[0]) % PYTHIA_SEEDS, PT_HAT)
+    further = () if chunk.multiple_interactions else ("PartonLevel:MPI = off",)
+    generator = Generator(chunk.label, 1 + int(pythia_seed.generate_state(1)[0]) % PYTHIA_SEEDS, PT_HAT, further)
     rng = np.random.default_rng(detector_seed)
     batches: list[Jets] = []
     found = events = 0
@@ -187,7 +202,7 @@ def _with_progress(results: Iterator[tuple[Chunk, Jets]], jets: int, title: str)
             yield chunk, made
 
 
-def assemble(chunks: list[Jets], labels: list[int], seed: int, dataset: str) -> JetTable:
+def assemble(chunks: list[Jets], labels: list[int], seed: int, dataset: str, source: str) -> JetTable:
     """Join the chunks in their order and mix the classes with a shuffle that the seed fixes."""
     counts = np.concatenate([chunk.counts for chunk in chunks])
     four_momenta = np.concatenate([chunk.four_momenta for chunk in chunks])
@@ -201,7 +216,7 @@ def assemble(chunks: list[Jets], labels: list[int], seed: int, dataset: str) -> 
         "dataset": dataset,
         "classes": ["qcd", "top"],
         "units": "GeV",
-        "source": f"zoo simulate {dataset} --jets {len(label)} --seed {seed}",
+        "source": source,
         "selection": asdict(Selection()),
         "software": {name: version(name) for name in ("pythia8mc", "fastjet")},
     }
