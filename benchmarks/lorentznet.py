@@ -9,7 +9,6 @@ process of its own above what it held before the first step.
 import argparse
 import csv
 import multiprocessing
-import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -92,9 +91,15 @@ def _peak_memory(name: str, batch: tuple[torch.Tensor, ...], threads: int) -> fl
     batch = JetBatch(*batch)
     model = build(name)
     train_step(model, JetBatch(*(values[:1] for values in batch)))  # what the first step of any size allocates
-    before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    before = _resident("VmRSS")
     train_step(model, batch)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
+    return _resident("VmHWM") - before
+
+
+def _resident(key: str) -> float:
+    """Resident bytes of this process: now (VmRSS) or at most so far (VmHWM)."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return 1024 * float(status[key].split()[0])
 
 
 def measure(batches: list[JetBatch], rounds: int) -> dict[tuple[str, str], list[float]]:

@@ -15,7 +15,7 @@ from zoo.physics.lorentz import resolve_masses, squared_mass
 from zoo.registry import register_model
 
 #: Pairs that are worked on at a time: on a CPU few enough for the cache, elsewhere enough to fill the device.
-PAIRS_PER_BLOCK = {"cpu": 8192, "default": 1 << 20}
+PAIRS_PER_BLOCK = {"cpu": 12288, "default": 1 << 20}
 
 
 class JetGraph(NamedTuple):
