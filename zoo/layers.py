@@ -89,8 +89,8 @@ def _onednn_dtypes() -> tuple[torch.dtype, ...]:
 
 _ONEDNN_DTYPES = _onednn_dtypes()
 
-# glibc returns freed memory to the system beyond twice the largest mapped piece that was freed so far, and each block of
-# pairs would fault its pages in again: a fifth of a training step. Freeing this piece, never touched, keeps 60 MB.
+# glibc returns freed memory to the system beyond twice the largest mapped piece that was freed so far, and each block
+# of pairs would fault its pages in again: a fifth of a training step. Freeing this piece, never touched, keeps 60 MB.
 torch.empty(30 << 20, dtype=torch.uint8)
 
 
