@@ -1,5 +1,6 @@
 """Fixtures that every room's tests share."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,9 @@ from zoo.data.datasets import resolve_file
 from zoo.data.features import feature_table
 from zoo.data.readers import read_jets
 from zoo.data.store import open_store
+
+# Tests that start processes would otherwise run more threads than there are cores. This process has read it by now.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 #: Real jets lie beside a checkout of the developers; elsewhere the tests that need them are skipped.
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -450,7 +450,7 @@ class TestTaggingMetrics:
             )
             for rank in range(2)
         ]
-        first, second = (json.loads(process.communicate(timeout=120)[0]) for process in processes)
+        first, second = (json.loads(process.communicate(timeout=300)[0]) for process in processes)
         assert [process.returncode for process in processes] == [0, 0]
         alone = []
         for jets, _ in cases:

@@ -303,7 +303,7 @@ def test_wandb_by_one_line(config, tmp_path, monkeypatch):
 def test_command_line_answers_with_one_line(config, tmp_path):
     config["data"]["train"]["rows"] = [10, 5]
     command = [sys.executable, REPOSITORY / "train.py", "fit", "--config", write(config, tmp_path)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 2
     assert "rows" in done.stderr
     assert "Traceback" not in done.stderr

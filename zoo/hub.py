@@ -212,8 +212,9 @@ def _find(name: str | Path) -> Path:
     for folder in (Path(name), PACKAGED / str(name)):
         if folder.is_dir():
             return folder
-    close = difflib.get_close_matches(str(name), list_pretrained(), n=3) or list_pretrained()
-    raise FileNotFoundError(f"no pretrained model or folder {str(name)!r}; did you mean {', '.join(close)}?")
+    known = list_pretrained()
+    hint = difflib.get_close_matches(str(name), known, n=3) or known
+    raise FileNotFoundError(f"no pretrained model or folder {str(name)!r}; did you mean {', '.join(hint)}?")
 
 
 def _read_checked(folder: Path) -> dict[str, bytes]:

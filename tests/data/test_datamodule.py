@@ -214,7 +214,7 @@ def test_evaluation_pads_less_than_training(shared_data):
 @pytest.mark.slow
 def test_two_processes_share_each_jet_once(jets_file, tmp_path):
     script = Path(__file__).with_name("fit_on_two_processes.py")
-    subprocess.run([sys.executable, script, jets_file, tmp_path], check=True, timeout=240, capture_output=True)
+    subprocess.run([sys.executable, script, jets_file, tmp_path], check=True, timeout=600, capture_output=True)
     seen = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
     for name, jets in (("train", range(83)), ("val", range(83, 100))):
         assert sorted(i for rank in seen for batch in rank[name] for i in batch) == list(jets)

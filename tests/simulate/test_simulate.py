@@ -162,7 +162,7 @@ def start_long_run(folder: Path) -> tuple[subprocess.Popen, list[int]]:
 def test_an_interrupt_leaves_no_file_and_no_process(tmp_path):
     run, workers = start_long_run(tmp_path)
     run.send_signal(signal.SIGINT)
-    run.communicate(timeout=60)
+    run.communicate(timeout=300)
     assert run.returncode != 0
     assert list(tmp_path.iterdir()) == []
     assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
@@ -172,7 +172,7 @@ def test_an_interrupt_leaves_no_file_and_no_process(tmp_path):
 def test_a_dead_worker_is_an_error(tmp_path):
     run, workers = start_long_run(tmp_path)
     os.kill(workers[0], signal.SIGKILL)
-    _, errors = run.communicate(timeout=60)
+    _, errors = run.communicate(timeout=300)
     assert run.returncode == 2
     assert b"a simulation process died" in errors
     assert list(tmp_path.iterdir()) == []
