@@ -112,7 +112,7 @@ class _PairMessages(torch.autograd.Function):
         coordinate = invariants.new_zeros(0 if cast.shift is None else len(invariants))
         for block in blocks:
             first = _first_layer(block, receiver, sender, invariants, invariant_weight)
-            activations = _activate(first.to(dtype), cast)
+            activations = _activate(first.to(dtype), cast, keep_edge=False)
             total[block.node_slice] = gather_sum(activations.message, block.rows, block.pairs.starts)
             if cast.shift is not None:
                 coordinate[block.pair_slice] = linear(activations.shift, cast.shift_out).squeeze(-1)
@@ -126,7 +126,7 @@ class _PairMessages(torch.autograd.Function):
         gradient = _Gradient(receiver, invariants, invariant_weight, weights, ctx.needs_input_grad[2])
         for block in ctx.blocks:
             first = _first_layer(block, receiver, sender, invariants, invariant_weight)
-            activations = _activate(first.to(ctx.dtype), cast)
+            activations = _activate(first.to(ctx.dtype), cast, keep_edge=True)
             grad_message = grad_total[block.node_slice].to(ctx.dtype).index_select(0, block.pairs.i)
             if cast.shift is not None:
                 grad_out = grad_coordinate[block.pair_slice, None].to(ctx.dtype)
@@ -239,10 +239,10 @@ def _first_layer(block, receiver, sender, invariants, invariant_weight):
     return first.addmm_(invariants[block.pair_slice], invariant_weight).relu_()
 
 
-def _activate(first, weights):
+def _activate(first, weights, *, keep_edge):
     edge = linear(first, weights.edge, weights.edge_bias, relu=True)
     gate = linear(edge, weights.gate, weights.gate_bias).sigmoid_()
-    message = edge * gate
+    message = edge * gate if keep_edge else edge.mul_(gate)
     shift = None
     if weights.shift is not None:
         shift = linear(message, weights.shift, weights.shift_bias, relu=True)
