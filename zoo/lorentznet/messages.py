@@ -255,4 +255,5 @@ def _weighted_sum(values: Tensor, weight: Tensor, block: PairBlock) -> Tensor:
 
 
 def _relu_backward(gradient: Tensor, output: Tensor) -> Tensor:
-    return torch.ops.aten.threshold_backward(gradient, output, 0)
+    """Gradient before a ReLU, in the place of that after it."""
+    return torch.ops.aten.threshold_backward.grad_input(gradient, output, 0, grad_input=gradient)
