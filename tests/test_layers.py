@@ -5,7 +5,18 @@ import itertools
 import pytest
 import torch
 
-from zoo.layers import complete_pairs, gather_sum, linear, offsets, outer_sum, pack, pair_blocks, segment_sum
+from zoo.layers import (
+    RowBatchNorm,
+    complete_pairs,
+    gather_sum,
+    linear,
+    offsets,
+    outer_sum,
+    pack,
+    pair_blocks,
+    segment_sum,
+    unpack,
+)
 
 COUNTS = [0, 1, 5, 2, 0, 3]
 
@@ -22,6 +33,21 @@ def test_pack_keeps_jets_in_order():
     values = torch.arange(6).reshape(2, 3)
     mask = torch.tensor([[True, False, True], [False, True, False]])
     assert pack(values, mask).tolist() == [0, 2, 4]
+
+
+def test_unpack_puts_particles_back_and_zeros_elsewhere():
+    mask = torch.tensor([[True, False, True], [False, True, False]])
+    assert unpack(torch.tensor([5, 6, 7]), mask).tolist() == [[5, 0, 6], [0, 7, 0]]
+
+
+@pytest.mark.parametrize("rows", [0, 1])
+def test_rows_too_few_for_a_variance_are_normalised_by_the_running_statistics(rows):
+    norm = RowBatchNorm(3)
+    norm(torch.randn(10, 3))
+    before = norm.running_mean.clone()
+    values = torch.randn(rows, 3)
+    torch.testing.assert_close(norm(values), norm.eval()(values))
+    torch.testing.assert_close(norm.running_mean, before)
 
 
 def test_pairs_are_all_real_pairs_and_no_other():

@@ -4,12 +4,32 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def pack(values: Tensor, mask: Tensor) -> Tensor:
     """Real particles of all jets in one list, (batch, particle, ...) -> (node, ...), jet after jet."""
     return values[mask]
+
+
+def unpack(values: Tensor, mask: Tensor) -> Tensor:
+    """Inverse of `pack`, zero where ``mask`` is False, (node, ...) -> (batch, particle, ...)."""
+    padded = values.new_zeros(*mask.shape, *values.shape[1:])
+    padded[mask] = values
+    return padded
+
+
+class RowBatchNorm(nn.BatchNorm1d):
+    """Batch normalisation of packed rows (row, feature), so that no statistic sees padding.
+
+    In training, fewer than two rows have no variance; they are normalised by the running statistics.
+    """
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Normalised rows, of the same shape."""
+        if self.training and len(rows) < 2:
+            return F.batch_norm(rows, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        return super().forward(rows)
 
 
 def offsets(counts: Tensor) -> Tensor:
@@ -72,12 +92,16 @@ def linear(values: Tensor, weight: Tensor, bias: Tensor | None = None, *, relu: 
 
 
 def outer_sum(left: Tensor, right: Tensor) -> Tensor:
-    r"""Sum of outer products of rows, :math:`L^T R`, of (row, m) and (row, n): the gradient of a weight."""
-    if left.device.type == "cpu" and left.dtype == torch.float32 and _ONEDNN_DTYPES and len(left):
-        shape_of_weight = left.new_empty(left.shape[1], right.shape[1])
-        return torch.ops.aten.mkldnn_linear_backward_weights(
-            left.to_mkldnn(), right.to_mkldnn(), shape_of_weight, False
-        )[0]
+    r"""Sum of outer products of rows, :math:`L^T R`, of (row, m) and (row, n): the gradient of a weight.
+
+    On a CPU in float32 it is had as that of a 1x1 convolution, which torch gives to oneDNN without copies.
+    """
+    if left.device.type == "cpu" and left.dtype == torch.float32 and len(left):
+        image, gradient = (rows[None, None].permute(0, 3, 1, 2) for rows in (right, left))
+        weight = left.new_empty(left.shape[1], right.shape[1], 1, 1)
+        return torch.ops.aten.convolution_backward(
+            gradient, image, weight, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [False, True, False]
+        )[1].flatten(1)
     return left.T @ right
 
 
