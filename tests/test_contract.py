@@ -10,7 +10,14 @@ from torch.nn.functional import cross_entropy, pad
 from zoo import create_model, list_models
 from zoo.data.batch import JetBatch
 
-NUM_PARAMETERS = {"lorentznet": 224_072}
+NUM_PARAMETERS = {
+    "lorentznet": 224_072,
+    "particle_transformer": 2_141_134,
+    "particle_transformer_for_events": 2_182_478,
+    "particle_transformer_plain": 2_131_566,
+    "particlenet": 366_160,
+    "particlenet_lite": 26_416,
+}
 
 
 @pytest.fixture(params=list_models(), scope="module")

@@ -9,12 +9,14 @@ from zoo.layers import (
     RowBatchNorm,
     complete_pairs,
     gather_sum,
+    leading_mask,
     linear,
     offsets,
     outer_sum,
     pack,
     pair_blocks,
     segment_sum,
+    unordered_pairs,
     unpack,
 )
 
@@ -57,6 +59,20 @@ def test_pairs_are_all_real_pairs_and_no_other():
     assert [expected[position] for position in pairs.reverse.tolist()] == [(j, i) for i, j in expected]
     for node, (start, stop) in enumerate(itertools.pairwise(pairs.starts.tolist())):
         assert {i for i, _ in expected[start:stop]} <= {node}
+
+
+def test_unordered_pairs_are_all_pairs_once():
+    i, j = unordered_pairs(torch.tensor(COUNTS))
+    pairs = set(zip(i.tolist(), j.tolist(), strict=True))
+    assert len(pairs) == len(i)
+    mirrored = {(a, b) for one, other in pairs for a, b in ((one, other), (other, one)) if a != b}
+    assert mirrored == set(pairs_by_hand(COUNTS))
+    assert {one for one, other in pairs if one == other} == set(range(sum(COUNTS)))
+
+
+def test_leading_mask():
+    assert leading_mask(torch.tensor([1, 0, 2])).tolist() == [[True, False], [False, False], [True, True]]
+    assert leading_mask(torch.tensor([0, 0])).shape == (2, 0)
 
 
 @pytest.mark.parametrize("max_pairs", [1, 3, 22, 1000])

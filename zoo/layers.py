@@ -19,6 +19,12 @@ def unpack(values: Tensor, mask: Tensor) -> Tensor:
     return padded
 
 
+def leading_mask(counts: Tensor) -> Tensor:
+    """Mask (batch, particle) of jets with ``counts`` (jet,) particles, these first, and as wide as the longest jet."""
+    longest = int(counts.max()) if len(counts) else 0
+    return torch.arange(longest, device=counts.device) < counts[:, None]
+
+
 class RowBatchNorm(nn.BatchNorm1d):
     """Batch normalisation of packed rows (row, feature), so that no statistic sees padding.
 
@@ -167,6 +173,21 @@ def complete_pairs(counts: Tensor) -> Pairs:
     j = first_of_jet + j_in_jet
     reverse = starts[j] + i_in_jet - (i_in_jet > j_in_jet).long()
     return Pairs(i, j, reverse, starts)
+
+
+def unordered_pairs(counts: Tensor) -> tuple[Tensor, Tensor]:
+    """Pairs i >= j of jets with ``counts`` (jet,) particles each, that of a particle with itself included.
+
+    Example:
+        >>> i, j = unordered_pairs(torch.tensor([1, 2]))
+        >>> list(zip(i.tolist(), j.tolist()))
+        [(0, 0), (1, 1), (2, 1), (2, 2)]
+    """
+    first_of_jet = torch.repeat_interleave(offsets(counts)[:-1], counts)
+    rank = torch.arange(len(first_of_jet), device=counts.device) - first_of_jet
+    i = torch.repeat_interleave(rank + 1)
+    j = torch.arange(len(i), device=counts.device) - offsets(rank + 1)[i] + first_of_jet[i]
+    return i, j
 
 
 def pair_blocks(pairs: Pairs, counts: Tensor, max_pairs: int) -> list[PairBlock]:

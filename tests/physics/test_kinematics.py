@@ -48,3 +48,48 @@ def test_along_the_beam_and_at_rest():
 def test_coordinates_round_trip(four_momenta):
     coordinates = [getattr(kinematics, name)(four_momenta) for name in ("pt", "eta", "phi", "mass")]
     torch.testing.assert_close(kinematics.from_pt_eta_phi_mass(*coordinates), four_momenta)
+
+
+def pairs_of(number: int) -> tuple[torch.Tensor, torch.Tensor]:
+    return tuple(torch.combinations(torch.arange(number)).T)
+
+
+def test_pair_features_agree_with_vector(four_momenta):
+    i, j = pairs_of(60)
+    E, px, py, pz = four_momenta[:60].numpy().T
+    particles = vector.array({"E": E, "px": px, "py": py, "pz": pz})
+    one, two = particles[i.numpy()], particles[j.numpy()]
+    softer, delta = np.minimum(one.pt, two.pt), np.hypot(one.rapidity - two.rapidity, one.deltaphi(two))
+    expected = np.log([softer * delta, softer / (one.pt + two.pt), delta, (one + two).mass2])
+    values = kinematics.pair_features(four_momenta[:60], i, j)
+    torch.testing.assert_close(values, torch.from_numpy(expected.T), rtol=0, atol=1e-9)
+    torch.testing.assert_close(kinematics.pair_features(four_momenta[:60], j, i), values, rtol=0, atol=1e-12)
+
+
+def test_mass_of_a_collinear_pair_survives_float32():
+    """Two massless particles 0.001 apart: the naive float32 mass is rounding noise (control)."""
+    pt, eta, phi = torch.tensor([500.0, 300.0]), torch.tensor([1.0, 1.001]), torch.tensor([2.0, 2.0])
+    momenta = kinematics.from_pt_eta_phi_mass(pt, eta, phi)
+    exact = math.log(2 * 500 * 300 * (math.cosh(0.001) - 1))
+    index = torch.tensor([0]), torch.tensor([1])
+    assert abs(kinematics.pair_features(momenta, *index)[0, 3].item() - exact) < 1e-3
+    total = momenta.sum(0)
+    naive = total[0] ** 2 - total[1:].square().sum()
+    assert abs(naive.clamp(min=1e-8).log().item() - exact) > 0.1
+
+
+def test_pair_features_are_finite_for_any_particle():
+    momenta = torch.tensor([[0.0, 0, 0, 0], [5, 0, 0, 5], [5, 0, 0, -5], [5, 3, 4, 0]])
+    i, j = torch.cartesian_prod(torch.arange(4), torch.arange(4)).T
+    assert kinematics.pair_features(momenta, i, j).isfinite().all()
+
+
+def test_place_in_the_jet_agrees_with_vector(four_momenta):
+    counts = torch.tensor([3, 0, 5])
+    deta, dphi = kinematics.relative_to_jet(four_momenta[:8], counts)
+    E, px, py, pz = four_momenta[:8].numpy().T
+    particles = vector.array({"E": E, "px": px, "py": py, "pz": pz})
+    for rows in (slice(0, 3), slice(3, 8)):
+        jet = vector.obj(E=E[rows].sum(), px=px[rows].sum(), py=py[rows].sum(), pz=pz[rows].sum())
+        torch.testing.assert_close(deta[rows], torch.from_numpy(particles[rows].eta - jet.eta))
+        torch.testing.assert_close(dphi[rows], torch.from_numpy(particles[rows].deltaphi(jet)))

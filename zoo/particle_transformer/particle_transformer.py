@@ -1,0 +1,277 @@
+"""Particle Transformer (ParT): attention between particles, biased by what is known of each pair.
+
+References:
+    Particle Transformer for Jet Tagging (2022), arXiv:2202.03772.
+    Going Deeper with Image Transformers (2021), arXiv:2103.17239: attention of a class token.
+    NormFormer (2021), arXiv:2110.09456: the extra norms and scales of a block.
+"""
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zoo.layers import RowBatchNorm, leading_mask, pack, unordered_pairs, unpack
+from zoo.physics.kinematics import pair_features
+from zoo.registry import register_model
+
+#: Added to the score of a padded key; finite, so that a jet without particles gives no NaN.
+MASKED = -1e9
+
+
+class PairInputs(nn.Module):
+    """Numbers that describe a pair of particles: subclass it to add an interaction matrix of your own."""
+
+    #: How many numbers.
+    dim: int
+
+    def forward(self, features: Tensor, four_momenta: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        """Numbers of the pairs, which must be the same for (i, j) and (j, i): they are computed once.
+
+        Args:
+            features: (node, feature), the particles of all jets.
+            four_momenta: (node, 4) as (E, px, py, pz) in GeV.
+            i: (pair,) first particle of each pair.
+            j: (pair,) second particle, of the same jet.
+
+        Returns:
+            (pair, dim).
+        """
+        raise NotImplementedError
+
+
+class KinematicPairs(PairInputs):
+    """ln kT, ln z, ln Delta and ln m^2 (`pair_features`), the pair inputs of the paper."""
+
+    dim = 4
+
+    def forward(self, features: Tensor, four_momenta: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        return pair_features(four_momenta, i, j)
+
+
+class ParticleTransformer(nn.Module):
+    r"""Particle attention blocks, then class attention blocks, then a linear layer.
+
+    Note: departures from the reference implementation, each with a test.
+        - Particles and pairs are packed, so no layer but the attention itself works on padding, and no batch
+          normalisation sees it.
+        - The pair inputs are formed in float64.
+
+    Args:
+        input_dim: number of features of a particle.
+        num_classes: number of logits.
+        pair_inputs: what enters the attention scores for each pair; none leaves attention without interactions.
+        embed_dims: widths of the embedding of a particle; the last is the width of all that follows.
+        pair_embed_dims: widths of the embedding of a pair, before that to ``num_heads``.
+        num_heads: attention heads.
+        num_layers: particle attention blocks.
+        num_class_layers: class attention blocks.
+        dropout: in the particle attention blocks, also of attention weights.
+        context_dim: event quantities, such as the missing transverse momentum, that join the class token.
+        head_dims: widths of hidden layers before the logits.
+        head_dropout: after each of them.
+
+    Shapes:
+        features (batch, particle, feature), four_momenta (batch, particle, 4) as (E, px, py, pz) in GeV,
+        mask (batch, particle), True for a real particle, context (batch, context_dim); logits (batch, class).
+    """
+
+    def __init__(
+        self,
+        input_dim: int,
+        num_classes: int,
+        *,
+        pair_inputs: Sequence[PairInputs] = (),
+        embed_dims: Sequence[int] = (128, 512, 128),
+        pair_embed_dims: Sequence[int] = (64, 64, 64),
+        num_heads: int = 8,
+        num_layers: int = 8,
+        num_class_layers: int = 2,
+        dropout: float = 0.1,
+        context_dim: int = 0,
+        head_dims: Sequence[int] = (),
+        head_dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        embed_dim = embed_dims[-1]
+        self.context_dim = context_dim
+        self.embedding = _particle_embedding(input_dim, embed_dims)
+        self.pair_inputs = nn.ModuleList(pair_inputs)
+        self.pair_embedding = None
+        if pair_inputs:
+            pair_dim = sum(inputs.dim for inputs in pair_inputs)
+            self.pair_embedding = _pair_embedding(pair_dim, (*pair_embed_dims, num_heads))
+        self.blocks = nn.ModuleList(ParticleAttention(embed_dim, num_heads, dropout) for _ in range(num_layers))
+        self.class_blocks = nn.ModuleList(ClassAttention(embed_dim, num_heads) for _ in range(num_class_layers))
+        self.class_token = nn.Parameter(torch.empty(embed_dim))
+        self.norm = nn.LayerNorm(embed_dim)
+        self.head = _head(embed_dim + context_dim, head_dims, num_classes, head_dropout)
+        self._initialise()
+
+    def forward(self, features: Tensor, four_momenta: Tensor, mask: Tensor, context: Tensor | None = None) -> Tensor:
+        """Logits (batch, class); see the class for the shapes. A ``context`` left out counts as zero."""
+        features, four_momenta = pack(features, mask), pack(four_momenta, mask)
+        counts = mask.sum(1)
+        mask = leading_mask(counts)
+        bias = self._attention_bias(features, four_momenta, counts, mask)
+        x = self.embedding(features)
+        for block in self.blocks:
+            x = block(x, mask, bias)
+        token = self.class_token.expand(len(mask), -1)
+        for block in self.class_blocks:
+            token = block(token, x, mask)
+        token = self.norm(token)
+        if self.context_dim:
+            context = token.new_zeros(len(token), self.context_dim) if context is None else context
+            token = torch.cat([token, context], dim=1)
+        return self.head(token)
+
+    def _attention_bias(self, features: Tensor, four_momenta: Tensor, counts: Tensor, mask: Tensor) -> Tensor:
+        """What is added to the scores, (batch, head, particle, particle), or broadcast to it without pair inputs."""
+        dtype = self.class_token.dtype
+        if self.pair_embedding is None:
+            bias = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
+            return bias.masked_fill_(~mask, MASKED)[:, None, None, :]
+        batch, particles = mask.shape
+        i, j = unordered_pairs(counts)
+        # The logarithms of small numbers would lose their meaning in half precision; like the paper, no gradient.
+        with torch.no_grad(), torch.autocast(mask.device.type, enabled=False):
+            pairs = torch.cat([inputs(features, four_momenta, i, j).to(dtype) for inputs in self.pair_inputs], dim=1)
+        embedded = self.pair_embedding(pairs).to(dtype)
+        jet, slot = mask.nonzero(as_tuple=True)
+        row = jet[i] * particles
+        bias = embedded.new_full((batch * particles * particles, embedded.shape[1]), MASKED)
+        for one, other in ((i, j), (j, i)):
+            bias = bias.index_copy(0, (row + slot[one]) * particles + slot[other], embedded)
+        return bias.unflatten(0, (batch, particles, particles)).permute(0, 3, 1, 2).contiguous()
+
+    def _initialise(self) -> None:
+        nn.init.trunc_normal_(self.class_token, std=0.02)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        for module in self.modules():
+            if isinstance(module, _AttentionBlock):
+                for weight in module.in_proj.weight.chunk(3):  # query, key and value are three layers in one
+                    nn.init.xavier_uniform_(weight)
+        for depth, block in enumerate(self.blocks, start=1):
+            for layer in (block.out_proj, block.fc2):  # so that the sum of all residuals keeps its size
+                layer.weight.data /= (2 * depth) ** 0.5
+
+
+class _AttentionBlock(nn.Module):
+    """What particle and class attention share: the layers, and what follows the attention."""
+
+    def __init__(self, embed_dim: int, num_heads: int, dropout: float, expansion: int = 4) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.norm_in = nn.LayerNorm(embed_dim)
+        self.in_proj = nn.Linear(embed_dim, 3 * embed_dim)
+        self.out_proj = nn.Linear(embed_dim, embed_dim)
+        self.head_scale = nn.Parameter(torch.ones(num_heads))
+        self.norm_out = nn.LayerNorm(embed_dim)
+        self.norm_mlp = nn.LayerNorm(embed_dim)
+        self.fc1 = nn.Linear(embed_dim, expansion * embed_dim)
+        self.norm_hidden = nn.LayerNorm(expansion * embed_dim)
+        self.fc2 = nn.Linear(expansion * embed_dim, embed_dim)
+        self.residual_scale = nn.Parameter(torch.ones(embed_dim))
+        self.dropout = nn.Dropout(dropout)
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+        """Attention of (batch, particle, feature) tensors, with the same shape as ``query``."""
+        query, key, value = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in (query, key, value))
+        dropout = self.dropout.p if self.training else 0.0
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
+        return attended.transpose(1, 2).flatten(2)
+
+    def update(self, x: Tensor, attended: Tensor) -> Tensor:
+        r"""The rest of a block, on rows (row, feature).
+
+        .. math::
+            x &\leftarrow x + \mathrm{LN}(s_\mathrm{head} W_o \, a) \\
+            x &\leftarrow s \, x + W_2 \, \mathrm{LN}(\mathrm{GELU}(W_1 \mathrm{LN}(x)))
+        """
+        heads = self.out_proj(attended).unflatten(-1, (self.num_heads, -1))
+        x = x + self.dropout(self.norm_out((heads * self.head_scale[:, None]).flatten(-2)))
+        hidden = self.norm_hidden(self.dropout(F.gelu(self.fc1(self.norm_mlp(x)))))
+        return self.residual_scale * x + self.dropout(self.fc2(hidden))
+
+
+class ParticleAttention(_AttentionBlock):
+    """Self-attention between the particles of a jet."""
+
+    def forward(self, x: Tensor, mask: Tensor, bias: Tensor) -> Tensor:
+        """Updated particles (node, feature); ``bias`` is added to the scores (batch, head, particle, particle)."""
+        query, key, value = unpack(self.in_proj(self.norm_in(x)), mask).chunk(3, dim=-1)
+        return self.update(x, pack(self.attend(query, key, value, bias), mask))
+
+
+class ClassAttention(_AttentionBlock):
+    """Attention of a class token to itself and the particles; without dropout, as in the paper."""
+
+    def __init__(self, embed_dim: int, num_heads: int) -> None:
+        super().__init__(embed_dim, num_heads, dropout=0.0)
+
+    def forward(self, token: Tensor, x: Tensor, mask: Tensor) -> Tensor:
+        """Updated token (batch, feature) of particles ``x`` (node, feature)."""
+        width = token.shape[1]
+        # Only keys and values are normalised; the query is the bare token.
+        query = F.linear(token, self.in_proj.weight[:width], self.in_proj.bias[:width])
+        of_token, of_particles = (
+            F.linear(self.norm_in(rows), self.in_proj.weight[width:], self.in_proj.bias[width:]) for rows in (token, x)
+        )
+        key, value = torch.cat([of_token[:, None], unpack(of_particles, mask)], dim=1).chunk(2, dim=-1)
+        bias = torch.zeros(mask.shape, dtype=token.dtype, device=mask.device).masked_fill_(~mask, MASKED)
+        bias = F.pad(bias, (1, 0))[:, None, None, :]
+        return self.update(token, self.attend(query[:, None], key, value, bias)[:, 0])
+
+
+def _particle_embedding(input_dim: int, dims: Sequence[int]) -> nn.Sequential:
+    layers: list[nn.Module] = [RowBatchNorm(input_dim)]
+    for before, after in itertools.pairwise([input_dim, *dims]):
+        layers += [nn.LayerNorm(before), nn.Linear(before, after), nn.GELU()]
+    return nn.Sequential(*layers)
+
+
+def _pair_embedding(input_dim: int, dims: Sequence[int]) -> nn.Sequential:
+    layers: list[nn.Module] = [RowBatchNorm(input_dim)]
+    for before, after in itertools.pairwise([input_dim, *dims]):
+        layers += [nn.Linear(before, after), RowBatchNorm(after), nn.GELU()]
+    return nn.Sequential(*layers)
+
+
+def _head(input_dim: int, dims: Sequence[int], num_classes: int, dropout: float) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for before, after in itertools.pairwise([input_dim, *dims]):
+        layers += [nn.Linear(before, after), nn.ReLU(), nn.Dropout(dropout)]
+    return nn.Sequential(*layers, nn.Linear([input_dim, *dims][-1], num_classes))
+
+
+@register_model
+def particle_transformer(input_dim: int, num_classes: int) -> ParticleTransformer:
+    """Particle Transformer of arXiv:2202.03772, 2,141,134 parameters with 7 features and 2 classes."""
+    return ParticleTransformer(input_dim, num_classes, pair_inputs=[KinematicPairs()])
+
+
+@register_model
+def particle_transformer_plain(input_dim: int, num_classes: int) -> ParticleTransformer:
+    """Particle Transformer without pair interactions, 2,131,566 parameters with 7 features and 2 classes."""
+    return ParticleTransformer(input_dim, num_classes)
+
+
+@register_model
+def particle_transformer_for_events(input_dim: int, num_classes: int) -> ParticleTransformer:
+    """Particle Transformer for the objects of an event, as for four tops in arXiv:2211.05143.
+
+    Its ``context`` is the missing transverse momentum: two numbers, magnitude and azimuth, standardised like features.
+    """
+    return ParticleTransformer(
+        input_dim,
+        num_classes,
+        pair_inputs=[KinematicPairs()],
+        context_dim=2,
+        head_dims=(64, 256, 64),
+    )

@@ -1,0 +1,144 @@
+"""ParticleNet: convolutions over the nearest neighbours of each particle, which are found anew in every block.
+
+References:
+    ParticleNet: Jet Tagging via Particle Clouds (2019), arXiv:1902.08570.
+    Dynamic Graph CNN for Learning on Point Clouds (2018), arXiv:1801.07829.
+"""
+
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zoo.layers import RowBatchNorm, leading_mask, offsets, pack, segment_sum, unpack
+from zoo.physics.kinematics import relative_to_jet
+from zoo.registry import register_model
+
+
+class Neighbors(NamedTuple):
+    """The neighbours j of all particles, sorted by particle, then by distance."""
+
+    j: Tensor  #: (edge,) node
+    starts: Tensor  #: (node + 1,) first edge of each node, and the end
+
+
+class ParticleNet(nn.Module):
+    r"""Edge convolutions, a mean over the particles, and a perceptron.
+
+    Neighbours are near in the plane of pseudorapidity and azimuth in the first block, and near in the features that
+    the block before has made in the others.
+
+    Note: departures from the reference implementation, each with a test.
+        - Only real particles are neighbours. In a jet with fewer than k + 1 particles each has all others as
+          neighbours, and averages over as many as there are; a lone particle has none, and keeps its shortcut only.
+        - Particles and edges are packed, so no batch normalisation sees padding.
+
+    Args:
+        input_dim: number of features of a particle.
+        num_classes: number of logits.
+        num_neighbors: k.
+        conv_dims: widths of the layers of each block.
+        head_dim: width of the hidden layer before the logits.
+        dropout: after it.
+
+    Shapes:
+        features (batch, particle, feature), four_momenta (batch, particle, 4) as (E, px, py, pz) in GeV,
+        mask (batch, particle), True for a real particle; logits (batch, class).
+    """
+
+    def __init__(
+        self,
+        input_dim: int,
+        num_classes: int,
+        *,
+        num_neighbors: int = 16,
+        conv_dims: Sequence[Sequence[int]] = ((64, 64, 64), (128, 128, 128), (256, 256, 256)),
+        head_dim: int = 256,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.num_neighbors = num_neighbors
+        self.norm = RowBatchNorm(input_dim)
+        widths = [input_dim, *(dims[-1] for dims in conv_dims)]
+        self.blocks = nn.ModuleList(EdgeConv(width, dims) for width, dims in zip(widths, conv_dims, strict=False))
+        self.head = nn.Sequential(
+            nn.Linear(widths[-1], head_dim), nn.ReLU(), nn.Dropout(dropout), nn.Linear(head_dim, num_classes)
+        )
+
+    def forward(self, features: Tensor, four_momenta: Tensor, mask: Tensor) -> Tensor:
+        """Logits (batch, class) of the jets; see the class for the shapes."""
+        counts = mask.sum(1)
+        x = self.norm(pack(features, mask))
+        points = torch.stack(relative_to_jet(pack(four_momenta, mask), counts), dim=1)
+        mask = leading_mask(counts)
+        for block in self.blocks:
+            x = points = block(x, nearest_neighbors(points, mask, self.num_neighbors))
+        mean = segment_sum(x, offsets(counts)) / counts.clamp(min=1)[:, None]
+        return self.head(mean)
+
+
+class EdgeConv(nn.Module):
+    r"""Edge convolution with a shortcut.
+
+    .. math::
+        x_i \leftarrow \mathrm{ReLU}\Big( W_s x_i + \frac{1}{|N_i|} \sum_{j \in N_i} h(x_i, x_j - x_i) \Big)
+
+    The first layer of h is linear in its two arguments, so it is the sum of a term of i and a term of j, which are
+    formed once a particle and not once an edge. Every layer is followed by a batch normalisation.
+    """
+
+    def __init__(self, input_dim: int, dims: Sequence[int]) -> None:
+        super().__init__()
+        widths = [2 * input_dim, *dims]
+        self.layers = nn.ModuleList(nn.Linear(*pair, bias=False) for pair in itertools.pairwise(widths))
+        self.norms = nn.ModuleList(RowBatchNorm(dim) for dim in dims)
+        self.shortcut = nn.Linear(input_dim, dims[-1], bias=False)
+        self.shortcut_norm = RowBatchNorm(dims[-1])
+
+    def forward(self, x: Tensor, neighbors: Neighbors) -> Tensor:
+        """Updated features (node, dims[-1]) of particles (node, input_dim)."""
+        num_neighbors = neighbors.starts.diff()
+        of_i, of_difference = self.layers[0].weight.chunk(2, dim=1)
+        receiver, sender = F.linear(x, of_i - of_difference), F.linear(x, of_difference)
+        edge = receiver.repeat_interleave(num_neighbors, dim=0) + sender.index_select(0, neighbors.j)
+        edge = F.relu(self.norms[0](edge))
+        for layer, norm in zip(self.layers[1:], self.norms[1:], strict=True):
+            edge = F.relu(norm(layer(edge)))
+        mean = segment_sum(edge, neighbors.starts) / num_neighbors.clamp(min=1)[:, None]
+        return F.relu(self.shortcut_norm(self.shortcut(x)) + mean)
+
+
+@torch.no_grad()
+def nearest_neighbors(points: Tensor, mask: Tensor, num_neighbors: int) -> Neighbors:
+    """The nearest other particles of the same jet.
+
+    Args:
+        points: packed coordinates (node, coordinate), in which the Euclidean distance counts.
+        mask: (batch, particle), True for the first particles of each jet, as many as it has.
+        num_neighbors: of each particle; all others where the jet has not so many.
+    """
+    with torch.autocast(points.device.type, enabled=False):
+        padded = unpack(points.float() if points.dtype in (torch.float16, torch.bfloat16) else points, mask)
+        square = padded.square().sum(-1)
+        distance = square[:, :, None] + square[:, None, :] - 2 * padded @ padded.mT
+    distance.masked_fill_(~mask[:, None, :], torch.inf)
+    distance.diagonal(dim1=1, dim2=2).fill_(torch.inf)
+    distance, slot = distance.topk(min(num_neighbors, mask.shape[1]), largest=False)
+    is_real = distance.isfinite() & mask[:, :, None]
+    first_node = offsets(mask.sum(1))[:-1]
+    return Neighbors((slot + first_node[:, None, None])[is_real], offsets(is_real.sum(-1)[mask]))
+
+
+@register_model
+def particlenet(input_dim: int, num_classes: int) -> ParticleNet:
+    """ParticleNet of arXiv:1902.08570, 366,160 parameters with 7 features and 2 classes."""
+    return ParticleNet(input_dim, num_classes)
+
+
+@register_model
+def particlenet_lite(input_dim: int, num_classes: int) -> ParticleNet:
+    """ParticleNet-Lite of arXiv:1902.08570, 26,416 parameters with 7 features and 2 classes."""
+    return ParticleNet(input_dim, num_classes, num_neighbors=7, conv_dims=((32, 32, 32), (64, 64, 64)), head_dim=128)
