@@ -1,0 +1,225 @@
+"""Models of weaver-core, their weights imported, beside ours on real jets."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zoo.data.batch import collate, gather
+from zoo.data.features import feature_table
+from zoo.data.readers import read_jets
+from zoo.importers import import_weaver_checkpoint
+
+weaver_models = pytest.importorskip("weaver.nn.model.ParticleTransformer")
+from weaver.nn.model.ParticleNet import ParticleNet  # noqa: E402
+from weaver.nn.model.ParticleTransformer import ParticleTransformer  # noqa: E402
+
+
+class Jets:
+    """Real jets of at least 17 particles, massless in float64, in the layouts of both."""
+
+    def __init__(self, path: Path) -> None:
+        table = read_jets(path, rows=(60550, 60600))
+        rows = np.flatnonzero(np.diff(table.offsets) >= 17)[:24]
+        batch = collate(gather(table, rows), feature_table("kin"))
+        self.mask, self.label = batch.mask, batch.label
+        self.features = batch.features.double()
+        momentum = batch.four_momenta[..., 1:].double()
+        energy = momentum.norm(dim=-1, keepdim=True)
+        self.four_momenta = torch.cat([energy, momentum], dim=-1)
+        self.channels_first = {
+            "features": self.features.mT,
+            "momenta": torch.cat([momentum, energy], dim=-1).mT,
+            "points": _points(momentum, self.mask).mT,
+            "mask": self.mask[:, None],
+        }
+
+
+def _points(momentum: Tensor, mask: Tensor) -> Tensor:
+    """Pseudorapidity and azimuth about the jet, by numpy."""
+    x, y, z = np.moveaxis(momentum.numpy(), -1, 0)
+    jet_x, jet_y, jet_z = (column.sum(1, keepdims=True) for column in (x, y, z))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        deta = np.arctanh(z / np.sqrt(x**2 + y**2 + z**2))
+    deta = np.where(mask, deta, 0) - np.arctanh(jet_z / np.sqrt(jet_x**2 + jet_y**2 + jet_z**2))
+    dphi = np.angle(np.exp(1j * (np.arctan2(y, x) - np.arctan2(jet_y, jet_x))))
+    return torch.tensor(np.stack([deta, dphi], axis=-1))
+
+
+class RealBatchNorm(nn.Module):
+    """weaver's batch normalisation with the statistics of the real entries only, which is what ours has."""
+
+    def __init__(self, norm: nn.Module, mask: Tensor) -> None:
+        super().__init__()
+        self.norm, self.mask = norm, mask
+
+    def forward(self, values: Tensor) -> Tensor:
+        last = values.movedim(1, -1)
+        normed = torch.zeros_like(last)
+        norm = self.norm
+        normed[self.mask] = F.batch_norm(
+            last[self.mask].flatten(0, -2),
+            norm.running_mean,
+            norm.running_var,
+            norm.weight,
+            norm.bias,
+            training=norm.training,
+            momentum=norm.momentum,
+        ).view_as(last[self.mask])
+        return normed.movedim(-1, 1)
+
+
+def particle_transformer(input_dim: int, num_classes: int) -> nn.Module:
+    return ParticleTransformer(input_dim, num_classes, use_pre_activation_pair=False, trim=False)
+
+
+def particlenet(input_dim: int, num_classes: int) -> nn.Module:
+    conv_params = [(16, (64, 64, 64)), (16, (128, 128, 128)), (16, (256, 256, 256))]
+    return ParticleNet(input_dim, num_classes, conv_params, [(256, 0.1)], use_fusion=False, trim=False)
+
+
+WITNESSES = {"particle_transformer": particle_transformer, "particlenet": particlenet}
+
+#: First and last layer, in weaver's names and in ours.
+SAME_LAYERS = {
+    "particle_transformer": {"embed.input_bn.weight": "embedding.0.weight", "fc.0.weight": "head.0.weight"},
+    "particlenet": {"bn_fts.weight": "norm.weight", "fc.1.weight": "head.3.weight"},
+}
+
+
+def witness_logits(name: str, witness: nn.Module, jets: Jets) -> Tensor:
+    inputs = jets.channels_first
+    if name == "particlenet":
+        return witness(inputs["points"], inputs["features"].clone().requires_grad_(), inputs["mask"])
+    return witness(inputs["features"].clone().requires_grad_(), v=inputs["momenta"], mask=inputs["mask"])
+
+
+def without_dropout(model: nn.Module) -> nn.Module:
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        elif isinstance(getattr(module, "dropout", None), float):
+            module.dropout = 0.0
+    return model
+
+
+@pytest.fixture(scope="module")
+def jets(shared_data: Path) -> Jets:
+    return Jets(shared_data / "top_tagging" / "train_100k.h5")
+
+
+@pytest.fixture(scope="module", params=sorted(WITNESSES))
+def trained(request: pytest.FixtureRequest, jets: Jets) -> Iterator[tuple[str, nn.Module]]:
+    """A model of weaver after a few steps, so that no statistic and no scale is trivial."""
+    torch.manual_seed(7)
+    name = request.param
+    witness = without_dropout(WITNESSES[name](7, 2).double())
+    optimizer = torch.optim.Adam(witness.parameters(), lr=1e-3)
+    for _ in range(3):
+        optimizer.zero_grad()
+        F.cross_entropy(witness_logits(name, witness, jets), jets.label).backward()
+        optimizer.step()
+    return name, witness.eval()
+
+
+def save(witness: nn.Module, path: Path, prefix: str = "", **renamed: str) -> Path:
+    """A file as weaver writes it, in float32; the witness goes on from what was rounded."""
+    witness.float().double()
+    state = {prefix + key: value for key, value in witness.state_dict().items()}
+    for old, new in renamed.items():
+        state = {key.replace(old, new): value for key, value in state.items()}
+    torch.save(state, path)
+    return path
+
+
+def ours(witness: nn.Module, path: Path) -> nn.Module:
+    return without_dropout(import_weaver_checkpoint(save(witness, path))[1].double())
+
+
+def test_jets_are_ragged(jets):
+    assert jets.mask.sum(1).unique().numel() > 5
+
+
+def test_logits_equal_those_of_weaver(trained, jets, tmp_path):
+    name, witness = trained
+    model = ours(witness, tmp_path / "net.pt")
+    logits = model(jets.features, jets.four_momenta, jets.mask)
+    expected = witness_logits(name, witness, jets)
+    assert expected.std(0).min() > 1e-2
+    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-9)
+
+
+def test_training_step_equals_that_of_weaver(trained, jets, tmp_path):
+    """Logits and gradients of the same batch statistics."""
+    name, witness = trained
+    model = ours(witness, tmp_path / "net.pt").train()
+    witness.train().zero_grad()
+    originals = {}
+    for path, module in list(witness.named_modules()):
+        # The pairs of ParT hold no padding in weaver either.
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and "pair_embed" not in path:
+            parent, _, child = path.rpartition(".")
+            originals[path] = module
+            setattr(witness.get_submodule(parent), child, RealBatchNorm(module, jets.mask))
+    logits = model(jets.features, jets.four_momenta, jets.mask)
+    expected = witness_logits(name, witness, jets)
+    for values in (logits, expected):
+        F.cross_entropy(values, jets.label).backward()
+    for path, module in originals.items():
+        parent, _, child = path.rpartition(".")
+        setattr(witness.get_submodule(parent), child, module)
+    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-8)
+    theirs, mine = (dict(one.named_parameters()) for one in (witness, model))
+    for their_name, my_name in SAME_LAYERS[name].items():
+        torch.testing.assert_close(mine[my_name].grad, theirs[their_name].grad, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("prefix", ["mod.", "module.mod."])
+def test_prefixes_and_old_names_of_attention(trained, jets, tmp_path, prefix):
+    name, witness = trained
+    old = {"attn.in_proj.weight": "attn.in_proj_weight", "attn.in_proj.bias": "attn.in_proj_bias"}
+    imported = import_weaver_checkpoint(save(witness, tmp_path / "net.pt", prefix, **old))
+    assert imported[0] == name
+    plain = ours(witness, tmp_path / "plain.pt")
+    inputs = (jets.features, jets.four_momenta, jets.mask)
+    torch.testing.assert_close(imported[1].double()(*inputs), plain(*inputs))
+
+
+def test_wrong_shape_is_named(trained, tmp_path):
+    name, witness = trained
+    state = dict(witness.state_dict())
+    key = "fc.0.weight" if name == "particle_transformer" else "fc.1.weight"
+    state[key] = state[key][:, :-1]
+    torch.save(state, tmp_path / "net.pt")
+    with pytest.raises(ValueError, match=rf"net.pt: {key} has shape"):
+        import_weaver_checkpoint(tmp_path / "net.pt")
+
+
+def test_missing_tensor_is_named(trained, tmp_path):
+    name, witness = trained
+    state = dict(witness.state_dict())
+    state.pop("blocks.3.fc1.weight" if name == "particle_transformer" else "edge_convs.1.convs.2.weight")
+    torch.save(state, tmp_path / "net.pt")
+    with pytest.raises(ValueError, match=r"net.pt: does not fit .*missing: blocks\.\d"):
+        import_weaver_checkpoint(tmp_path / "net.pt")
+
+
+def test_file_of_another_model_is_refused(tmp_path):
+    torch.save(nn.Linear(2, 3).state_dict(), tmp_path / "net.pt")
+    with pytest.raises(ValueError, match=r"net.pt: is no particle_transformer .* or particlenet .*weight, bias"):
+        import_weaver_checkpoint(tmp_path / "net.pt")
+
+
+def test_pickle_of_a_whole_model_is_not_run(tmp_path):
+    torch.save(nn.Linear(2, 3), tmp_path / "net.pt")
+    with pytest.raises(ValueError, match=r"net.pt: is not a file of weights alone"):
+        import_weaver_checkpoint(tmp_path / "net.pt")
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none.pt: no such file"):
+        import_weaver_checkpoint(tmp_path / "none.pt")
