@@ -11,12 +11,15 @@ from zoo import create_model, list_models
 from zoo.data.batch import JetBatch
 
 NUM_PARAMETERS = {
+    "efn": 82_358,
     "lorentznet": 224_072,
     "particle_transformer": 2_141_134,
     "particle_transformer_for_events": 2_182_478,
     "particle_transformer_plain": 2_131_566,
     "particlenet": 366_160,
     "particlenet_lite": 26_416,
+    "pfn": 83_842,
+    "pfn_energyflow": 82_458,
 }
 
 
