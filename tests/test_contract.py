@@ -18,6 +18,7 @@ NUM_PARAMETERS = {
     "particle_transformer_plain": 2_131_566,
     "particlenet": 366_160,
     "particlenet_lite": 26_416,
+    "pcnn": 349_456,
     "pfn": 83_842,
     "pfn_energyflow": 82_458,
 }
