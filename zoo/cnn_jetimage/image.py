@@ -1,0 +1,170 @@
+"""Jet images: a jet's transverse momentum in pixels of pseudorapidity and azimuth, in a frame that the jet defines.
+
+References:
+    Jet-Images: Computer Vision Inspired Techniques for Jet Tagging (2014), arXiv:1407.5675.
+    Jet-Images -- Deep Learning Edition (2015), arXiv:1511.05190.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from zoo.layers import offsets, pack, segment_sum
+from zoo.physics import kinematics
+
+#: Keeps particles along the beam finite; what lies there has no transverse momentum and enters no pixel.
+LARGEST_ETA = 20.0
+#: Distances, angles and parts of a whole below this are rounding. Particles on the axis of the jet or in line with it
+#: lie exactly on the edge between pixels, and balanced jets have no heavier side; there rounding must not decide.
+ROUNDING = 1e-9
+#: A pixel's part of the jet is per mille on average. The networks see it in percent, of the order of 1 where something
+#: is, so that the epsilon of the first batch normalisation is small beside the variance.
+PERCENT = 100.0
+
+
+class JetImage(nn.Module):
+    r"""Image of a jet: the pT of its particles, summed in square pixels of (eta, phi). It has no parameters.
+
+    With :math:`z_i = p_{T,i} / \sum_j p_{T,j}`, in this order, and each step can be left out:
+
+    1. Centre: coordinates :math:`x_i = \eta_i - \eta_J, y_i = \phi_i - \phi_J` (wrapped) about the axis of the jet,
+
+       .. math:: \eta_J = \tfrac12 \ln \frac{\sum_i p_{T,i} e^{\eta_i}}{\sum_i p_{T,i} e^{-\eta_i}}, \quad
+           \phi_J = \operatorname{atan2}(\textstyle\sum_i p_{y,i}, \sum_i p_{x,i})
+
+       the rapidity and azimuth of the sum of the particles, taken as massless. It depends on three-momenta only.
+    2. Rotate about the axis, so that the principal axis of the distribution, at an angle theta to x by the
+       z-weighted covariances,
+
+       .. math:: 2 \theta = \operatorname{atan2}(2 \sigma_{xy}, \sigma_{xx} - \sigma_{yy})
+
+       points up, and the half of larger pT is the upper one.
+    3. Flip left and right if need be, so that the half of larger pT is on the right.
+    4. Normalise by the scalar sum of pT, inside or outside the frame.
+
+    With all steps, boosts along the beam, rotations about it, and reflections of eta or phi leave the image as it is.
+    Particles outside the frame are in no pixel: their pT is lost. Without step 1 the frame is centred on
+    eta = phi = 0, and the jet is rotated and flipped about its own axis where it lies. A jet of which no direction
+    stands out is not rotated, and one whose halves are equal is not turned over.
+
+    The image is differentiable in the particles' pT; its gradient with respect to their positions is zero, as they
+    move only between pixels. Everything is done in float64, under autocast too.
+
+    Note: the axis has the rapidity of the jet and not its pseudorapidity, which would move with respect to the
+        particles under a boost along the beam, for a jet has a mass.
+
+    Args:
+        pixels: rows and columns of the image.
+        pixel_size: of one pixel, in units of eta and in radians.
+        centre: whether to do step 1.
+        rotate: whether to do step 2.
+        flip: whether to do step 3.
+        normalise: whether to do step 4; otherwise pixels are in GeV.
+
+    Shapes:
+        four_momenta (batch, particle, 4) as (E, px, py, pz) in GeV, mask (batch, particle), True for a real particle;
+        image (batch, 1, pixel, pixel) in float64, rows from low to high phi, columns from low to high eta.
+
+    Raises:
+        ValueError: if there is no pixel or it has no size.
+
+    Example:
+        >>> photons = torch.tensor([[[5.0, 3, 4, 0], [5.0, 3, 4, 0]]])
+        >>> JetImage(pixels=3, pixel_size=0.1)(photons, torch.tensor([[True, False]]))[0, 0].tolist()
+        [[0.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]
+    """
+
+    def __init__(
+        self,
+        pixels: int = 64,
+        pixel_size: float = 0.025,
+        *,
+        centre: bool = True,
+        rotate: bool = True,
+        flip: bool = True,
+        normalise: bool = True,
+    ) -> None:
+        super().__init__()
+        if pixels < 1 or not 0 < pixel_size < math.inf:
+            raise ValueError(f"an image needs pixels of some size, got pixels = {pixels}, pixel_size = {pixel_size}")
+        self.pixels = pixels
+        self.pixel_size = pixel_size
+        self.centre = centre
+        self.rotate = rotate
+        self.flip = flip
+        self.normalise = normalise
+
+    def extra_repr(self) -> str:
+        """What was chosen, for printing."""
+        names = ("pixels", "pixel_size", "centre", "rotate", "flip", "normalise")
+        return ", ".join(f"{name}={getattr(self, name)}" for name in names)
+
+    def forward(self, four_momenta: Tensor, mask: Tensor) -> Tensor:
+        """Images (batch, 1, pixel, pixel); see the class for the shapes."""
+        with torch.autocast(four_momenta.device.type, enabled=False):
+            momenta = pack(four_momenta, mask).double()
+            counts = mask.sum(1)
+            starts = offsets(counts)
+            jet = torch.repeat_interleave(counts, output_size=len(momenta))
+            # Of the ways to write pT, this has a gradient along the beam: zero.
+            pt = torch.linalg.vector_norm(momenta[:, 1:3], dim=1)
+            total = segment_sum(pt[:, None], starts)[:, 0]
+            fraction = pt / torch.where(total > 0, total, 1.0)[jet]
+            pixel, is_inside = self._pixels(momenta, pt, fraction, starts, jet)
+            weight = (fraction if self.normalise else pt) * is_inside
+            image = weight.new_zeros(len(mask) * self.pixels**2).index_add(0, pixel, weight)
+            return image.view(len(mask), 1, self.pixels, self.pixels)
+
+    @torch.no_grad()
+    def _pixels(
+        self, momenta: Tensor, pt: Tensor, fraction: Tensor, starts: Tensor, jet: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Index of each particle's pixel among those of all jets, and whether it lies in the frame; (node,) each."""
+        eta = kinematics.eta(momenta).clamp(-LARGEST_ETA, LARGEST_ETA)
+        axis_eta, axis_phi = (axis[jet] for axis in _jet_axis(momenta, pt, eta, starts))
+        x, y = eta - axis_eta, kinematics.delta_phi(kinematics.phi(momenta), axis_phi)
+        if self.rotate:
+            angle = _principal_angle(x, y, fraction, starts)[jet]
+            x, y = x * angle.sin() - y * angle.cos(), x * angle.cos() + y * angle.sin()
+            side = _heavier_side(y, fraction, starts)[jet]
+            x, y = side * x, side * y
+        if self.flip:
+            x = _heavier_side(x, fraction, starts)[jet] * x
+        if not self.centre:
+            x, y = x + axis_eta, kinematics.delta_phi(y, -axis_phi)
+        cell = torch.stack([y, x], dim=1) / self.pixel_size + self.pixels / 2
+        row, column = (cell + ROUNDING).floor().long().unbind(1)
+        is_inside = (row >= 0) & (row < self.pixels) & (column >= 0) & (column < self.pixels)
+        return torch.where(is_inside, (jet * self.pixels + row) * self.pixels + column, 0), is_inside
+
+
+def _jet_axis(momenta: Tensor, pt: Tensor, eta: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
+    """Rapidity and azimuth of the sum of a jet's particles, taken as massless, (jet,) each; 0 for an empty jet."""
+    terms = torch.stack([pt * eta.exp(), pt * (-eta).exp(), momenta[:, 1], momenta[:, 2]], dim=1)
+    forward, backward, px, py = segment_sum(terms, starts).unbind(1)
+    smallest = torch.finfo(terms.dtype).tiny
+    return (forward.clamp(min=smallest) / backward.clamp(min=smallest)).log() / 2, torch.atan2(py, px)
+
+
+def _principal_angle(x: Tensor, y: Tensor, fraction: Tensor, starts: Tensor) -> Tensor:
+    """Angle (jet,) of the axis of largest variance, counted from x and in [0, pi) up to rounding.
+
+    It is that of y where all directions have the same variance.
+    """
+    moments = segment_sum(fraction[:, None] * torch.stack([x, y, x * x, y * y, x * y], dim=1), starts)
+    mean_x, mean_y, mean_xx, mean_yy, mean_xy = moments.unbind(1)
+    variance_x, variance_y, covariance = mean_xx - mean_x**2, mean_yy - mean_y**2, mean_xy - mean_x * mean_y
+    difference = variance_x - variance_y
+    is_round = torch.hypot(difference, 2 * covariance) <= ROUNDING * (variance_x + variance_y)
+    double_angle = torch.atan2(2 * covariance, difference)
+    # The cut lies just below zero, so that rounding cannot turn over a jet that lies along eta or along phi.
+    double_angle = torch.remainder(double_angle + ROUNDING, 2 * math.pi) - ROUNDING
+    return torch.where(is_round, math.pi / 2, double_angle / 2)
+
+
+def _heavier_side(coordinate: Tensor, fraction: Tensor, starts: Tensor) -> Tensor:
+    """Sign (jet,) of the coordinate on the side of which there is more pT; 1 if there is as much on both."""
+    side = (coordinate > ROUNDING).to(fraction) - (coordinate < -ROUNDING).to(fraction)
+    balance = segment_sum((fraction * side)[:, None], starts)[:, 0]
+    return torch.where(balance < -ROUNDING, -torch.ones_like(balance), 1.0)
