@@ -11,6 +11,8 @@ from zoo import create_model, list_models
 from zoo.data.batch import JetBatch
 
 NUM_PARAMETERS = {
+    "cnn_jetimage": 321_826,
+    "cnn_jetimage_40": 162_082,
     "efn": 82_358,
     "lorentznet": 224_072,
     "particle_transformer": 2_141_134,
@@ -21,6 +23,7 @@ NUM_PARAMETERS = {
     "pcnn": 349_456,
     "pfn": 83_842,
     "pfn_energyflow": 82_458,
+    "resnext50_jetimage": 1_457_314,
 }
 
 

@@ -7,7 +7,14 @@ from collections.abc import Callable
 from torch import nn
 
 #: The rooms that register models, imported on the first look-up.
-ROOMS = ("zoo.deepsets", "zoo.lorentznet", "zoo.particle_transformer", "zoo.particlenet", "zoo.pcnn")
+ROOMS = (
+    "zoo.cnn_jetimage",
+    "zoo.deepsets",
+    "zoo.lorentznet",
+    "zoo.particle_transformer",
+    "zoo.particlenet",
+    "zoo.pcnn",
+)
 
 _builders: dict[str, Callable[..., nn.Module]] = {}
 
