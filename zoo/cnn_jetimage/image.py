@@ -13,8 +13,6 @@ from torch import Tensor, nn
 from zoo.layers import offsets, pack, segment_sum
 from zoo.physics import kinematics
 
-#: Keeps particles along the beam finite; what lies there has no transverse momentum and enters no pixel.
-LARGEST_ETA = 20.0
 #: Distances, angles and parts of a whole below this are rounding. Particles on the axis of the jet or in line with it
 #: lie exactly on the edge between pixels, and balanced jets have no heavier side; there rounding must not decide.
 ROUNDING = 1e-9
@@ -121,7 +119,7 @@ class JetImage(nn.Module):
         self, momenta: Tensor, pt: Tensor, fraction: Tensor, starts: Tensor, jet: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Index of each particle's pixel among those of all jets, and whether it lies in the frame; (node,) each."""
-        eta = kinematics.eta(momenta).clamp(-LARGEST_ETA, LARGEST_ETA)
+        eta = kinematics.finite_eta(momenta)
         axis_eta, axis_phi = (axis[jet] for axis in _jet_axis(momenta, pt, eta, starts))
         x, y = eta - axis_eta, kinematics.delta_phi(kinematics.phi(momenta), axis_phi)
         if self.rotate:

@@ -11,9 +11,8 @@ from torch import Tensor
 
 from zoo.physics import kinematics
 
-#: Keep logarithms and pseudorapidities finite for particles along the beam: GeV, and the eta of 1 GeV at pt 4e-9 GeV.
+#: Keeps logarithms finite for particles along the beam, in GeV.
 SMALLEST_MOMENTUM = 1e-8
-LARGEST_ETA = 20.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +40,7 @@ def particle_kinematics(four_momenta: Tensor, counts: Tensor) -> ParticleKinemat
     momenta = four_momenta.double()
     jet_of_particle = torch.repeat_interleave(counts, output_size=len(momenta))
     jets = momenta.new_zeros(len(counts), 4).index_add_(0, jet_of_particle, momenta)
-    jet_eta = _finite_eta(jets)
+    jet_eta = kinematics.finite_eta(jets)
     columns = torch.stack([_log(kinematics.pt(jets)), _log(jets[:, 0]), jet_eta, kinematics.phi(jets)])
     log_jet_pt, log_jet_energy, jet_eta, jet_phi = columns[:, jet_of_particle]
     sign = torch.where(jet_eta < 0, -1.0, 1.0)
@@ -50,17 +49,13 @@ def particle_kinematics(four_momenta: Tensor, counts: Tensor) -> ParticleKinemat
         log_energy=_log(momenta[:, 0]),
         log_jet_pt=log_jet_pt,
         log_jet_energy=log_jet_energy,
-        deta=(_finite_eta(momenta) - jet_eta) * sign,
+        deta=(kinematics.finite_eta(momenta) - jet_eta) * sign,
         dphi=kinematics.delta_phi(kinematics.phi(momenta), jet_phi),
     )
 
 
 def _log(momentum: Tensor) -> Tensor:
     return momentum.clamp(min=SMALLEST_MOMENTUM).log()
-
-
-def _finite_eta(four_momenta: Tensor) -> Tensor:
-    return kinematics.eta(four_momenta).clamp(-LARGEST_ETA, LARGEST_ETA)
 
 
 #: Formula name -> raw value (particle,), before centre, scale and clip.

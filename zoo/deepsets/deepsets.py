@@ -15,9 +15,6 @@ from zoo.layers import offsets, pack, segment_sum
 from zoo.physics import kinematics
 from zoo.registry import register_model
 
-#: Keeps the rapidity of a massless particle along the beam finite.
-LARGEST_RAPIDITY = 20.0
-
 #: Sizes of arXiv:1810.05165, with 256 latent numbers.
 ENERGYFLOW_PHI = (100, 100, 256)
 ENERGYFLOW_F = (100, 100, 100)
@@ -132,16 +129,12 @@ def jet_coordinates(four_momenta: Tensor, starts: Tensor) -> JetCoordinates:
         starts: (jet + 1,) first particle of each jet, and the end.
     """
     momenta = four_momenta.double()
-    pt, rapidity, phi = kinematics.pt(momenta), _finite_rapidity(momenta), kinematics.phi(momenta)
+    pt, rapidity, phi = kinematics.pt(momenta), kinematics.finite_rapidity(momenta), kinematics.phi(momenta)
     sums = segment_sum(torch.cat([momenta, pt[:, None]], dim=-1), starts)
     jets, jet_pt = sums[:, :4], sums[:, 4].clamp(min=torch.finfo(sums.dtype).tiny)
-    of_jet = torch.stack([jet_pt, _finite_rapidity(jets), kinematics.phi(jets)], dim=-1)
+    of_jet = torch.stack([jet_pt, kinematics.finite_rapidity(jets), kinematics.phi(jets)], dim=-1)
     jet_pt, jet_rapidity, jet_phi = of_jet.repeat_interleave(starts.diff(), dim=0).unbind(-1)
     return JetCoordinates(pt / jet_pt, rapidity - jet_rapidity, kinematics.delta_phi(phi, jet_phi))
-
-
-def _finite_rapidity(four_momenta: Tensor) -> Tensor:
-    return kinematics.rapidity(four_momenta).clamp(-LARGEST_RAPIDITY, LARGEST_RAPIDITY)
 
 
 def _classify_sum(f: nn.Module, terms: Tensor, starts: Tensor) -> Tensor:

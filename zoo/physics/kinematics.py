@@ -63,9 +63,19 @@ def from_pt_eta_phi_mass(pt: Tensor, eta: Tensor, phi: Tensor, mass: Tensor | fl
     return torch.stack([energy, px, py, pz], dim=-1)
 
 
-#: Pseudorapidity at which that of particles along the beam is cut, so that differences stay finite: 1 GeV of energy
-#: with 4e-9 GeV of pt.
-LARGEST_ETA = 20.0
+#: Where rapidity and pseudorapidity of particles along the beam are cut, so that differences stay finite: the
+#: pseudorapidity of 1 GeV of energy with 4e-9 GeV of pt.
+LARGEST_RAPIDITY = 20.0
+
+
+def finite_eta(four_momenta: Tensor) -> Tensor:
+    """Pseudorapidity, cut at `LARGEST_RAPIDITY`."""
+    return eta(four_momenta).clamp(-LARGEST_RAPIDITY, LARGEST_RAPIDITY)
+
+
+def finite_rapidity(four_momenta: Tensor) -> Tensor:
+    """Rapidity, cut at `LARGEST_RAPIDITY`."""
+    return rapidity(four_momenta).clamp(-LARGEST_RAPIDITY, LARGEST_RAPIDITY)
 
 
 def relative_to_jet(four_momenta: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
@@ -82,15 +92,8 @@ def relative_to_jet(four_momenta: Tensor, counts: Tensor) -> tuple[Tensor, Tenso
     return deta, delta_phi(phi(momenta), phi(jets)[jet_of_particle])
 
 
-def finite_eta(four_momenta: Tensor) -> Tensor:
-    """Pseudorapidity, cut at `LARGEST_ETA`."""
-    return eta(four_momenta).clamp(-LARGEST_ETA, LARGEST_ETA)
-
-
 #: Smallest argument of a logarithm of `pair_features`, in GeV, GeV^2 or without unit.
 SMALLEST = 1e-8
-#: Keeps differences of rapidity finite for particles along the beam.
-LARGEST_RAPIDITY = 20.0
 
 
 def pair_features(four_momenta: Tensor, i: Tensor, j: Tensor) -> Tensor:
@@ -117,9 +120,8 @@ def pair_features(four_momenta: Tensor, i: Tensor, j: Tensor) -> Tensor:
         (pair, 4), float64.
     """
     momenta, _ = resolve_masses(four_momenta)
-    y = rapidity(momenta).clamp(-LARGEST_RAPIDITY, LARGEST_RAPIDITY)
     (pt_i, y_i, phi_i), (pt_j, y_j, phi_j) = (
-        torch.stack([pt(momenta), y, phi(momenta)]).index_select(1, end) for end in (i, j)
+        torch.stack([pt(momenta), finite_rapidity(momenta), phi(momenta)]).index_select(1, end) for end in (i, j)
     )
     delta = torch.hypot(y_i - y_j, delta_phi(phi_i, phi_j))
     softer = torch.minimum(pt_i, pt_j)
