@@ -172,3 +172,16 @@ def test_coordinate_update_is_bounded(model, jets):
     model(jets.features, four_momenta, jets.mask)
     moved = (seen["after"] - seen["before"]).abs().max()
     assert 0 < moved < 10 * 5e-3 * 2 * four_momenta.abs().max()
+
+
+def test_quark_gluon_variant_sees_particle_types_in_every_frame(jets):
+    """No beam singles out a direction. Control: another particle type changes the logits."""
+    model = create_model("lorentznet_qg", input_dim=8, num_classes=2).double().eval()
+    assert sum(parameter.numel() for parameter in model.parameters()) == 227_096
+    kind = torch.arange(jets.mask.shape[1]) % 8
+    types = torch.nn.functional.one_hot(kind, 8).double().expand(8, -1, -1)
+    four_momenta = massive(jets)
+    logits = model(types, four_momenta, jets.mask)
+    transformed = model(types, four_momenta @ random_lorentz(gamma=2.0).mT, jets.mask)
+    torch.testing.assert_close(transformed, logits, rtol=0, atol=1e-9)
+    assert (model(types.roll(1, dims=2), four_momenta, jets.mask) - logits).abs().max() > 1e-4

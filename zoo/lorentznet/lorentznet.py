@@ -44,6 +44,7 @@ class LorentzNet(nn.Module):
         num_classes: number of logits.
         num_scalars: invariant numbers of a particle (mass aside) taken from ``features``, such as one-hot particle
             types; 0 ignores ``features``, whose pt and angles would break the symmetry.
+        mass_scalar: whether the mass of a particle is an input scalar, with beams one for particles and one for them.
         embed_dim: width.
         num_layers: number of blocks.
         dropout: before the last layer.
@@ -61,6 +62,7 @@ class LorentzNet(nn.Module):
         num_classes: int,
         num_scalars: int = 0,
         *,
+        mass_scalar: bool = True,
         embed_dim: int = 72,
         num_layers: int = 6,
         dropout: float = 0.2,
@@ -69,10 +71,11 @@ class LorentzNet(nn.Module):
     ) -> None:
         super().__init__()
         self.num_scalars = num_scalars
+        self.mass_scalar = mass_scalar
         #: (beam, 4) in GeV, float64; transform them with the jets to see the full symmetry. No buffer, for a module's
         #: ``float()`` would round it.
         self.beams = torch.tensor([[2**0.5, 0, 0, 1], [2**0.5, 0, 0, -1]], dtype=torch.float64)[: 2 * beams]
-        node_scalars = 1 + num_scalars + beams
+        node_scalars = num_scalars + mass_scalar * (1 + beams)
         self.embedding = nn.Linear(node_scalars, embed_dim)
         self.blocks = nn.ModuleList(
             LorentzGroupBlock(embed_dim, node_scalars, coordinate_scale, is_last=layer == num_layers - 1)
@@ -111,12 +114,10 @@ class LorentzNet(nn.Module):
         is_beam = torch.zeros_like(mask)
         is_beam[:, is_beam.shape[1] - num_beams :] = True
         mass = psi(mass2.abs().sqrt())
-        scalars = [mass * ~is_beam, mass * is_beam] if num_beams else [mass]
-        scalars = torch.stack(scalars, dim=-1).to(self.embedding.weight.dtype)
-        if self.num_scalars:
-            extra = features[..., : self.num_scalars]
-            scalars = torch.cat([scalars, nn.functional.pad(extra, (0, 0, 0, num_beams))], dim=-1)
-        return pack(x, mask), pack(scalars, mask), mask.sum(1)
+        masses = torch.stack([mass * ~is_beam, mass * is_beam] if num_beams else [mass], dim=-1)
+        extra = nn.functional.pad(features[..., : self.num_scalars], (0, 0, 0, num_beams))
+        scalars = torch.cat([masses, extra] if self.mass_scalar else [extra], dim=-1)
+        return pack(x, mask), pack(scalars, mask).to(self.embedding.weight.dtype), mask.sum(1)
 
 
 class LorentzGroupBlock(nn.Module):
@@ -132,9 +133,6 @@ class LorentzGroupBlock(nn.Module):
     term of the two invariants; the first two are formed once a node, and the statistics of its batch normalisation
     follow from sums over nodes (`PairBatchNorm`). What remains to be done for each pair is `pair_messages`.
     """
-
-    #: Bound on the weight phi_x of a pair, so that no update exceeds 10 c times the largest momentum difference.
-    MAX_COORDINATE_WEIGHT = 10.0
 
     def __init__(self, embed_dim: int, num_scalars: int, coordinate_scale: float, is_last: bool) -> None:
         super().__init__()
@@ -170,7 +168,7 @@ class LorentzGroupBlock(nn.Module):
             receiver, sender, invariants, weight_invariants, self._message_weights(), graph.blocks, graph.message_dtype
         )
         if self.phi_x is not None:
-            x = self._move(x, weight, graph.pairs)
+            x = move_apart(x, weight, graph.pairs, self.coordinate_scale)
         return h + self.phi_h(torch.cat([h, total, graph.scalars], dim=1)), x
 
     def _message_weights(self) -> MessageWeights:
@@ -179,12 +177,25 @@ class LorentzGroupBlock(nn.Module):
             weights += [self.phi_x[0].weight, self.phi_x[0].bias, self.phi_x[2].weight]
         return MessageWeights(*weights)
 
-    def _move(self, x: Tensor, weight: Tensor, pairs: Pairs) -> Tensor:
-        weight = weight.double().clamp(-self.MAX_COORDINATE_WEIGHT, self.MAX_COORDINATE_WEIGHT)
-        # With a one appended to the momenta, one pass gives both sum_j w_ij x_j and sum_j w_ij.
-        total = pair_sum(nn.functional.pad(x, (0, 1), value=1.0), weight, pairs)
-        partners = pairs.starts.diff().clamp(min=1)[:, None]
-        return x + self.coordinate_scale * (total[:, 4:] * x - total[:, :4]) / partners
+
+#: Bound on the weight of a pair, so that no update exceeds 10 c times the largest difference of coordinates.
+MAX_COORDINATE_WEIGHT = 10.0
+
+
+def move_apart(x: Tensor, weight: Tensor, pairs: Pairs, scale: float) -> Tensor:
+    r"""Coordinate update :math:`x_i + c \, \mathrm{mean}_{j \ne i} \, w_{ij} (x_i - x_j)`, the weights bounded.
+
+    Args:
+        x: (node, coordinate) in float64.
+        weight: w, (pair,).
+        pairs: of the nodes.
+        scale: c.
+    """
+    weight = weight.double().clamp(-MAX_COORDINATE_WEIGHT, MAX_COORDINATE_WEIGHT)
+    # With a one appended to the coordinates, one pass gives both sum_j w_ij x_j and sum_j w_ij.
+    total = pair_sum(nn.functional.pad(x, (0, 1), value=1.0), weight, pairs)
+    partners = pairs.starts.diff().clamp(min=1)[:, None]
+    return x + scale * (total[:, -1:] * x - total[:, :-1]) / partners
 
 
 class PairBatchNorm(nn.BatchNorm1d):
@@ -244,3 +255,15 @@ def lorentznet(input_dim: int, num_classes: int) -> LorentzNet:
         num_classes: number of logits.
     """
     return LorentzNet(num_classes)
+
+
+@register_model
+def lorentznet_qg(input_dim: int, num_classes: int) -> LorentzNet:
+    """LorentzNet for quarks and gluons, without beams; 227,096 parameters with 8 particle types and 2 classes.
+
+    Args:
+        input_dim: number of scalars of a particle, all of ``features``: one-hot particle types, so that the logits are
+            invariant. Features that depend on the frame, such as pt, would break the symmetry.
+        num_classes: number of logits.
+    """
+    return LorentzNet(num_classes, input_dim, mass_scalar=False, beams=False, coordinate_scale=1e-3)

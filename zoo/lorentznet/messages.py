@@ -53,8 +53,8 @@ class MessageWeights(NamedTuple):
 
     edge: Tensor  #: (embed_dim, embed_dim), second layer of phi_e
     edge_bias: Tensor  #: (embed_dim,)
-    gate: Tensor  #: (1, embed_dim), phi_m
-    gate_bias: Tensor  #: (1,)
+    gate: Tensor | None = None  #: (1, embed_dim), phi_m; none where messages are not gated
+    gate_bias: Tensor | None = None  #: (1,)
     shift: Tensor | None = None  #: (embed_dim, embed_dim), first layer of phi_x; none in the last block
     shift_bias: Tensor | None = None  #: (embed_dim,)
     shift_out: Tensor | None = None  #: (1, embed_dim), second layer of phi_x
@@ -65,8 +65,8 @@ class _Activations(NamedTuple):
 
     first: Tensor  # after the first layer of phi_e
     edge: Tensor  # after the second
-    gate: Tensor  # (pair, 1)
-    message: Tensor  # gate * edge
+    gate: Tensor | None  # (pair, 1)
+    message: Tensor  # gate * edge, or the edge
     shift: Tensor | None  # after the first layer of phi_x
 
 
@@ -90,9 +90,9 @@ def pair_messages(
     Args:
         receiver: r, (node, embed_dim).
         sender: s, (node, embed_dim).
-        invariants: (pair, 2).
-        invariant_weight: W transposed, (2, embed_dim).
-        weights: the other weights.
+        invariants: (pair, invariant).
+        invariant_weight: W transposed, (invariant, embed_dim).
+        weights: the other weights; without those of a gate, m is e.
         blocks: the pairs, cut into runs of jets.
         dtype: of what follows the first layer; sums over pairs are returned in the dtype of ``receiver``.
 
@@ -131,6 +131,8 @@ class _PairMessages(torch.autograd.Function):
             if cast.shift is not None:
                 grad_out = grad_coordinate[block.pair_slice, None].to(ctx.dtype)
                 grad_message = gradient.through_shift(block, activations, grad_message, grad_out, cast)
+            if cast.gate is not None:
+                grad_message = gradient.through_gate(block, activations, grad_message, cast)
             grad_first = gradient.through_edge(block, activations, grad_message, cast)
             gradient.through_first(block, grad_first, invariants[block.pair_slice], invariant_weight)
         return (*gradient.inputs, None, None, *gradient.weights)
@@ -208,12 +210,15 @@ class _Gradient:
         self.weights.shift_bias.add_(grad_shift.sum(0))
         return grad_message.add_(linear(grad_shift, cast.shift.T))
 
-    def through_edge(self, block, activations, grad_message, cast):
+    def through_gate(self, block, activations, grad_message, cast):
         gate = activations.gate
         grad_gate = torch.linalg.vecdot(grad_message, activations.edge)[:, None] * gate * (1 - gate)
         self.weights.gate.add_(_weighted_sum(activations.edge, grad_gate, block))
         self.weights.gate_bias.add_(grad_gate.sum(0))
-        grad_edge = _relu_backward(grad_message.mul_(gate).addmm_(grad_gate, cast.gate), activations.edge)
+        return grad_message.mul_(gate).addmm_(grad_gate, cast.gate)
+
+    def through_edge(self, block, activations, grad_edge, cast):
+        grad_edge = _relu_backward(grad_edge, activations.edge)
         self.weights.edge.add_(outer_sum(grad_edge, activations.first))
         self.weights.edge_bias.add_(grad_edge.sum(0))
         return _relu_backward(linear(grad_edge, cast.edge.T), activations.first)
@@ -241,9 +246,11 @@ def _first_layer(block, receiver, sender, invariants, invariant_weight):
 
 def _activate(first, weights, *, keep_edge):
     edge = linear(first, weights.edge, weights.edge_bias, relu=True)
-    gate = linear(edge, weights.gate, weights.gate_bias).sigmoid_()
-    message = edge * gate if keep_edge else edge.mul_(gate)
-    shift = None
+    gate = shift = None
+    message = edge
+    if weights.gate is not None:
+        gate = linear(edge, weights.gate, weights.gate_bias).sigmoid_()
+        message = edge * gate if keep_edge else edge.mul_(gate)
     if weights.shift is not None:
         shift = linear(message, weights.shift, weights.shift_bias, relu=True)
     return _Activations(first, edge, gate, message, shift)
