@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 
 def pack(values: Tensor, mask: Tensor) -> Tensor:
@@ -23,6 +24,11 @@ def leading_mask(counts: Tensor) -> Tensor:
     """Mask (batch, particle) of jets with ``counts`` (jet,) particles, these first, and as wide as the longest jet."""
     longest = int(counts.max()) if len(counts) else 0
     return torch.arange(longest, device=counts.device) < counts[:, None]
+
+
+def psi(value: Tensor) -> Tensor:
+    r"""Compress the range of a Minkowski product, :math:`\psi(v) = \operatorname{sgn}(v) \ln(1 + |v|)`."""
+    return value.sign() * value.abs().log1p()
 
 
 class RowBatchNorm(nn.BatchNorm1d):
@@ -215,3 +221,51 @@ def _block(pairs: Pairs, nodes: slice, rows: slice) -> PairBlock:
     ends = torch.stack([i, j + (nodes.stop - nodes.start)], dim=1).flatten()
     counting = torch.arange(2 * len(i) + 1, dtype=i.dtype, device=i.device)
     return PairBlock(nodes, rows, Pairs(i, j, reverse, starts), counting[: len(i)], ends, counting[::2].contiguous())
+
+
+def pair_sum(values: Tensor, weight: Tensor, pairs: Pairs) -> Tensor:
+    r"""Weighted sum over the partners of each particle, :math:`\sum_{j \ne i} w_{ij} v_j`.
+
+    Args:
+        values: v, (node, feature).
+        weight: w, (pair,) of the same dtype.
+        pairs: of the nodes.
+
+    Returns:
+        (node, feature).
+    """
+    return _PairSum.apply(values, weight, pairs)
+
+
+def pair_dot(left: Tensor, right: Tensor, pairs: Pairs) -> Tensor:
+    r"""Product of the rows of each pair, :math:`\sum_c l_{ic} r_{jc}`.
+
+    Args:
+        left: l, (node, column).
+        right: r, (node, column) of the same dtype.
+        pairs: of the nodes.
+
+    Returns:
+        (pair,).
+    """
+    # By columns, for gathers of single numbers beat those of short rows.
+    total = left.new_zeros(len(pairs.i))
+    for left_column, right_column in zip(left.T.contiguous(), right.T.contiguous(), strict=True):
+        total.addcmul_(left_column.index_select(0, pairs.i), right_column.index_select(0, pairs.j))
+    return total
+
+
+class _PairSum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, values: Tensor, weight: Tensor, pairs: Pairs) -> Tensor:
+        ctx.save_for_backward(values, weight)
+        ctx.pairs = pairs
+        return gather_sum(values, pairs.j, pairs.starts, weight)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        values, weight = ctx.saved_tensors
+        pairs = ctx.pairs
+        grad_values = gather_sum(gradient, pairs.j, pairs.starts, weight.index_select(0, pairs.reverse))
+        return grad_values, pair_dot(gradient, values, pairs), None

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from zoo.layers import PairBlock, Pairs, complete_pairs, offsets, pack, pair_blocks, segment_sum
-from zoo.lorentznet.messages import MessageWeights, pair_invariants, pair_messages, pair_sum, psi
+from zoo.layers import PairBlock, Pairs, complete_pairs, offsets, pack, pair_blocks, pair_sum, psi, segment_sum
+from zoo.lorentznet.messages import MessageWeights, pair_invariants, pair_messages
 from zoo.physics.lorentz import resolve_masses, squared_mass
 from zoo.registry import register_model
 

@@ -11,13 +11,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from zoo.layers import PairBlock, Pairs, gather_sum, linear, outer_sum, segment_sum
+from zoo.layers import PairBlock, Pairs, gather_sum, linear, outer_sum, pair_dot, psi, segment_sum
 from zoo.physics.lorentz import METRIC, squared_mass
-
-
-def psi(value: Tensor) -> Tensor:
-    r"""Compress the range of a Minkowski product, :math:`\psi(v) = \operatorname{sgn}(v) \ln(1 + |v|)`."""
-    return value.sign() * value.abs().log1p()
 
 
 def pair_invariants(x: Tensor, pairs: Pairs, dtype: torch.dtype) -> Tensor:
@@ -32,20 +27,6 @@ def pair_invariants(x: Tensor, pairs: Pairs, dtype: torch.dtype) -> Tensor:
         (pair, 2).
     """
     return _PairInvariants.apply(x, pairs, dtype)
-
-
-def pair_sum(values: Tensor, weight: Tensor, pairs: Pairs) -> Tensor:
-    r"""Weighted sum over the partners of each particle, :math:`\sum_{j \ne i} w_{ij} v_j`.
-
-    Args:
-        values: v, (node, feature).
-        weight: w, (pair,) of the same dtype.
-        pairs: of the nodes.
-
-    Returns:
-        (node, feature).
-    """
-    return _PairSum.apply(values, weight, pairs)
 
 
 class MessageWeights(NamedTuple):
@@ -142,7 +123,7 @@ class _PairInvariants(torch.autograd.Function):
     # By hand, since the gradient with respect to x_i is one weighted sum over the partners of i.
     @staticmethod
     def forward(ctx, x: Tensor, pairs: Pairs, dtype: torch.dtype) -> Tensor:
-        dot = _pair_dot(x, x * x.new_tensor(METRIC), pairs)
+        dot = pair_dot(x, x * x.new_tensor(METRIC), pairs)
         mass2 = squared_mass(x)
         norm = mass2.index_select(0, pairs.i).add_(mass2.index_select(0, pairs.j)).sub_(dot, alpha=2)
         products = torch.stack([norm.to(dtype), dot.to(dtype)], dim=-1)
@@ -163,30 +144,6 @@ class _PairInvariants(torch.autograd.Function):
         grad_x = gather_sum(x, pairs.j, pairs.starts, grad_dot - 2 * grad_norm)
         grad_x += 2 * segment_sum(grad_norm[:, None], pairs.starts) * x
         return grad_x * x.new_tensor(METRIC), None, None
-
-
-class _PairSum(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, values: Tensor, weight: Tensor, pairs: Pairs) -> Tensor:
-        ctx.save_for_backward(values, weight)
-        ctx.pairs = pairs
-        return gather_sum(values, pairs.j, pairs.starts, weight)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
-        values, weight = ctx.saved_tensors
-        pairs = ctx.pairs
-        grad_values = gather_sum(gradient, pairs.j, pairs.starts, weight.index_select(0, pairs.reverse))
-        return grad_values, _pair_dot(gradient, values, pairs), None
-
-
-def _pair_dot(left: Tensor, right: Tensor, pairs: Pairs) -> Tensor:
-    """Sum over the columns of left_i * right_j, (pair,); gathers of single numbers beat those of short rows."""
-    total = left.new_zeros(len(pairs.i))
-    for left_column, right_column in zip(left.T.contiguous(), right.T.contiguous(), strict=True):
-        total.addcmul_(left_column.index_select(0, pairs.i), right_column.index_select(0, pairs.j))
-    return total
 
 
 class _Gradient:
