@@ -15,6 +15,7 @@ NUM_PARAMETERS = {
     "cnn_jetimage_40": 162_082,
     "efn": 82_358,
     "egnn": 222_266,
+    "lgn": 4_498,
     "lorentznet": 224_072,
     "lorentznet_qg": 226_592,
     "particle_transformer": 2_141_134,

@@ -10,6 +10,7 @@ from torch import nn
 ROOMS = (
     "zoo.cnn_jetimage",
     "zoo.deepsets",
+    "zoo.lgn",
     "zoo.lorentznet",
     "zoo.particle_transformer",
     "zoo.particlenet",
