@@ -41,7 +41,7 @@ class LGN(nn.Module):
     Note: departures from the paper, each with a test.
         - The representations of weight up to 2 are realised as real tensors: (2,0) + (0,2), complex conjugates of each
           other, are one antisymmetric tensor, whose mixing weights are complex through its dual. A complex channel
-          holds two real ones, so the paper's 2, 3, 4, 3 channels are 4, 6, 8, 6 here.
+          holds two real ones, so there are twice as many here.
         - Maps that vanish (antisymmetric squares, what follows only the last layer's scalars) have no weights.
         - Scalars are compressed by psi before their MLP, and other tensors by their own invariants (`compress`), which
           keeps products of products finite.
