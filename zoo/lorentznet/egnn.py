@@ -9,9 +9,9 @@ References:
 import torch
 from torch import Tensor, nn
 
-from zoo.layers import Pairs, complete_pairs, offsets, pack, pair_blocks, segment_sum
+from zoo.layers import Pairs, complete_pairs, offsets, pack, pair_blocks, psi, segment_sum
 from zoo.lorentznet.lorentznet import PAIRS_PER_BLOCK, JetGraph, PairBatchNorm, move_apart
-from zoo.lorentznet.messages import MessageWeights, pair_messages, psi
+from zoo.lorentznet.messages import MessageWeights, pair_messages
 from zoo.registry import register_model
 
 
