@@ -18,7 +18,7 @@ from weaver.nn.model.ParticleTransformer import ParticleTransformer
 
 from benchmarks.compare import measure, peak_memory, summarise, tell
 from benchmarks.jets import DEFAULT_FILE, load_batches
-from zoo.importers import import_weaver_checkpoint
+from zoo.importers import import_weights
 
 RESULTS = Path(__file__).parent / "results" / "weaver_models.csv"
 INPUT_DIM, NUM_CLASSES = 7, 2
@@ -59,7 +59,7 @@ def build(name: str) -> nn.Module:
         return peer
     with tempfile.NamedTemporaryFile(suffix=".pt") as file:
         torch.save(peer.net.state_dict(), file.name)
-        return import_weaver_checkpoint(file.name)[1]
+        return import_weights(file.name).model
 
 
 def main() -> None:

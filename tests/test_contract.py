@@ -18,6 +18,7 @@ NUM_PARAMETERS = {
     "lgn": 4_498,
     "lorentznet": 224_072,
     "lorentznet_qg": 226_592,
+    "lorentznet_release": 224_072,
     "particle_transformer": 2_141_134,
     "particle_transformer_for_events": 2_182_478,
     "particle_transformer_plain": 2_131_566,

@@ -24,6 +24,8 @@ MAY_IMPORT = {
     "report": {"metrics", "files", "report"},
     "tagger": {"metrics", "data", "tagger"},
     "hub": {"registry", "data", "files", "hub"},
+    "importers": {"registry", "data", "hub", "importers"},
+    "check": {"physics", "registry", "data", "hub", "check"},
     **{model: {"physics", "layers", "registry", model} for model in MODELS},
 }
 HEAVY = (

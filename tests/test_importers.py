@@ -9,14 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo import create_model, load_pretrained
+from zoo.cli import main
 from zoo.data.batch import collate, gather
 from zoo.data.features import feature_table
 from zoo.data.readers import read_jets
-from zoo.importers import import_weaver_checkpoint
+from zoo.importers import import_weights
 
 weaver_models = pytest.importorskip("weaver.nn.model.ParticleTransformer")
 from weaver.nn.model.ParticleNet import ParticleNet  # noqa: E402
 from weaver.nn.model.ParticleTransformer import ParticleTransformer  # noqa: E402
+
+OF_TOP_TAGGING = ("--dataset", "top_tagging", "--licence", "MIT")
 
 
 class Jets:
@@ -137,7 +141,7 @@ def save(witness: nn.Module, path: Path, prefix: str = "", **renamed: str) -> Pa
 
 
 def ours(witness: nn.Module, path: Path) -> nn.Module:
-    return without_dropout(import_weaver_checkpoint(save(witness, path))[1].double())
+    return without_dropout(import_weights(save(witness, path)).model.double())
 
 
 def test_jets_are_ragged(jets):
@@ -182,11 +186,11 @@ def test_training_step_equals_that_of_weaver(trained, jets, tmp_path):
 def test_prefixes_and_old_names_of_attention(trained, jets, tmp_path, prefix):
     name, witness = trained
     old = {"attn.in_proj.weight": "attn.in_proj_weight", "attn.in_proj.bias": "attn.in_proj_bias"}
-    imported = import_weaver_checkpoint(save(witness, tmp_path / "net.pt", prefix, **old))
-    assert imported[0] == name
+    imported = import_weights(save(witness, tmp_path / "net.pt", prefix, **old))
+    assert imported.foreign.model == name
     plain = ours(witness, tmp_path / "plain.pt")
     inputs = (jets.features, jets.four_momenta, jets.mask)
-    torch.testing.assert_close(imported[1].double()(*inputs), plain(*inputs))
+    torch.testing.assert_close(imported.model.double()(*inputs), plain(*inputs))
 
 
 def test_wrong_shape_is_named(trained, tmp_path):
@@ -195,8 +199,8 @@ def test_wrong_shape_is_named(trained, tmp_path):
     key = "fc.0.weight" if name == "particle_transformer" else "fc.1.weight"
     state[key] = state[key][:, :-1]
     torch.save(state, tmp_path / "net.pt")
-    with pytest.raises(ValueError, match=rf"net.pt: {key} has shape"):
-        import_weaver_checkpoint(tmp_path / "net.pt")
+    with pytest.raises(ValueError, match=rf"net.pt: .*{key} has shape \[2, \d+\], expected"):
+        import_weights(tmp_path / "net.pt")
 
 
 def test_missing_tensor_is_named(trained, tmp_path):
@@ -205,21 +209,107 @@ def test_missing_tensor_is_named(trained, tmp_path):
     state.pop("blocks.3.fc1.weight" if name == "particle_transformer" else "edge_convs.1.convs.2.weight")
     torch.save(state, tmp_path / "net.pt")
     with pytest.raises(ValueError, match=r"net.pt: does not fit .*missing: blocks\.\d"):
-        import_weaver_checkpoint(tmp_path / "net.pt")
+        import_weights(tmp_path / "net.pt")
 
 
 def test_file_of_another_model_is_refused(tmp_path):
     torch.save(nn.Linear(2, 3).state_dict(), tmp_path / "net.pt")
     with pytest.raises(ValueError, match=r"net.pt: is no particle_transformer .* or particlenet .*weight, bias"):
-        import_weaver_checkpoint(tmp_path / "net.pt")
+        import_weights(tmp_path / "net.pt")
 
 
 def test_pickle_of_a_whole_model_is_not_run(tmp_path):
     torch.save(nn.Linear(2, 3), tmp_path / "net.pt")
     with pytest.raises(ValueError, match=r"net.pt: is not a file of weights alone"):
-        import_weaver_checkpoint(tmp_path / "net.pt")
+        import_weights(tmp_path / "net.pt")
 
 
 def test_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none.pt: no such file"):
-        import_weaver_checkpoint(tmp_path / "none.pt")
+        import_weights(tmp_path / "none.pt")
+
+
+@pytest.fixture
+def release_file(tmp_path):
+    """A file with the names of the LorentzNet release."""
+    state = create_model("lorentznet", input_dim=7, num_classes=2).state_dict()
+    names = {"blocks.": "LGEBs.", "decoder.": "graph_dec."}
+    renamed = {}
+    for key, value in state.items():
+        for ours_, theirs in names.items():
+            key = theirs + key.removeprefix(ours_) if key.startswith(ours_) else key
+        renamed["module." + key] = value
+    torch.save(renamed, tmp_path / "best-val-model.pt")
+    return tmp_path / "best-val-model.pt"
+
+
+def test_lorentznet_release_reads_out_over_the_rows_of_the_batch(release_file, jets):
+    """With as many rows as a jet has particles and beams, it is the mean; control: with more it is not."""
+    release = import_weights(release_file, "lorentznet-release").model.double()
+    plain = create_model("lorentznet", input_dim=7, num_classes=2).double().eval()
+    plain.load_state_dict(release.state_dict())
+    count = int(jets.mask[0].sum())
+    jet = (jets.features[:1], jets.four_momenta[:1], jets.mask[:1])
+    release.readout_rows = count + 2
+    torch.testing.assert_close(release(*jet), plain(*jet), rtol=0, atol=1e-12)
+    release.readout_rows = count + 12
+    assert (release(*jet) - plain(*jet)).abs().max() > 1e-4
+
+
+def test_command_makes_a_pretrained_folder(release_file, tmp_path):
+    out = tmp_path / "released"
+    main(
+        [
+            "import",
+            "lorentznet-release",
+            str(release_file),
+            "--out",
+            str(out),
+            "--dataset",
+            "top_tagging",
+            "--licence",
+            "MIT",
+        ]
+    )
+    loaded = load_pretrained(out)
+    assert loaded.config.model == "lorentznet_release"
+    assert loaded.config.paper == "arXiv:2201.08187"
+
+
+def test_command_refuses_features_that_the_zoo_does_not_know(tmp_path, capsys):
+    torch.save(particlenet(9, 2).state_dict(), tmp_path / "net.pt")
+    with pytest.raises(SystemExit, match="2"):
+        main(
+            [
+                "import",
+                "weaver-checkpoint",
+                str(tmp_path / "net.pt"),
+                "--out",
+                str(tmp_path / "out"),
+                "--dataset",
+                "top_tagging",
+                "--licence",
+                "MIT",
+            ]
+        )
+    assert "net.pt: takes 9 features of a particle; the zoo knows kin (7)" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_command_refuses_another_number_of_classes(tmp_path, capsys):
+    torch.save(particlenet(7, 10).state_dict(), tmp_path / "net.pt")
+    with pytest.raises(SystemExit, match="2"):
+        main(
+            [
+                "import",
+                "weaver-checkpoint",
+                str(tmp_path / "net.pt"),
+                "--out",
+                str(tmp_path / "out"),
+                "--dataset",
+                "top_tagging",
+                "--licence",
+                "MIT",
+            ]
+        )
+    assert "net.pt: has 10 classes, top_tagging has qcd, top" in capsys.readouterr().err

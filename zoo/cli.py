@@ -49,7 +49,38 @@ def build_parser() -> argparse.ArgumentParser:
     publish.add_argument("--licence", required=True, help="of the weights, such as MIT")
     publish.add_argument("--paper", required=True, help="of the architecture, such as arXiv:2201.08187")
     publish.set_defaults(run=_publish)
+
+    check = commands.add_parser("check", help="what a model promises, such as symmetries, and how well it keeps it")
+    check.add_argument("name", metavar="MODEL", help="a model, a pretrained model, or an import path such as my.Model")
+    check.add_argument(
+        "--data", type=str, default="sample:top_tagging/test", help="file of jets (default: %(default)s)"
+    )
+    check.add_argument("--jets", type=int, default=32, help="how many of them (default: %(default)s)")
+    check.add_argument("--features", default="kin", help="feature table (default: %(default)s)")
+    check.add_argument("--classes", type=int, default=2, help="number of logits (default: %(default)s)")
+    check.set_defaults(run=_check)
+
+    importing = commands.add_parser("import", help="make a pretrained folder of another framework's weights")
+    importing.add_argument("kind", choices=["weaver-checkpoint", "lorentznet-release"], help="who wrote the file")
+    importing.add_argument("file", type=Path, metavar="FILE", help="file of weights; nothing in it is run")
+    importing.add_argument("--out", type=Path, required=True, help="folder to write, named as the model shall be")
+    importing.add_argument("--dataset", required=True, help="what it was trained on, such as top_tagging")
+    importing.add_argument("--licence", required=True, help="of the weights, such as MIT")
+    importing.set_defaults(run=_import)
     return parser
+
+
+def _check(name: str, data: str, jets: int, features: str, classes: int) -> None:
+    from zoo.check import check_model
+
+    if not check_model(name, data=data, num_jets=jets, features=features, num_classes=classes):
+        sys.exit(1)
+
+
+def _import(kind: str, file: Path, out: Path, dataset: str, licence: str) -> None:
+    from zoo.importers import import_pretrained
+
+    import_pretrained(kind, file, out, dataset=dataset, licence=licence)
 
 
 def _simulate(

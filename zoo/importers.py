@@ -1,14 +1,23 @@
 """Weights of other frameworks, renamed and reshaped for the models of the zoo."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from zoo.data.batch import collate, gather
+from zoo.data.datasets import describe_dataset, resolve_file
+from zoo.data.features import FEATURE_TABLES
+from zoo.data.readers import read_jets
+from zoo.hub import PretrainedConfig, save_pretrained
 from zoo.registry import create_model
+
+#: Jets whose logits are stored with the weights.
+GOLDEN_JETS = 8
 
 #: What wrappers such as DataParallel and weaver's own put before the names of the layers they wrap.
 _WRAPPERS = re.compile(r"^(?:module\.|mod\.)+")
@@ -18,8 +27,9 @@ class ForeignModel(NamedTuple):
     """How to recognise a foreign checkpoint, and how its names become ours."""
 
     model: str  #: registered name
+    paper: str
     sign: str  #: a key that only this architecture has
-    input_layer: str  #: key whose length is the number of features
+    input_layer: str | None  #: key whose length is the number of features, None if it sees the momenta only
     output_layer: str  #: key whose length is the number of classes
     names: tuple[tuple[str, str], ...]  #: regular expressions and what replaces them
 
@@ -39,6 +49,7 @@ _WEAVER_BLOCK = (
 WEAVER = (
     ForeignModel(
         model="particle_transformer",
+        paper="arXiv:2202.03772",
         sign="cls_token",
         input_layer="embed.input_bn.weight",
         output_layer="fc.0.bias",
@@ -54,6 +65,7 @@ WEAVER = (
     ),
     ForeignModel(
         model="particlenet",
+        paper="arXiv:1902.08570",
         sign="edge_convs.0.convs.0.weight",
         input_layer="bn_fts.weight",
         output_layer="fc.1.bias",
@@ -70,22 +82,97 @@ WEAVER = (
     ),
 )
 
+#: The LorentzNet release, arXiv:2201.08187.
+LORENTZNET_RELEASE = (
+    ForeignModel(
+        model="lorentznet_release",
+        paper="arXiv:2201.08187",
+        sign="LGEBs.0.phi_e.0.weight",
+        input_layer=None,
+        output_layer="graph_dec.3.bias",
+        names=((r"^LGEBs\.", "blocks."), (r"^graph_dec\.", "decoder.")),
+    ),
+)
 
-def import_weaver_checkpoint(path: str | Path) -> tuple[str, nn.Module]:
-    """A model of the zoo with the weights of a ``.pt`` file that weaver-core wrote.
+#: What `import_pretrained` understands.
+KINDS = {"weaver-checkpoint": WEAVER, "lorentznet-release": LORENTZNET_RELEASE}
+
+
+class Imported(NamedTuple):
+    """A foreign model with its weights."""
+
+    foreign: ForeignModel
+    model: nn.Module  #: in evaluation mode
+    input_dim: int | None  #: None if it sees the momenta only
+    num_classes: int
+
+
+def import_weights(path: str | Path, kind: str = "weaver-checkpoint") -> Imported:
+    """A model of the zoo with the weights of another framework.
 
     Args:
-        path: state of weaver's ``ParticleTransformer`` or ``ParticleNet``, with or without the prefix ``mod.``, saved
-            on any device.
-
-    Returns:
-        The registered name of the model, and the model in evaluation mode.
+        path: a ``state_dict`` that was saved on any device, with or without the prefixes of wrappers: of weaver-core's
+            ``ParticleTransformer`` (as published, with the last activation of its pair network) or ``ParticleNet``, or
+            of the LorentzNet release.
+        kind: one of `KINDS`.
 
     Raises:
+        FileNotFoundError: if there is no such file.
         ValueError: if the file is not a plain table of tensors, or of another architecture, or a tensor is missing,
             unknown or of another shape; the message names the file and the tensors.
     """
-    return model_from_state(read_state(path), WEAVER, str(path))
+    state = read_state(path)
+    foreign = next((candidate for candidate in KINDS[kind] if candidate.sign in state), None)
+    if foreign is None:
+        known = " or ".join(f"{candidate.model} ({candidate.sign})" for candidate in KINDS[kind])
+        raise ValueError(f"{path}: is no {known}; its first tensors are {', '.join(list(state)[:3])}")
+    sizes = [None if key is None else _length(state, key, path) for key in (foreign.input_layer, foreign.output_layer)]
+    model = create_model(foreign.model, input_dim=sizes[0] or 1, num_classes=sizes[1])
+    renamed = {_renamed(key, foreign.names): (key, value) for key, value in state.items()}
+    model.load_state_dict(_fitted(renamed, model.state_dict(), f"{path}: does not fit {foreign.model}"))
+    return Imported(foreign, model.eval(), *sizes)
+
+
+def import_pretrained(kind: str, path: str | Path, out: str | Path, *, dataset: str, licence: str) -> None:
+    """Make a pretrained folder of another framework's weights; see `import_weights` for the file.
+
+    Args:
+        kind: one of `KINDS`.
+        path: file of weights.
+        out: folder to write; must not exist.
+        dataset: what the weights were trained on, which names the classes in their order.
+        licence: of the weights.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        FileExistsError: if ``out`` exists.
+        ValueError: if the weights do not fit, or their features or classes are not those that the zoo knows.
+    """
+    facts, imported = describe_dataset(dataset), import_weights(path, kind)
+    if imported.num_classes != len(facts.classes):
+        raise ValueError(f"{path}: has {imported.num_classes} classes, {dataset} has {', '.join(facts.classes)}")
+    tables = [table for table in FEATURE_TABLES.values() if imported.input_dim in (None, table.input_dim)]
+    if not tables:
+        known = ", ".join(f"{name} ({table.input_dim})" for name, table in FEATURE_TABLES.items())
+        raise ValueError(f"{path}: takes {imported.input_dim} features of a particle; the zoo knows {known}")
+    config = PretrainedConfig(
+        model=imported.foreign.model,
+        classes=list(facts.classes),
+        features=tables[0].to_dict(),
+        dataset=facts.name,
+        units=facts.units,
+        metrics={},
+        licence=licence,
+        paper=imported.foreign.paper,
+    )
+    jets = read_jets(resolve_file("sample:top_tagging/test"), rows=(0, GOLDEN_JETS))
+    batch = collate(gather(jets, np.arange(len(jets))), tables[0])
+    card = (
+        f"# {Path(out).name}\n\n{config.model} ({config.paper}) with the weights of `{Path(path).name}`, a "
+        f"{kind}, trained on {facts.name} ({facts.citation}).\n\nLicence of the weights: {licence}. The zoo has not "
+        "tested them; `python train.py test` does.\n"
+    )
+    save_pretrained(out, imported.model, config, batch.four_momenta, batch.mask, card)
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:
@@ -107,36 +194,23 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     return {_WRAPPERS.sub("", key): value for key, value in state.items()}
 
 
-def model_from_state(
-    state: dict[str, Tensor], candidates: tuple[ForeignModel, ...], source: str
-) -> tuple[str, nn.Module]:
-    """The model among ``candidates`` that ``state`` belongs to, with its weights; see `import_weaver_checkpoint`."""
-    foreign = next((candidate for candidate in candidates if candidate.sign in state), None)
-    if foreign is None:
-        known = " or ".join(f"{candidate.model} ({candidate.sign})" for candidate in candidates)
-        raise ValueError(f"{source}: is no {known}; its first tensors are {', '.join(list(state)[:3])}")
-    for key in (foreign.input_layer, foreign.output_layer):
-        if key not in state:
-            raise ValueError(f"{source}: {foreign.model} needs the tensor {key}, which is missing")
-    model = create_model(
-        foreign.model, input_dim=len(state[foreign.input_layer]), num_classes=len(state[foreign.output_layer])
-    )
-    expected = model.state_dict()
-    renamed = {_renamed(key, foreign.names): (key, value) for key, value in state.items()}
+def _length(state: dict[str, Tensor], key: str, path: str | Path) -> int:
+    if key not in state:
+        raise ValueError(f"{path}: the tensor {key} is missing")
+    return len(state[key])
+
+
+def _fitted(renamed: dict[str, tuple[str, Tensor]], expected: dict[str, Tensor], complaint: str) -> dict[str, Tensor]:
+    """Tensors in the shapes of ``expected``, from (foreign name, tensor) under our names."""
     missing, unknown = expected.keys() - renamed.keys(), renamed.keys() - expected.keys()
     if missing or unknown:
-        raise ValueError(
-            f"{source}: does not fit {foreign.model}; missing: {_some(missing)}; "
-            f"unknown: {_some(renamed[name][0] for name in unknown)}"
-        )
-    weights = {}
+        theirs = [renamed[name][0] for name in unknown]
+        raise ValueError(f"{complaint}; missing: {_some(missing)}; unknown: {_some(theirs)}")
     for name, (key, value) in renamed.items():
-        # Kernels of size one, of which a linear layer has none.
-        if value.numel() != expected[name].numel() or _squeezed(value) != _squeezed(expected[name]):
-            raise ValueError(f"{source}: {key} has shape {tuple(value.shape)}, expected {tuple(expected[name].shape)}")
-        weights[name] = value.reshape(expected[name].shape)
-    model.load_state_dict(weights)
-    return foreign.model, model.eval()
+        # Kernels of size one, of which a linear layer has none, are no difference.
+        if _squeezed(value) != _squeezed(expected[name]):
+            raise ValueError(f"{complaint}: {key} has shape {[*value.shape]}, expected {[*expected[name].shape]}")
+    return {name: value.reshape(expected[name].shape) for name, (_, value) in renamed.items()}
 
 
 def _renamed(key: str, names: tuple[tuple[str, str | Callable[[re.Match], str]], ...]) -> str:
@@ -149,6 +223,6 @@ def _squeezed(tensor: Tensor) -> list[int]:
     return [size for size in tensor.shape if size != 1]
 
 
-def _some(names: object) -> str:
+def _some(names: Iterable[str]) -> str:
     names = sorted(names)
     return f"{', '.join(names[:3])}{' ...' if len(names) > 3 else ''}" if names else "none"

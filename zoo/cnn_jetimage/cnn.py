@@ -35,6 +35,9 @@ class JetImageCNN(nn.Module):
         ValueError: if the image has too few pixels.
     """
 
+    #: What the image promises to leave the logits alone, in the words of `zoo.check`.
+    symmetries = frozenset({"beam rotation", "beam boost"})
+
     def __init__(self, image: JetImage, num_classes: int, *, dropout: float = 0.2) -> None:
         super().__init__()
         if image.pixels < 8:

@@ -30,6 +30,9 @@ class JetImageResNeXt(nn.Module):
         (E, px, py, pz) in GeV, mask (batch, particle), True for a real particle; logits (batch, class).
     """
 
+    #: What the image promises to leave the logits alone, in the words of `zoo.check`.
+    symmetries = frozenset({"beam rotation", "beam boost"})
+
     def __init__(
         self,
         image: JetImage,

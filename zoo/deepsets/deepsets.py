@@ -54,6 +54,8 @@ class PFN(nn.Module):
     ) -> None:
         super().__init__()
         self.num_features = num_features
+        #: What leaves the logits alone, in the words of `zoo.check`; with ``features`` that is up to them.
+        self.symmetries = frozenset() if num_features else frozenset({"beam rotation", "beam boost"})
         self.phi = _dense(num_features or 3, phi_dims)
         self.f = _dense(phi_dims[-1], f_dims).append(nn.Linear(f_dims[-1], num_classes))
         if not num_features:
@@ -88,6 +90,9 @@ class EFN(nn.Module):
         features (batch, particle, feature), not used; four_momenta (batch, particle, 4) as (E, px, py, pz) in GeV,
         mask (batch, particle), True for a real particle; logits (batch, class).
     """
+
+    #: What the paper promises to leave the logits alone, in the words of `zoo.check`.
+    symmetries = frozenset({"beam rotation", "beam boost", "collinear splitting", "soft emission"})
 
     def __init__(
         self, num_classes: int, *, phi_dims: Sequence[int] = ENERGYFLOW_PHI, f_dims: Sequence[int] = ENERGYFLOW_F

@@ -60,6 +60,9 @@ class LGN(nn.Module):
         mask (batch, particle), True for a real particle; logits (batch, class).
     """
 
+    #: What the paper promises to leave the logits alone, in the words of `zoo.check`.
+    symmetries = frozenset({"beam rotation", "beam boost", "rotation", "boost"})
+
     def __init__(
         self,
         num_classes: int,

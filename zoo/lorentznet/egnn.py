@@ -37,6 +37,9 @@ class EGNN(nn.Module):
         mask (batch, particle), True for a real particle; logits (batch, class).
     """
 
+    #: What the paper promises to leave the logits alone, in the words of `zoo.check`.
+    symmetries = frozenset({"beam rotation", "rotation"})
+
     def __init__(
         self,
         num_classes: int,

@@ -51,11 +51,16 @@ class LorentzNet(nn.Module):
         coordinate_scale: c of the coordinate update.
         beams: whether two beam particles of mass 1 GeV join each jet, which leaves of the Lorentz group the
             symmetry about the beam axis, unless the beams are transformed with the jet.
+        readout_rows: what the sum over particles and beams is divided by for the read-out; None for their number. The
+            reference implementation divides by the rows of the padded batch, which its weights are used to.
 
     Shapes:
         features (batch, particle, feature), four_momenta (batch, particle, 4) as (E, px, py, pz) in GeV,
         mask (batch, particle), True for a real particle; logits (batch, class).
     """
+
+    #: What the paper promises to leave the logits alone, in the words of `zoo.check`.
+    symmetries = frozenset({"beam rotation", "beam boost", "rotation", "boost"})
 
     def __init__(
         self,
@@ -68,8 +73,10 @@ class LorentzNet(nn.Module):
         dropout: float = 0.2,
         coordinate_scale: float = 5e-3,
         beams: bool = True,
+        readout_rows: int | None = None,
     ) -> None:
         super().__init__()
+        self.readout_rows = readout_rows
         self.num_scalars = num_scalars
         self.mass_scalar = mass_scalar
         #: (beam, 4) in GeV, float64; transform them with the jets to see the full symmetry. No buffer, for a module's
@@ -100,8 +107,8 @@ class LorentzNet(nn.Module):
             h = self.embedding(scalars)
             for block in self.blocks:
                 h, x = block(h, x, graph)
-            mean = segment_sum(h, graph.jet_starts) / counts.clamp(min=1)[:, None]
-            return self.decoder(mean)
+            rows = counts.clamp(min=1)[:, None] if self.readout_rows is None else self.readout_rows
+            return self.decoder(segment_sum(h, graph.jet_starts) / rows)
 
     def _nodes(self, features: Tensor, four_momenta: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Packed momenta (node, 4) in float64, scalars (node, scalar) and number of nodes (jet,), beams last."""
@@ -255,6 +262,20 @@ def lorentznet(input_dim: int, num_classes: int) -> LorentzNet:
         num_classes: number of logits.
     """
     return LorentzNet(num_classes)
+
+
+@register_model
+def lorentznet_release(input_dim: int, num_classes: int) -> LorentzNet:
+    """LorentzNet with the read-out of its published weights, which divides by the rows of the padded batch.
+
+    So the published answer for a jet depends on the longest jet of its batch. Here the number is fixed, to 100, about
+    the longest of 32 jets and the beams; set ``model.readout_rows`` to reproduce another batch.
+
+    Args:
+        input_dim: accepted as by every model and not used: a jet is seen through its four-momenta only.
+        num_classes: number of logits.
+    """
+    return LorentzNet(num_classes, readout_rows=100)
 
 
 @register_model
