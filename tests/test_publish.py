@@ -63,3 +63,11 @@ def test_a_model_that_nobody_else_can_build_is_refused(run, tmp_path):
     (tmp_path / "report" / "metrics.json").write_text((run / "report" / "metrics.json").read_text())
     with pytest.raises(ValueError, match="no model is called 'network'"):
         publish_run(tmp_path, tmp_path / "out", licence="MIT", paper="")
+
+
+def test_a_damaged_report_is_named(run, tmp_path):
+    (tmp_path / "report").mkdir()
+    (tmp_path / "config.yaml").write_text((run / "config.yaml").read_text())
+    (tmp_path / "report" / "metrics.json").write_text((run / "report" / "metrics.json").read_text()[:-20])
+    with pytest.raises(ValueError, match=r"metrics\.json: is damaged .*; test it with train\.py test"):
+        publish_run(tmp_path, tmp_path / "out", licence="MIT", paper="")

@@ -1,6 +1,7 @@
 """A tested run becomes a pretrained folder."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,8 @@ def publish_run(run: Path, out: Path, *, licence: str, paper: str) -> None:
         ValueError: if the model is not one of `zoo.list_models`, or a file is damaged.
     """
     run, out = Path(run), Path(out)
-    settings = yaml.safe_load(_read(run / "config.yaml", "train it with train.py"))
-    report = json.loads(_read(run / "report" / "metrics.json", "test it with train.py test"))
+    settings = _read(run / "config.yaml", yaml.safe_load, "train it with train.py")
+    report = _read(run / "report" / "metrics.json", json.loads, "test it with train.py test")
     data, builder = settings["data"], settings["model"]["model"]
     table = feature_table(data["features"])
     dataset = describe_dataset(data["dataset"])
@@ -59,10 +60,13 @@ def publish_run(run: Path, out: Path, *, licence: str, paper: str) -> None:
     save_pretrained(out, model, config, jets.four_momenta, jets.mask, _card(out.name, config, report))
 
 
-def _read(path: Path, remedy: str) -> str:
+def _read(path: Path, parse: Callable[[str], Any], remedy: str) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; {remedy}")
-    return path.read_text()
+    try:
+        return parse(path.read_text())
+    except (ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"{path}: is damaged ({error}); {remedy}") from error
 
 
 def _first_jets(split: dict[str, Any], table: FeatureTable) -> JetBatch:
