@@ -32,6 +32,8 @@ class ParticleNet(nn.Module):
     the block before has made in the others.
 
     Note: departures from the reference implementation, each with a test.
+        - A particle is never its own neighbour. The reference drops the nearest of k + 1 as the particle itself, which
+          among particles in the same direction, as of one calorimeter cell, may be another.
         - Only real particles are neighbours. In a jet with fewer than k + 1 particles each has all others as
           neighbours, and averages over as many as there are; a lone particle has none, and keeps its shortcut only.
         - Particles and edges are packed, so no batch normalisation sees padding.
