@@ -39,3 +39,12 @@ def test_samples_are_found_in_the_package():
     assert len(open_store(resolve_file("sample:top_tagging/train"))) == 10
     with pytest.raises(FileNotFoundError, match="'sample:top_tagging/test'; it has: sample:top_tagging/train"):
         resolve_file("sample:top_tagging/test")
+
+
+def test_jetclass_facts():
+    facts = describe_dataset("jetclass")
+    assert facts.classes == ("QCD", "Hbb", "Hcc", "Hgg", "H4q", "Hqql", "Zqq", "Wqq", "Tbqq", "Tbl")
+    assert facts.label_columns[::9] == ("label_QCD", "label_Tbl")
+    classes = describe_dataset("jetclass2").classes
+    assert len(set(classes)) == 188
+    assert (classes[0], classes[15], classes[161], classes[187]) == ("X_bb", "X_YY_bbbb", "QCD_bbccss", "QCD_light")
