@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 import json
 import multiprocessing as mp
@@ -16,8 +17,12 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from zoo.data import JetDataModule
+from zoo.data.batch import collate, gather
 from zoo.data.datamodule import Split
-from zoo.data.store import write_store
+from zoo.data.datasets import JET_COLUMNS
+from zoo.data.features import feature_table
+from zoo.data.loader import JetDataset
+from zoo.data.store import JetTable, write_store
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
@@ -339,7 +344,7 @@ def test_a_fit_needs_no_validation(make_datamodule, tmp_path):
         ({"class_weights": [1.0, -1.0]}, "class_weights"),
         ({"class_weights": "equal"}, "class_weights"),
         ({"dataset": "top"}, "no data set is called 'top'; did you mean"),
-        ({"features": "kinpid"}, "no feature table is called 'kinpid'"),
+        ({"features": "kinpids"}, "no feature table is called 'kinpids'"),
     ],
 )
 def test_bad_arguments(options, message):
@@ -427,3 +432,51 @@ def test_facts_for_the_model_are_known_at_once():
 def test_the_room_imports_lightning_only_when_asked():
     code = "import zoo.data.features, sys; assert not sys.modules.keys() & {'lightning', 'pyarrow', 'h5py'}"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("suffix", ["root", "parquet"])
+def test_batches_of_jetclass(shared_data, suffix):
+    path = str(shared_data / "jetclass2" / f"JetClassII_example.{suffix}")
+    splits = {"train": Split([path], rows=(0, 60)), "test": Split([path], rows=(60, 100))}
+    datamodule = JetDataModule(dataset="jetclass2", features="full", batch_size=20, **splits)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "train: no jet is of class")
+        datamodule.setup("fit")
+    datamodule.setup("test")
+    assert (datamodule.input_dim, len(datamodule.classes)) == (17, 188)
+    batches = [*datamodule.train_dataloader(), *datamodule.test_dataloader()]
+    assert sorted(int(row) for batch in batches for row in batch.index) == list(range(100))
+    for batch in batches:
+        assert batch.features.shape == (*batch.mask.shape, 17)
+        types = batch.features[batch.mask][:, 6:11]
+        assert set(types.sum(dim=1).tolist()) == {1.0}
+
+
+def test_features_that_a_file_cannot_give(make_datamodule):
+    with pytest.raises(
+        ValueError, match=r"jets.arrow: particle column 'part_charge' is missing, .* use the features kin"
+    ):
+        make_datamodule(features="full").setup("fit")
+
+
+def test_jets_of_several_files_keep_their_columns(make_table):
+    tables = [with_columns(make_table(10, seed=1)), with_columns(make_table(20, seed=2))]
+    features = feature_table("full")
+    batch = JetDataset(tables, [0, 100], features)[np.array([25, 3])]
+    for jet, table, row in ((0, tables[0], 3), (1, tables[1], 15)):
+        alone = collate(gather(table, np.array([row]), features.columns), features)
+        torch.testing.assert_close(batch.features[jet, batch.mask[jet]], alone.features[0], rtol=0, atol=0)
+
+
+def test_files_with_and_without_the_momenta_of_jets_do_not_mix(make_table):
+    with pytest.raises(ValueError, match="some files give jet_pt, jet_eta, jet_phi, jet_energy and others do not"):
+        JetDataset([make_table(10), with_columns(make_table(10))], [0, 10], feature_table("kin"))
+
+
+def with_columns(table: JetTable) -> JetTable:
+    """The table with random columns of the features ``full`` and momenta of jets."""
+    random = np.random.default_rng(len(table))
+    names = feature_table("full").columns
+    columns = {name: random.normal(size=len(table.particles["part_px"])).astype(np.float32) for name in names}
+    jets = {name: random.uniform(1, 2, len(table)).astype(np.float32) for name in JET_COLUMNS}
+    return dataclasses.replace(table, particles=table.particles | columns, fields=jets)

@@ -1,12 +1,17 @@
 import json
 import math
 
+import awkward as ak
 import numpy as np
 import pytest
 import torch
+import uproot
 import vector
 
+from zoo.data.batch import collate, gather
+from zoo.data.datasets import JET_COLUMNS
 from zoo.data.features import Feature, FeatureTable, feature_table
+from zoo.data.readers import read_jets
 
 
 def packed(table) -> tuple[torch.Tensor, torch.Tensor]:
@@ -45,8 +50,6 @@ def test_kin_features_agree_with_vector(make_table, axis):
 
 
 def test_kin_features_agree_with_vector_on_real_jets(shared_data):
-    from zoo.data.readers import read_jets
-
     four_momenta, counts = packed(read_jets(shared_data / "top_tagging" / "train_100k.h5", rows=(500, 600)))
     features = feature_table("kin").packed(four_momenta, counts)
     expected = np.concatenate([witness(jet) for jet in np.split(four_momenta.numpy(), counts.cumsum(0)[:-1])])
@@ -144,3 +147,112 @@ def test_centre_scale_and_clip_are_applied_in_that_order():
 def test_unknown_table():
     with pytest.raises(ValueError, match="no feature table is called 'kinn'; choose one of kin"):
         feature_table("kinn")
+
+
+def jetclass_by_hand(path) -> np.ndarray:
+    """The 17 features of all particles of a file as weaver-core makes them of the file's own columns."""
+    with uproot.open(path) as file:
+        jets = file["tree"].arrays(filter_name=["part_*", "jet_*"])
+    counts = ak.to_numpy(ak.num(jets["part_px"]))
+    of = {name: ak.to_numpy(ak.flatten(jets[name])).astype(float) for name in jets.fields if name.startswith("part_")}
+    jet_pt, jet_energy = (np.repeat(jets[name].to_numpy().astype(float), counts) for name in ("jet_pt", "jet_energy"))
+    pt = np.hypot(of["part_px"], of["part_py"])
+    standardised = [
+        (np.log(pt) - 1.7) * 0.7,
+        (np.log(of["part_energy"]) - 2.0) * 0.7,
+        (np.log(pt / jet_pt) + 4.7) * 0.7,
+        (np.log(of["part_energy"] / jet_energy) + 4.7) * 0.7,
+        (np.hypot(of["part_deta"], of["part_dphi"]) - 0.2) * 4.0,
+    ]
+    types = ("ChargedHadron", "NeutralHadron", "Photon", "Electron", "Muon")
+    columns = [
+        *np.clip(standardised, -5, 5),
+        of["part_charge"],
+        *(of[f"part_is{name}"] for name in types),
+        np.tanh(of["part_d0val"]),
+        np.clip(of["part_d0err"], 0, 1),
+        np.tanh(of["part_dzval"]),
+        np.clip(of["part_dzerr"], 0, 1),
+        of["part_deta"],
+        of["part_dphi"],
+    ]
+    return np.stack(columns, axis=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "columns"), [("full", range(17)), ("kinpid", [*range(11), 15, 16]), ("kin", [*range(5), 15, 16])]
+)
+def test_features_of_jetclass_are_those_of_weaver(shared_data, name, columns):
+    """Its ``part_deta`` and ``part_dphi`` included, though they are computed anew from the jet's own direction."""
+    path = shared_data / "jetclass2" / "JetClassII_example.root"
+    features = feature_table(name)
+    jets = gather(read_jets(path), np.arange(100), features.columns)
+    expected = jetclass_by_hand(path)[:, columns]
+    found = collate(jets, features)
+    np.testing.assert_allclose(found.features[found.mask].numpy(), expected, rtol=0, atol=1e-6)
+    # Control: about the sum of the particles, deta and the fractions of the energy are others.
+    sums = collate(jets._replace(columns={key: jets.columns[key] for key in features.columns}), features)
+    difference = np.abs(sums.features[sums.mask].numpy() - expected).max(axis=0)
+    assert difference[features.names.index("part_deta")] > 0.05
+    assert difference[features.names.index("part_logerel")] > 0.02
+    assert difference[features.names.index("part_logptrel")] < 1e-6
+    assert difference[features.names.index("part_dphi")] < 1e-6
+
+
+def test_errors_of_impact_parameters_are_clipped():
+    columns = {name: torch.zeros(3) for name in feature_table("full").columns}
+    columns["part_d0err"] = torch.tensor([-0.5, 0.25, 7.0])
+    columns["part_dzval"] = torch.tensor([-100.0, 0.5, 1.0])
+    columns["part_isMuon"] = torch.tensor([0, 1, 1], dtype=torch.uint8)
+    momenta = torch.tensor([[5.0, 3.0, 0.0, 4.0]] * 3)
+    features = feature_table("full").packed(momenta, torch.tensor([3]), columns)
+    names = feature_table("full").names
+    assert features[:, names.index("part_d0err")].tolist() == [0.0, 0.25, 1.0]
+    torch.testing.assert_close(features[:, names.index("part_dz")], torch.tensor([-100.0, 0.5, 1.0]).tanh())
+    assert features[:, names.index("part_isMuon")].tolist() == [0.0, 1.0, 1.0]
+    assert features.dtype == torch.float32
+
+
+def test_padded_columns_equal_packed(make_table):
+    four_momenta, counts = packed(make_table(6))
+    mask = torch.arange(int(counts.max()) + 2) < counts[:, None]
+    table = feature_table("full")
+    columns = {name: torch.randn(len(four_momenta)) for name in table.columns}
+    jets = {name: 1 + torch.rand(6) for name in JET_COLUMNS}
+    padded = {name: torch.full(mask.shape, math.nan) for name in columns}
+    momenta = torch.full((*mask.shape, 4), math.nan)
+    for values, flat in [(momenta, four_momenta), *((padded[name], columns[name]) for name in columns)]:
+        values[mask] = flat
+    features = table.padded(momenta, mask, padded | jets)
+    torch.testing.assert_close(features[mask], table.packed(four_momenta, counts, columns | jets), rtol=0, atol=0)
+    assert (features[~mask] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "missing", "message"),
+    [
+        ("full", "part_charge", "particle column 'part_charge' is missing, .* use the features kin, or jets"),
+        ("full", "part_dzerr", "particle column 'part_dzerr' is missing, .* use the features kin or kinpid, or jets"),
+        ("kinpid", "part_isMuon", "particle column 'part_isMuon' is missing, .* use the features kin, or jets"),
+    ],
+)
+def test_a_missing_column_is_named_with_the_tables_that_work(make_table, name, missing, message):
+    four_momenta, counts = packed(make_table(3))
+    columns = {key: torch.zeros(len(four_momenta)) for key in feature_table("full").columns if key != missing}
+    with pytest.raises(ValueError, match=message):
+        feature_table(name).packed(four_momenta, counts, columns)
+
+
+def test_columns_of_the_tables():
+    pid = (
+        "part_charge",
+        "part_isChargedHadron",
+        "part_isNeutralHadron",
+        "part_isPhoton",
+        "part_isElectron",
+        "part_isMuon",
+    )
+    assert feature_table("kin").columns == ()
+    assert feature_table("kinpid").columns == pid
+    assert feature_table("full").columns == (*pid, "part_d0val", "part_d0err", "part_dzval", "part_dzerr")
+    assert [feature_table(name).input_dim for name in ("kin", "kinpid", "full")] == [7, 13, 17]

@@ -7,9 +7,9 @@ import pytest
 import uproot
 from pyarrow import parquet
 
-from zoo.data.datasets import describe_dataset
+from zoo.data.datasets import JET_COLUMNS, describe_dataset
 from zoo.data.readers import RejectedJetsWarning, count_rows, read_jets
-from zoo.data.store import JET_COLUMNS, MOMENTUM_COLUMNS, open_store, write_store
+from zoo.data.store import MOMENTUM_COLUMNS, open_store, write_store
 
 CLASSES = describe_dataset("jetclass").classes
 FLAGS = ("part_isChargedHadron", "part_isNeutralHadron", "part_isPhoton", "part_isElectron", "part_isMuon")

@@ -1,11 +1,13 @@
 """Batches: jets gathered from a table by their offsets, padded to the longest jet of the batch only."""
 
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from zoo.data.datasets import JET_COLUMNS
 from zoo.data.features import FeatureTable
 from zoo.data.store import MOMENTUM_COLUMNS, JetTable
 
@@ -31,17 +33,33 @@ class JetBatch(NamedTuple):
 
 
 class PackedJets(NamedTuple):
-    """Some jets without padding, one after the other: ``four_momenta`` (particle, 4) in GeV, the rest (jet,)."""
+    """Some jets without padding, one after the other: ``four_momenta`` (particle, 4) in GeV, the rest (jet,).
+
+    The ``columns`` that features need are (particle,), those of `JET_COLUMNS` (jet,).
+    """
 
     four_momenta: np.ndarray
     counts: np.ndarray
     label: np.ndarray
     weight: np.ndarray
     index: np.ndarray
+    columns: Mapping[str, np.ndarray]
 
 
-def gather(table: JetTable, rows: np.ndarray) -> PackedJets:
-    """The jets ``rows`` of a table, in that order; no loop over jets."""
+def has_jet_columns(table: JetTable) -> bool:
+    """Whether a table gives the momentum of each jet itself."""
+    return all(name in table.fields for name in JET_COLUMNS)
+
+
+def gather(table: JetTable, rows: np.ndarray, columns: Sequence[str] = ()) -> PackedJets:
+    """The jets ``rows`` of a table, in that order; no loop over jets.
+
+    Args:
+        table: jets.
+        rows: int64 (jet,).
+        columns: particle columns to take along as far as the table has them, such as `FeatureTable.columns`; what it
+            says of the jets themselves, `JET_COLUMNS`, always comes along.
+    """
     starts = table.offsets[rows]
     counts = table.offsets[rows + 1] - starts
     ends = np.cumsum(counts)
@@ -49,16 +67,33 @@ def gather(table: JetTable, rows: np.ndarray) -> PackedJets:
     four_momenta = np.empty((len(particle), len(MOMENTUM_COLUMNS)), dtype=np.float32)
     for i, name in enumerate(MOMENTUM_COLUMNS):
         four_momenta[:, i] = table.particles[name][particle]
-    return PackedJets(four_momenta, counts, table.label[rows], table.weight[rows], table.source_rows[rows])
+    further = {name: table.particles[name][particle] for name in columns if name in table.particles}
+    if has_jet_columns(table):
+        further |= {name: table.fields[name][rows] for name in JET_COLUMNS}
+    return PackedJets(four_momenta, counts, table.label[rows], table.weight[rows], table.source_rows[rows], further)
+
+
+def concatenate(parts: Sequence[PackedJets]) -> PackedJets:
+    """Jets with the same columns, one after the other."""
+    if len(parts) == 1:
+        return parts[0]
+    *arrays, columns = zip(*parts, strict=True)
+    joined = {name: np.concatenate([part[name] for part in columns]) for name in columns[0]}
+    return PackedJets(*map(np.concatenate, arrays), joined)
 
 
 def collate(jets: PackedJets, features: FeatureTable) -> JetBatch:
-    """Pad packed jets to the longest of them and add their features."""
+    """Pad packed jets to the longest of them and add their features.
+
+    Raises:
+        ValueError: if a column that a feature needs was not gathered.
+    """
     four_momenta, counts = torch.from_numpy(jets.four_momenta), torch.from_numpy(jets.counts)
+    columns = {name: torch.from_numpy(values) for name, values in jets.columns.items()}
     longest = int(counts.max()) if len(counts) else 0
     mask = torch.arange(longest) < counts[:, None]
     padded = torch.zeros(len(counts), longest, features.input_dim + 4)
-    padded[mask] = torch.cat([features.packed(four_momenta, counts), four_momenta], dim=1)
+    padded[mask] = torch.cat([features.packed(four_momenta, counts, columns), four_momenta], dim=1)
     return JetBatch(
         features=padded[..., : features.input_dim].contiguous(),
         four_momenta=padded[..., features.input_dim :].contiguous(),

@@ -189,6 +189,10 @@ class JetDataModule(pl.LightningDataModule):
                 raise ValueError(f"{path}: {key} are {found}, not {expected} as in {self.description.name}; convert it")
         if table.label.min() < 0 or table.label.max() >= len(self.classes):
             raise ValueError(f"{path}: column 'label' must be 0 to {len(self.classes) - 1}; correct the labels")
+        try:
+            self.feature_table.check_columns(table.particles)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
         return table
 
     def _weigh_classes(self, label: np.ndarray) -> np.ndarray | None:

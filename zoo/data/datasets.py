@@ -8,6 +8,9 @@ from typing import Any
 
 SAMPLE_PREFIX = "sample:"
 
+#: Fields of a table whose file gives the momentum of each jet, which need not be the sum of the jet's particles.
+JET_COLUMNS = ("jet_pt", "jet_eta", "jet_phi", "jet_energy")
+
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:

@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
-from zoo.data.datasets import DATASETS, Dataset
-from zoo.data.store import JET_COLUMNS, MOMENTUM_COLUMNS, JetTable
+from zoo.data.datasets import DATASETS, JET_COLUMNS, Dataset
+from zoo.data.store import MOMENTUM_COLUMNS, JetTable
 
 ROOT_MAGIC = b"root"
 PARQUET_MAGIC = b"PAR1"

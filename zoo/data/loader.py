@@ -8,7 +8,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
-from zoo.data.batch import JetBatch, PackedJets, collate, gather
+from zoo.data.batch import JetBatch, PackedJets, collate, concatenate, gather, has_jet_columns
+from zoo.data.datasets import JET_COLUMNS
 from zoo.data.features import FeatureTable
 from zoo.data.store import JetTable
 
@@ -21,6 +22,9 @@ class JetDataset(Dataset):
         first_index: for each table, what is added to its ``source_rows`` to give `JetBatch.index`.
         features: table of the model's inputs.
         class_weights: float32 (class,), multiplies the weights; None: the weights stay.
+
+    Raises:
+        ValueError: if some of the tables give the jets' own momenta, to which features are relative, and others do not.
     """
 
     def __init__(
@@ -30,6 +34,11 @@ class JetDataset(Dataset):
         features: FeatureTable,
         class_weights: np.ndarray | None = None,
     ) -> None:
+        if len({has_jet_columns(table) for table in tables}) > 1:
+            raise ValueError(
+                f"some files give {', '.join(JET_COLUMNS)} and others do not, so that their features would differ; "
+                "choose files of one kind"
+            )
         self.tables = list(tables)
         self.first_index = list(first_index)
         self.features = features
@@ -61,9 +70,9 @@ class JetDataset(Dataset):
         parts = []
         for i in np.unique(table_of_row):
             table = self.tables[i]
-            jets = gather(table, rows[table_of_row == i] - (self._ends[i] - len(table)))
+            jets = gather(table, rows[table_of_row == i] - (self._ends[i] - len(table)), self.features.columns)
             parts.append(jets._replace(index=jets.index + self.first_index[i]))
-        return parts[0] if len(parts) == 1 else PackedJets(*map(np.concatenate, zip(*parts, strict=True)))
+        return concatenate(parts)
 
 
 class BatchRows(DistributedSampler):

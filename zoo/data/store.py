@@ -16,9 +16,6 @@ from zoo.files import atomic_write
 #: Flat columns that every table has: four-momenta in GeV.
 MOMENTUM_COLUMNS = ("part_energy", "part_px", "part_py", "part_pz")
 
-#: Fields of a table whose file gives the momentum of each jet, which need not be the sum of the jet's particles.
-JET_COLUMNS = ("jet_pt", "jet_eta", "jet_phi", "jet_energy")
-
 #: |p| may exceed E by this fraction of E: a massless particle rounded to float32 needs 2e-7, coarser detectors more.
 MOMENTUM_TOLERANCE = 1e-5
 
