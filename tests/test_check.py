@@ -1,5 +1,7 @@
 """`zoo check` tells symmetric models from others."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -95,3 +97,35 @@ def test_user_errors_are_one_line(arguments, message, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["check", *arguments])
     assert message in capsys.readouterr().err
+
+
+class EnergyByCharge(nn.Module):
+    """Sums over particles of each charge: their energy, or, as a control, their number."""
+
+    symmetries = frozenset({"collinear splitting"})
+
+    def __init__(self, is_number: bool) -> None:
+        super().__init__()
+        self.is_number = is_number
+
+    def forward(self, features: Tensor, four_momenta: Tensor, mask: Tensor) -> Tensor:
+        charge = torch.where(mask, features[..., 5], math.nan)
+        energy = torch.where(mask, four_momenta[..., 0], 0)
+        weight = torch.ones_like(energy) if self.is_number else energy
+        return torch.stack([(weight * (charge == value)).sum(1) for value in (-1, 0, 1)], dim=1)
+
+
+@pytest.mark.parametrize("is_number", [False, True])
+def test_charges_go_with_the_particles(shared_data, is_number):
+    """Half of a charged particle is charged, and the order of the charges is that of the particles."""
+    table = feature_table("full")
+    jets = read_some(shared_data / "jetclass2" / "JetClassII_example.parquet", 12, table.columns)
+    found = {change.alteration: change for change in check_changes(EnergyByCharge(is_number), table, jets)}
+    broken = {name for name, change in found.items() if not change.is_kept}
+    assert broken == ({"collinear splitting"} if is_number else set())
+
+
+def test_file_without_the_columns_of_the_features(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["check", "pfn", "--features", "full"])
+    assert "particle column 'part_charge' is missing" in capsys.readouterr().err

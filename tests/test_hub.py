@@ -67,6 +67,25 @@ def test_what_was_saved_comes_back(saved, jets):
     assert torch.equal(tagger(jets.four_momenta, jets.mask), expected)
 
 
+def test_features_that_momenta_do_not_give(tmp_path, jets):
+    table = feature_table("kinpid")
+    settings = config(model="particlenet", features=table.to_dict())
+    model = create_model("particlenet", input_dim=13, num_classes=2)
+    inputs = (jets.four_momenta[:3], jets.mask[:3])
+    with pytest.raises(ValueError, match="'part_charge' is missing"):
+        save_pretrained(tmp_path / "model", model, settings, *inputs, "")
+    with pytest.raises(ValueError, match=r"features: must be \(3, .*13\) like the jets, not \(3, .*7\)"):
+        save_pretrained(tmp_path / "model", model, settings, *inputs, "", features=jets.features[:3])
+    assert list(tmp_path.iterdir()) == []
+    columns = {name: torch.rand(inputs[1].shape) for name in table.columns}
+    features = table.padded(*inputs, columns)
+    save_pretrained(tmp_path / "model", model, settings, *inputs, "", features=features)
+    tagger = load_pretrained(tmp_path / "model")
+    with torch.no_grad():
+        expected = tagger.model(features, *inputs)
+    assert torch.equal(tagger(*inputs, columns), expected)
+
+
 def test_an_existing_folder_is_kept(folder, jets):
     before = (folder / "model.safetensors").read_bytes()
     model = create_model("lorentznet", input_dim=7, num_classes=2)

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from zoo import create_model, load_pretrained
 from zoo.cli import main
 from zoo.data.batch import collate, gather
+from zoo.data.datasets import describe_dataset
 from zoo.data.features import feature_table
 from zoo.data.readers import read_jets
 from zoo.importers import import_weights
@@ -232,6 +234,40 @@ def test_pickle_of_a_whole_model_is_not_run(tmp_path):
 def test_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none.pt: no such file"):
         import_weights(tmp_path / "none.pt")
+
+
+@pytest.mark.parametrize("name", sorted(WITNESSES))
+@pytest.mark.parametrize("features", ["kin", "kinpid", "full"])
+def test_command_imports_models_of_jetclass(tmp_path, shared_data, name, features):
+    """Of 7, 13 or 17 features and ten classes; what was imported answers to jets that have the columns."""
+    table, out = feature_table(features), tmp_path / "out"
+    torch.manual_seed(3)
+    torch.save(WITNESSES[name](table.input_dim, 10).state_dict(), tmp_path / "net.pt")
+    where = ["--out", str(out), "--dataset", "jetclass", "--licence", "MIT"]
+    main(["import", "weaver-checkpoint", str(tmp_path / "net.pt"), *where])
+    tagger = load_pretrained(out)
+    assert tagger.feature_table == table
+    assert tagger.config.classes == list(describe_dataset("jetclass").classes)
+    golden = load_file(out / "golden.safetensors")
+    if features != "kin":
+        types = golden["features"][golden["mask"]][:, 6:11]
+        assert types.sum(1).tolist() == [1.0] * len(types)
+        assert types.any(0).all()
+    jets = read_jets(shared_data / "jetclass2" / "JetClassII_example.parquet", rows=(0, 4))
+    packed = gather(jets, np.arange(4), table.columns)
+    batch = collate(packed, table)
+    columns = {key: torch.from_numpy(packed.columns[key]) for key in packed.columns}
+    for key in table.columns:
+        padded = torch.zeros(batch.mask.shape)
+        padded[batch.mask] = columns[key].float()
+        columns[key] = padded
+    logits = tagger(batch.four_momenta, batch.mask, columns)
+    with torch.no_grad():
+        expected = tagger.model(batch.features, batch.four_momenta, batch.mask)
+    torch.testing.assert_close(logits, expected)
+    if table.columns:
+        with pytest.raises(ValueError, match=r"'part_charge' is missing, .* use the features kin"):
+            tagger(batch.four_momenta, batch.mask)
 
 
 @pytest.fixture

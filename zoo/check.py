@@ -3,7 +3,7 @@
 import copy
 import importlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from zoo.data.batch import gather
 from zoo.data.datasets import resolve_file
-from zoo.data.features import FeatureTable, feature_table
+from zoo.data.features import NO_COLUMNS, FeatureTable, feature_table
 from zoo.data.readers import read_jets
 from zoo.hub import list_pretrained, load_pretrained
 from zoo.physics.lorentz import boost_matrix, rotation_matrix
@@ -32,6 +32,7 @@ class Jets(NamedTuple):
 
     momenta: Tensor  #: (particle, 4) as (E, px, py, pz) in GeV, float64
     counts: Tensor  #: (jet,)
+    columns: Mapping[str, Tensor] = NO_COLUMNS  #: (particle,), charge, type and the like, which no alteration changes
 
 
 class Change(NamedTuple):
@@ -81,14 +82,19 @@ def find_model(name: str, *, input_dim: int, num_classes: int) -> nn.Module:
     return model
 
 
-def read_some(path: str | Path, num_jets: int) -> Jets:
+def read_some(path: str | Path, num_jets: int, columns: Sequence[str] = ()) -> Jets:
     """The first jets of a file, massless in float64 where float32 cannot tell.
+
+    Args:
+        path: file of jets, whose own momenta are taken to be the sums of the particles, which can be transformed.
+        num_jets: how many of them.
+        columns: particle columns to take along, as far as the file has them.
 
     Raises:
         ValueError: if there are fewer than two jets with particles.
     """
     table = read_jets(resolve_file(path), rows=(0, num_jets))
-    packed = gather(table, np.arange(len(table)))
+    packed = gather(table, np.arange(len(table)), columns)
     counts = torch.from_numpy(packed.counts)
     if (counts > 0).sum() < 2:
         raise ValueError(f"{path}: holds {int((counts > 0).sum())} jets with particles among the first {num_jets}")
@@ -96,7 +102,8 @@ def read_some(path: str | Path, num_jets: int) -> Jets:
     energy, momentum = momenta[:, 0], momenta[:, 1:].norm(dim=1)
     is_massless = (energy - momentum).abs() < 1e-6 * energy
     momenta[:, 0] = torch.where(is_massless, momentum, energy)
-    return Jets(momenta, counts)
+    further = {name: torch.from_numpy(packed.columns[name]) for name in columns if name in packed.columns}
+    return Jets(momenta, counts, further)
 
 
 def check_requirements(model: nn.Module, table: FeatureTable, jets: Jets) -> list[Requirement]:
@@ -163,7 +170,7 @@ def _altered(
     yield "other jets of the batch", torch.cat(alone), expected[: len(alone)]
     for name, matrix in _transformations().items():
         with _TransformedBeams(model, matrix):
-            yield name, model(*_inputs(Jets(jets.momenta @ matrix.mT, jets.counts), table, dtype)), expected
+            yield name, model(*_inputs(jets._replace(momenta=jets.momenta @ matrix.mT), table, dtype)), expected
     for name, alter in _EMISSIONS.items():
         yield name, model(*_inputs(alter(jets), table, dtype)), expected
 
@@ -214,7 +221,7 @@ def _split(jets: Jets) -> Jets:
     hardest = _hardest(jets)
     momenta = jets.momenta.clone()
     momenta[hardest] *= 0.7
-    return _insert(Jets(momenta, jets.counts), hardest, 0.3 * jets.momenta[hardest])
+    return _insert(jets._replace(momenta=momenta), hardest, 0.3 * jets.momenta[hardest])
 
 
 def _radiate(jets: Jets) -> Jets:
@@ -228,9 +235,10 @@ def _radiate(jets: Jets) -> Jets:
 
 
 def _insert(jets: Jets, position: Tensor, momenta: Tensor) -> Jets:
-    """One more particle in each jet with particles, after ``position``."""
+    """One more particle in each jet with particles, after ``position`` and like the one there in all but momentum."""
     order = torch.cat([torch.arange(len(jets.momenta)), position + 0.5]).argsort()
-    return Jets(torch.cat([jets.momenta, momenta])[order], jets.counts + (jets.counts > 0))
+    columns = {name: torch.cat([values, values[position]])[order] for name, values in jets.columns.items()}
+    return Jets(torch.cat([jets.momenta, momenta])[order], jets.counts + (jets.counts > 0), columns)
 
 
 _EMISSIONS: dict[str, Callable[[Jets], Jets]] = {"collinear splitting": _split, "soft emission": _radiate}
@@ -242,7 +250,9 @@ def _inputs(jets: Jets, table: FeatureTable, dtype: torch.dtype) -> tuple[Tensor
     mask = torch.arange(int(jets.counts.max())) < jets.counts[:, None]
     four_momenta = momenta.new_zeros(*mask.shape, 4)
     four_momenta[mask] = momenta
-    return table.padded(four_momenta, mask).to(dtype), four_momenta, mask
+    features = momenta.new_zeros(*mask.shape, table.input_dim)
+    features[mask] = table.packed(momenta, jets.counts, jets.columns).to(dtype)
+    return features, four_momenta, mask
 
 
 def settle(model: nn.Module, table: FeatureTable, jets: Jets) -> nn.Module:
@@ -271,16 +281,17 @@ def check_model(
 
     Raises:
         KeyError: if there is no such model.
-        ValueError: if an import path leads nowhere, the feature table is unknown, or the file holds too few jets.
+        ValueError: if an import path leads nowhere, the feature table is unknown, or the file holds too few jets or not
+            what the features need.
         OSError: if the file cannot be read.
     """
     console = console or Console()
-    jets = read_some(data, num_jets)
-    if name in list_pretrained():
-        pretrained = load_pretrained(name)
-        model, table = pretrained.model, pretrained.feature_table
+    pretrained = load_pretrained(name) if name in list_pretrained() else None
+    table = feature_table(features) if pretrained is None else pretrained.feature_table
+    jets = read_some(data, num_jets, table.columns)
+    if pretrained is not None:
+        model = pretrained.model
     else:
-        table = feature_table(features)
         torch.manual_seed(1)
         model = settle(find_model(name, input_dim=table.input_dim, num_classes=num_classes), table, jets)
     parameters = sum(parameter.numel() for parameter in model.parameters())

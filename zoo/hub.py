@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from zoo.data.features import FeatureTable
+from zoo.data.features import NO_COLUMNS, FeatureTable
 from zoo.files import sync, sync_folder
 from zoo.registry import create_model
 
@@ -95,14 +96,19 @@ class Pretrained:
     config: PretrainedConfig
 
     @torch.no_grad()
-    def __call__(self, four_momenta: Tensor, mask: Tensor) -> Tensor:
+    def __call__(self, four_momenta: Tensor, mask: Tensor, columns: Mapping[str, Tensor] = NO_COLUMNS) -> Tensor:
         """Logits (batch, class) of jets.
 
         Args:
             four_momenta: (batch, particle, 4) as (E, px, py, pz) in GeV.
             mask: (batch, particle), True for a real particle.
+            columns: what the features need beside the momenta, ``feature_table.columns``, (batch, particle) each, such
+                as ``part_charge``; and the momenta of the jets where they are known, see `FeatureTable.padded`.
+
+        Raises:
+            ValueError: if a column that a feature needs is missing.
         """
-        return self.model(self.feature_table.padded(four_momenta, mask), four_momenta, mask)
+        return self.model(self.feature_table.padded(four_momenta, mask, columns), four_momenta, mask)
 
 
 def list_pretrained() -> list[str]:
@@ -122,6 +128,8 @@ def save_pretrained(
     four_momenta: Tensor,
     mask: Tensor,
     card: str,
+    *,
+    features: Tensor | None = None,
 ) -> None:
     """Write a pretrained folder, all or nothing.
 
@@ -132,9 +140,11 @@ def save_pretrained(
         four_momenta: (batch, particle, 4) as (E, px, py, pz) in GeV: some jets whose logits are stored with it.
         mask: (batch, particle), True for a real particle.
         card: text of the model card in Markdown.
+        features: (batch, particle, feature) of these jets; None computes them of the momenta, if those are enough.
 
     Raises:
         FileExistsError: if ``folder`` exists.
+        ValueError: if ``features`` are not given and the momenta are not enough, or have another shape.
         PretrainedError: if what was written does not load again, such as weights of another architecture.
     """
     folder = Path(folder)
@@ -143,7 +153,7 @@ def save_pretrained(
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        for name, content in _contents(model, config, four_momenta, mask, card).items():
+        for name, content in _contents(model, config, four_momenta, mask, card, features).items():
             with (draft / name).open("wb") as file:
                 file.write(content)
                 sync(file)
@@ -185,14 +195,15 @@ def load_pretrained(name: str | Path) -> Pretrained:
 
 
 def _contents(
-    model: nn.Module, config: PretrainedConfig, four_momenta: Tensor, mask: Tensor, card: str
+    model: nn.Module, config: PretrainedConfig, four_momenta: Tensor, mask: Tensor, card: str, features: Tensor | None
 ) -> dict[str, bytes]:
     model.eval()
-    golden = {
-        "features": FeatureTable.from_dict(config.features).padded(four_momenta, mask),
-        "four_momenta": four_momenta,
-        "mask": mask,
-    }
+    table = FeatureTable.from_dict(config.features)
+    if features is None:
+        features = table.padded(four_momenta, mask)
+    if features.shape != (*mask.shape, table.input_dim):
+        raise ValueError(f"features: must be {(*mask.shape, table.input_dim)} like the jets, not {(*features.shape,)}")
+    golden = {"features": features, "four_momenta": four_momenta, "mask": mask}
     with torch.no_grad():
         golden["logits"] = model(**golden)
     weights = {name: value.contiguous() for name, value in model.state_dict().items()}

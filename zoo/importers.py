@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from zoo.data.batch import collate, gather
+from zoo.data.batch import JetBatch, collate, gather
 from zoo.data.datasets import describe_dataset, resolve_file
-from zoo.data.features import FEATURE_TABLES
+from zoo.data.features import FEATURE_TABLES, FeatureTable
 from zoo.data.readers import read_jets
 from zoo.hub import PretrainedConfig, save_pretrained
 from zoo.registry import create_model
@@ -165,14 +165,34 @@ def import_pretrained(kind: str, path: str | Path, out: str | Path, *, dataset: 
         licence=licence,
         paper=imported.foreign.paper,
     )
-    jets = read_jets(resolve_file("sample:top_tagging/test"), rows=(0, GOLDEN_JETS))
-    batch = collate(gather(jets, np.arange(len(jets))), tables[0])
+    batch = _golden_jets(tables[0])
     card = (
         f"# {Path(out).name}\n\n{config.model} ({config.paper}) with the weights of `{Path(path).name}`, a "
         f"{kind}, trained on {facts.name} ({facts.citation}).\n\nLicence of the weights: {licence}. The zoo has not "
         "tested them; `python train.py test` does.\n"
     )
-    save_pretrained(out, imported.model, config, batch.four_momenta, batch.mask, card)
+    save_pretrained(out, imported.model, config, batch.four_momenta, batch.mask, card, features=batch.features)
+
+
+def _golden_jets(table: FeatureTable) -> JetBatch:
+    """The first jets of the packaged sample, which is of momenta alone.
+
+    Charges, types and impact parameters are made up, the same every time: one of five types a particle, the charge that
+    goes with it, and a displacement of charged ones. They show that weights and code belong together, not physics.
+    """
+    jets = read_jets(resolve_file("sample:top_tagging/test"), rows=(0, GOLDEN_JETS))
+    packed = gather(jets, np.arange(len(jets)))
+    random = np.random.default_rng(1)
+    kind = random.integers(0, 5, len(packed.four_momenta))
+    is_charged = np.isin(kind, (0, 3, 4))
+    names = ("ChargedHadron", "NeutralHadron", "Photon", "Electron", "Muon")
+    made_up = {f"part_is{name}": kind == i for i, name in enumerate(names)}
+    made_up["part_charge"] = random.choice((-1, 1), len(kind)) * is_charged
+    for name, spread in (("d0val", 0.5), ("d0err", 0.1), ("dzval", 0.5), ("dzerr", 0.1)):
+        values = random.normal(0, spread, len(kind)) * is_charged
+        made_up[f"part_{name}"] = np.abs(values) if name.endswith("err") else values
+    columns = {name: made_up[name].astype(np.float32) for name in table.columns}
+    return collate(packed._replace(columns=columns), table)
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:

@@ -57,7 +57,8 @@ def publish_run(run: Path, out: Path, *, licence: str, paper: str) -> None:
         paper=paper,
     )
     jets = _first_jets(data["test"], table)
-    save_pretrained(out, model, config, jets.four_momenta, jets.mask, _card(out.name, config, report))
+    card = _card(out.name, config, report)
+    save_pretrained(out, model, config, jets.four_momenta, jets.mask, card, features=jets.features)
 
 
 def _read(path: Path, parse: Callable[[str], Any], remedy: str) -> dict[str, Any]:
@@ -73,7 +74,7 @@ def _first_jets(split: dict[str, Any], table: FeatureTable) -> JetBatch:
     path = resolve_file(split["files"][0])
     start = split["rows"][0] if split["rows"] else 0
     jets = read_jets(path, rows=(start, start + GOLDEN_JETS))
-    return collate(gather(jets, np.arange(len(jets))), table)
+    return collate(gather(jets, np.arange(len(jets)), table.columns), table)
 
 
 def _card(name: str, config: PretrainedConfig, report: dict[str, Any]) -> str:
