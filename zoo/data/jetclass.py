@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import difflib
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -218,7 +219,7 @@ class _Tree:
     path: Path
     tree: Any  #: uproot.TTree
 
-    @property
+    @functools.cached_property
     def names(self) -> list[str]:
         return self.tree.keys(recursive=False)
 
@@ -274,7 +275,7 @@ class _Parquet:
     path: Path
     file: parquet.ParquetFile
 
-    @property
+    @functools.cached_property
     def names(self) -> list[str]:
         return self.file.schema_arrow.names
 
