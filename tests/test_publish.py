@@ -1,5 +1,6 @@
 """A real run becomes a pretrained folder that gives the run's own predictions."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -10,17 +11,22 @@ import yaml
 import train
 from zoo import load_pretrained
 from zoo.cli import main
-from zoo.data.batch import JetBatch
+from zoo.data.batch import JetBatch, collate, gather
+from zoo.data.datasets import JET_COLUMNS, describe_dataset, resolve_file
+from zoo.data.features import feature_table
+from zoo.data.readers import read_jets
+from zoo.data.store import write_store
 from zoo.publish import publish_run
 from zoo.report import Predictions
 
 
-def fit(folder: Path, model: dict) -> Path:
+def fit(folder: Path, model: dict, data: dict | None = None, num_classes: int = 2) -> Path:
     config = {
         "run_folder": str(folder / "run"),
         "trainer": {"max_epochs": 1, "enable_progress_bar": False},
-        "model": {"model": model},
-        "data": {
+        "model": {"model": model, "num_classes": num_classes},
+        "data": data
+        or {
             "train": {"files": ["sample:top_tagging/train"], "rows": [0, 16]},
             "val": {"files": ["sample:top_tagging/val"], "rows": [0, 16]},
             "test": {"files": ["sample:top_tagging/test"], "rows": [0, 20]},
@@ -48,6 +54,42 @@ def test_a_published_run_predicts_as_it_was_tested(run, tmp_path, jets: JetBatch
     assert tagger.config.classes == ["qcd", "top"]
     assert set(tagger.config.metrics) >= {"accuracy", "auc", "background_rejection_0.3"}
     assert "arXiv:2201.08187" in (tmp_path / "mine" / "README.md").read_text()
+
+
+def test_a_published_run_on_jetclass_takes_further_columns(tmp_path):
+    """Ten classes, 17 features and jets with momenta of their own, by training, test, report and publication."""
+    sample = read_jets(resolve_file("sample:top_tagging/test"), rows=(0, 120))
+    table, random = feature_table("full"), np.random.default_rng(3)
+    columns = {name: random.normal(size=sample.offsets[-1]).astype(np.float32) for name in table.columns}
+    own = {name: random.uniform(1, 2, len(sample)).astype(np.float32) for name in JET_COLUMNS}
+    facts = describe_dataset("jetclass")
+    made = dataclasses.replace(
+        sample,
+        particles=sample.particles | columns,
+        fields=own,
+        label=np.arange(len(sample)) % 10,
+        metadata=facts.metadata,
+    )
+    write_store(tmp_path / "jets.arrow", made)
+    split = {"files": [str(tmp_path / "jets.arrow")]}
+    rows = {"train": [0, 40], "val": [40, 80], "test": [80, 120]}
+    data = {"dataset": "jetclass", "features": "full", "batch_size": 20}
+    data |= {name: {**split, "rows": numbers} for name, numbers in rows.items()}
+    builder = {"class_path": "zoo.deepsets.pfn", "init_args": {"input_dim": 17, "num_classes": 10}}
+    run = fit(tmp_path, builder, data, num_classes=10)
+    publish_run(run, tmp_path / "mine", licence="MIT", paper="arXiv:1810.05165")
+    tagger = load_pretrained(tmp_path / "mine")
+    assert tagger.config.classes == list(facts.classes)
+    packed = gather(made, np.arange(80, 90), table.columns)
+    batch = collate(packed, table)
+    given = {name: torch.from_numpy(packed.columns[name]) for name in JET_COLUMNS}
+    for name in table.columns:
+        given[name] = torch.zeros(batch.mask.shape)
+        given[name][batch.mask] = torch.from_numpy(packed.columns[name])
+    tested = Predictions.load(run / "report" / "predictions.arrow")
+    logits = {int(row): value for row, value in zip(tested.index, tested.logits, strict=True)}
+    expected = torch.tensor(np.stack([logits[row] for row in batch.index.tolist()]))
+    torch.testing.assert_close(tagger(batch.four_momenta, batch.mask, given), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_an_untested_run_is_refused(tmp_path):

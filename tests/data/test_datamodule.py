@@ -19,7 +19,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from zoo.data import JetDataModule
 from zoo.data.batch import collate, gather
 from zoo.data.datamodule import Split
-from zoo.data.datasets import JET_COLUMNS
+from zoo.data.datasets import JET_COLUMNS, describe_dataset
 from zoo.data.features import feature_table
 from zoo.data.loader import JetDataset
 from zoo.data.store import JetTable, write_store
@@ -376,6 +376,13 @@ def test_more_jets_than_the_training_split_has(make_datamodule):
 def test_a_stage_without_its_split(stage):
     with pytest.raises(ValueError, match=r"no split is given; add 'data\.(train|val|test|predict)\.files'"):
         JetDataModule().setup(stage)
+
+
+def test_the_data_set_of_the_file_is_suggested(make_table, tmp_path):
+    table = dataclasses.replace(make_table(10), metadata=describe_dataset("jetclass").metadata)
+    write_store(tmp_path / "other.arrow", table)
+    with pytest.raises(ValueError, match=r"other.arrow: classes are .* convert it, or set data.dataset to 'jetclass'"):
+        JetDataModule(test=Split([str(tmp_path / "other.arrow")])).setup("test")
 
 
 def test_jets_of_another_data_set_are_refused(make_table, tmp_path):

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import lightning.pytorch as pl
 import numpy as np
 
-from zoo.data.datasets import describe_dataset, resolve_file
+from zoo.data.datasets import DATASETS, describe_dataset, resolve_file
 from zoo.data.features import feature_table
 from zoo.data.loader import BatchRows, JetDataset, JetLoader, by_length, make_loader, shuffled
 from zoo.data.readers import count_rows, read_jets
@@ -185,8 +185,10 @@ class JetDataModule(pl.LightningDataModule):
     def _check_table(self, path: Path, table: JetTable) -> JetTable:
         for key, expected in (("classes", list(self.classes)), ("units", self.description.units)):
             if table.metadata.get(key) != expected:
-                found = table.metadata.get(key)
-                raise ValueError(f"{path}: {key} are {found}, not {expected} as in {self.description.name}; convert it")
+                found, known = table.metadata.get(key), table.metadata.get("dataset")
+                is_other = known in DATASETS and known != self.description.name
+                remedy = f"convert it, or set data.dataset to {known!r}" if is_other else "convert it"
+                raise ValueError(f"{path}: {key} are {found}, not {expected} as in {self.description.name}; {remedy}")
         if table.label.min() < 0 or table.label.max() >= len(self.classes):
             raise ValueError(f"{path}: column 'label' must be 0 to {len(self.classes) - 1}; correct the labels")
         try:
@@ -197,9 +199,9 @@ class JetDataModule(pl.LightningDataModule):
 
     def _weigh_classes(self, label: np.ndarray) -> np.ndarray | None:
         counts = np.bincount(label, minlength=len(self.classes))
-        for name, count in zip(self.classes, counts, strict=True):
-            if not count:
-                warnings.warn(f"train: no jet is of class {name!r}; choose other files or rows", stacklevel=4)
+        absent = [repr(name) for name, count in zip(self.classes, counts, strict=True) if not count]
+        if absent:
+            warnings.warn(f"train: no jet is of class {', '.join(absent)}; choose other files or rows", stacklevel=4)
         if self.class_weights is None:
             return None
         if self.class_weights != "balanced":
