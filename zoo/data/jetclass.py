@@ -191,7 +191,7 @@ def _to_numbers(values: np.ndarray) -> np.ndarray:
 
 @contextlib.contextmanager
 def open_root(path: Path) -> Iterator[JetClassFile]:
-    """Open the tree ``tree``, or the only one, of a ROOT file.
+    """Open the tree ``tree``, or the only one, of a ROOT file; its compressed baskets carry checksums, others none.
 
     Raises:
         ValueError: if the file is damaged, has no such tree, or its branches are not those of JetClass.
