@@ -28,8 +28,8 @@ OF_TOP_TAGGING = ("--dataset", "top_tagging", "--licence", "MIT")
 class Jets:
     """Real jets of at least 17 particles, massless in float64, in the layouts of both.
 
-    Neutral particles of one calorimeter cell lie in the same direction. weaver drops the nearest of k + 1 as the particle
-    itself, which among coincident ones may be another; here directions differ a little, so that it is not.
+    Neutral particles of one calorimeter cell lie in the same direction. weaver drops the nearest of k + 1 as the
+    particle itself, which among coincident ones may be another; here directions differ a little, so that it is not.
     """
 
     def __init__(self, path: Path) -> None:
