@@ -1,5 +1,6 @@
 """Two implementations on the same jets, taking turns in one run, so that whatever else the machine does hits both."""
 
+import argparse
 import csv
 import multiprocessing
 import statistics
@@ -15,6 +16,7 @@ from rich.table import Table
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from benchmarks.jets import DEFAULT_FILE
 from zoo.data.batch import JetBatch
 
 #: Seconds a jet of every round, by task and model.
@@ -99,8 +101,32 @@ def _resident(key: str) -> float:
     return 1024 * float(status[key].split()[0])
 
 
-def tell(console: Console, rows: list[dict[str, Any]], path: Path) -> None:
-    """Print the rows and write them to a CSV file."""
+def parse_options(description: str, batch_size: int) -> argparse.Namespace:
+    """The options that all comparisons share; sets the number of threads."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--file", type=Path, default=DEFAULT_FILE, help="Top Tagging Reference HDF5 file")
+    parser.add_argument("--batch-size", type=int, default=batch_size)
+    parser.add_argument("--batches", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    return options
+
+
+def describe(batches: list[JetBatch], options: argparse.Namespace) -> str:
+    """What was measured, in one line."""
+    particles = torch.cat([batch.mask.sum(1) for batch in batches]).float()
+    return (
+        f"{len(particles)} jets of {particles.mean():.0f} particles, batches of {options.batch_size}, "
+        f"{options.threads} threads, {options.rounds} rounds"
+    )
+
+
+def tell(rows: list[dict[str, Any]], path: Path, *headline: str) -> None:
+    """Print the rows below a headline and write them to a CSV file."""
+    console = Console()
+    console.print("; ".join(headline))
     table = Table(*rows[0])
     console.width = max(console.width, 140)
     for row in rows:

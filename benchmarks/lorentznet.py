@@ -6,16 +6,14 @@ The two take turns; the ratio is what counts. Memory is the peak of a process of
 first step.
 """
 
-import argparse
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from torch import nn
 
-from benchmarks.compare import measure, peak_memory, seconds, summarise, tell
+from benchmarks.compare import describe, measure, parse_options, peak_memory, seconds, summarise, tell
 from benchmarks.edge_list_lorentznet import EdgeListLorentzNet
-from benchmarks.jets import DEFAULT_FILE, load_batches
+from benchmarks.jets import load_batches
 from zoo import create_model
 from zoo.data.batch import JetBatch
 
@@ -52,14 +50,7 @@ def operations(batch: JetBatch, task: str) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--file", type=Path, default=DEFAULT_FILE, help="Top Tagging Reference HDF5 file")
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--batches", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=2)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    options = parse_options(__doc__, batch_size=32)
 
     batches = load_batches(options.file, options.batch_size, options.batches)
     particles = torch.cat([batch.mask.sum(1) for batch in batches]).float()
@@ -71,13 +62,7 @@ def main() -> None:
         done = sum(operations(batch, row["task"]) for batch in batches) / len(particles)
         row["fraction_of_torch_mm"] = round(done / (1e-3 * row["ms_per_jet"]) / rate, 3)
         row["peak_mb_training_step"] = round(memory[row["model"]] / 1e6, 1)
-
-    console = Console()
-    console.print(
-        f"{len(particles)} jets of {particles.mean():.0f} particles, batches of {options.batch_size}, "
-        f"{options.threads} threads, {options.rounds} rounds; torch.mm {rate / 1e9:.0f} GFLOP/s"
-    )
-    tell(console, rows, RESULTS)
+    tell(rows, RESULTS, describe(batches, options), f"torch.mm {rate / 1e9:.0f} GFLOP/s")
 
 
 if __name__ == "__main__":

@@ -6,18 +6,16 @@ Operations are the multiplications and additions of matrix products and convolut
 of 50 and of 128 particles. Times are of inference in float32, batches of 64; the models take turns.
 """
 
-import argparse
 import statistics
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from rich.progress import track
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.compare import infer, seconds, tell
-from benchmarks.jets import DEFAULT_FILE, load_batches
+from benchmarks.compare import describe, infer, parse_options, seconds, tell
+from benchmarks.jets import load_batches
 from zoo import create_model, list_models
 
 RESULTS = Path(__file__).parent / "results" / "models.csv"
@@ -39,14 +37,7 @@ def operations(name: str, particles: int) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--file", type=Path, default=DEFAULT_FILE, help="Top Tagging Reference HDF5 file")
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--batches", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=2)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    options = parse_options(__doc__, batch_size=64)
 
     batches = load_batches(options.file, options.batch_size, options.batches)
     models = {name: build(name) for name in list_models()}
@@ -69,13 +60,7 @@ def main() -> None:
         }
         for name, model in models.items()
     ]
-    console = Console()
-    particles = torch.cat([batch.mask.sum(1) for batch in batches]).float()
-    console.print(
-        f"{len(particles)} jets of {particles.mean():.0f} particles, batches of {options.batch_size}, "
-        f"{options.threads} threads, {options.rounds} rounds"
-    )
-    tell(console, rows, RESULTS)
+    tell(rows, RESULTS, describe(batches, options))
 
 
 if __name__ == "__main__":

@@ -6,18 +6,16 @@ Both have the same weights and take turns; weaver trims its padding as it does b
 process of its own above what it held before the first step.
 """
 
-import argparse
 import tempfile
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from torch import Tensor, nn
 from weaver.nn.model.ParticleNet import ParticleNet
 from weaver.nn.model.ParticleTransformer import ParticleTransformer
 
-from benchmarks.compare import measure, peak_memory, summarise, tell
-from benchmarks.jets import DEFAULT_FILE, load_batches
+from benchmarks.compare import describe, measure, parse_options, peak_memory, summarise, tell
+from benchmarks.jets import load_batches
 from zoo.importers import import_weights
 
 RESULTS = Path(__file__).parent / "results" / "weaver_models.csv"
@@ -63,14 +61,7 @@ def build(name: str) -> nn.Module:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--file", type=Path, default=DEFAULT_FILE, help="Top Tagging Reference HDF5 file")
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--batches", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=2)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    options = parse_options(__doc__, batch_size=64)
 
     batches = load_batches(options.file, options.batch_size, options.batches)
     rows = []
@@ -80,14 +71,7 @@ def main() -> None:
         memory = {name: peak_memory(build, name, batches[0], options.threads) for name in names}
         for row in rows[-4:]:
             row["peak_mb_training_step"] = round(memory[row["model"]] / 1e6, 1)
-
-    console = Console()
-    particles = torch.cat([batch.mask.sum(1) for batch in batches]).float()
-    console.print(
-        f"{len(particles)} jets of {particles.mean():.0f} particles, batches of {options.batch_size}, "
-        f"{options.threads} threads, {options.rounds} rounds"
-    )
-    tell(console, rows, RESULTS)
+    tell(rows, RESULTS, describe(batches, options))
 
 
 if __name__ == "__main__":

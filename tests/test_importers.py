@@ -354,3 +354,8 @@ def test_command_refuses_another_number_of_classes(tmp_path, capsys):
             ]
         )
     assert "net.pt: has 10 classes, top_tagging has qcd, top" in capsys.readouterr().err
+
+
+def test_unknown_kind_is_named(tmp_path):
+    with pytest.raises(ValueError, match="'weaver'; choose one of weaver-checkpoint, lorentznet-release"):
+        import_weights(tmp_path / "net.pt", "weaver")

@@ -118,9 +118,11 @@ def import_weights(path: str | Path, kind: str = "weaver-checkpoint") -> Importe
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is not a plain table of tensors, or of another architecture, or a tensor is missing,
-            unknown or of another shape; the message names the file and the tensors.
+        ValueError: if there is no such kind, the file is not a plain table of tensors or of another architecture, or a
+            tensor is missing, unknown or of another shape; the message names the file and the tensors.
     """
+    if kind not in KINDS:
+        raise ValueError(f"no kind of checkpoint is called {kind!r}; choose one of {', '.join(KINDS)}")
     state = read_state(path)
     foreign = next((candidate for candidate in KINDS[kind] if candidate.sign in state), None)
     if foreign is None:

@@ -9,8 +9,8 @@ References:
 import torch
 from torch import Tensor, nn
 
-from zoo.layers import Pairs, complete_pairs, offsets, pack, pair_blocks, psi, segment_sum
-from zoo.lorentznet.lorentznet import PAIRS_PER_BLOCK, JetGraph, PairBatchNorm, move_apart
+from zoo.layers import Pairs, pack, psi, segment_sum
+from zoo.lorentznet.lorentznet import JetGraph, PairBatchNorm, jet_graph, move_apart
 from zoo.lorentznet.messages import MessageWeights, pair_messages
 from zoo.registry import register_model
 
@@ -60,18 +60,11 @@ class EGNN(nn.Module):
 
     def forward(self, features: Tensor, four_momenta: Tensor, mask: Tensor) -> Tensor:
         """Logits (batch, class) of the jets; see the class for the shapes."""
-        device = four_momenta.device.type
-        message_dtype = self.embedding.weight.dtype
-        if torch.is_autocast_enabled(device):
-            message_dtype = torch.get_autocast_dtype(device)
+        momenta, counts = pack(four_momenta, mask).double(), mask.sum(1)
+        graph = jet_graph(psi(momenta[:, :1]).to(self.embedding.weight.dtype), counts)
         # Only products of (pair, embed_dim) matrices gain from half precision; the rest would only lose digits.
-        with torch.autocast(device, enabled=False):
-            momenta, counts = pack(four_momenta, mask).double(), mask.sum(1)
-            pairs = complete_pairs(counts)
-            blocks = pair_blocks(pairs, counts, PAIRS_PER_BLOCK.get(device, PAIRS_PER_BLOCK["default"]))
-            scalars = psi(momenta[:, :1]).to(self.embedding.weight.dtype)
-            graph = JetGraph(scalars, offsets(counts), pairs, blocks, message_dtype)
-            h, x = self.embedding(scalars), momenta[:, 1:]
+        with torch.autocast(four_momenta.device.type, enabled=False):
+            h, x = self.embedding(graph.scalars), momenta[:, 1:]
             for block in self.blocks:
                 h, x = block(h, x, graph)
             mean = segment_sum(h, graph.jet_starts) / counts.clamp(min=1)[:, None]

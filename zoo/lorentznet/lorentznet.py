@@ -28,6 +28,20 @@ class JetGraph(NamedTuple):
     message_dtype: torch.dtype
 
 
+def jet_graph(scalars: Tensor, counts: Tensor) -> JetGraph:
+    """The graph of all pairs of the nodes of each jet; under autocast, messages are of its dtype.
+
+    Args:
+        scalars: input scalars (node, scalar).
+        counts: (jet,) nodes of each jet.
+    """
+    device = scalars.device.type
+    message_dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else scalars.dtype
+    pairs = complete_pairs(counts)
+    blocks = pair_blocks(pairs, counts, PAIRS_PER_BLOCK.get(device, PAIRS_PER_BLOCK["default"]))
+    return JetGraph(scalars, offsets(counts), pairs, blocks, message_dtype)
+
+
 class LorentzNet(nn.Module):
     r"""Lorentz group equivariant network over all pairs of particles of a jet.
 
@@ -94,16 +108,10 @@ class LorentzNet(nn.Module):
 
     def forward(self, features: Tensor, four_momenta: Tensor, mask: Tensor) -> Tensor:
         """Logits (batch, class) of the jets; see the class for the shapes."""
-        device = four_momenta.device.type
-        message_dtype = self.embedding.weight.dtype
-        if torch.is_autocast_enabled(device):
-            message_dtype = torch.get_autocast_dtype(device)
+        x, scalars, counts = self._nodes(features, four_momenta, mask)
+        graph = jet_graph(scalars, counts)
         # Only products of (pair, embed_dim) matrices gain from half precision; the rest would only lose digits.
-        with torch.autocast(device, enabled=False):
-            x, scalars, counts = self._nodes(features, four_momenta, mask)
-            pairs = complete_pairs(counts)
-            blocks = pair_blocks(pairs, counts, PAIRS_PER_BLOCK.get(device, PAIRS_PER_BLOCK["default"]))
-            graph = JetGraph(scalars, offsets(counts), pairs, blocks, message_dtype)
+        with torch.autocast(four_momenta.device.type, enabled=False):
             h = self.embedding(scalars)
             for block in self.blocks:
                 h, x = block(h, x, graph)
