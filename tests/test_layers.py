@@ -8,8 +8,10 @@ import torch
 from zoo.layers import (
     RowBatchNorm,
     complete_pairs,
+    dropout,
     gather_sum,
     leading_mask,
+    length_groups,
     linear,
     offsets,
     outer_sum,
@@ -127,3 +129,62 @@ def test_outer_sum_equals_the_sum_of_outer_products(dtype):
     exact = torch.einsum("ri,rj->ij", left.double(), right.double())
     tolerance = 40 * torch.finfo(dtype).eps
     torch.testing.assert_close(outer_sum(left, right).double(), exact, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_gradient_of_linear_equals_torchs(has_bias):
+    """Also for a weight that is a part of a larger matrix."""
+    values, matrix = torch.randn(40, 16), torch.randn(32, 48)
+    bias = torch.randn(32) if has_bias else None
+    leaves = [leaf.requires_grad_() for leaf in (values, matrix, bias) if leaf is not None]
+    outputs = [function(values, matrix[:, 16:32], bias) for function in (linear, torch.nn.functional.linear)]
+    gradient = torch.randn(40, 32)
+    ours, theirs = (torch.autograd.grad(output, leaves, gradient) for output in outputs)
+    torch.testing.assert_close(outputs[0], outputs[1], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(400_003,), (3, 7, 20_000), (0,)])
+@pytest.mark.parametrize("p", [0.1, 0.5])
+def test_dropout_keeps_the_mean_and_drops_the_fraction(shape, p):
+    values = torch.ones(shape, requires_grad=True)
+    dropped = dropout(values, p)
+    gradient = torch.autograd.grad(dropped.sum(), values)[0]
+    assert torch.equal(gradient, dropped)
+    assert set(dropped.unique().tolist()) <= {0.0, torch.tensor(1 / (1 - round(p * 2**16) / 2**16)).item()}
+    if values.numel():
+        error = (p * (1 - p) / values.numel()) ** 0.5
+        assert (dropped == 0).double().mean().item() == pytest.approx(p, abs=5 * error)
+
+
+def test_dropout_of_neighbours_is_independent():
+    """Four values share a random number; the correlation of each pair of them vanishes within its error."""
+    dropped = (dropout(torch.ones(1_000_000), 0.5) == 0).double().view(-1, 4)
+    correlation = torch.corrcoef(dropped.T) - torch.eye(4)
+    assert correlation.abs().max() < 5 / len(dropped) ** 0.5
+
+
+@pytest.mark.parametrize("p", [0.0, 1.0])
+def test_dropout_of_nothing_and_of_all(p):
+    assert torch.equal(dropout(torch.ones(5), p), torch.full((5,), 1 - p))
+
+
+def test_length_groups_cover_all_jets_and_waste_little():
+    counts = torch.randint(0, 120, (300,)).sort(descending=True).values
+    groups = length_groups(counts)
+    assert torch.equal(torch.cat([group.counts for group in groups]), counts)
+    assert [group.nodes for group in groups] == [int(group.counts.sum()) for group in groups]
+    cells = sum(group.mask.shape[0] * group.mask.shape[1] ** 2 for group in groups)
+    assert cells < 1.3 * counts.square().sum()
+    assert cells < 0.5 * len(counts) * counts.max() ** 2  # control: what padding to the longest jet would take
+
+
+def test_groups_pad_and_unpad():
+    counts = torch.tensor([3, 3, 1, 0])
+    rows = torch.arange(14.0).view(7, 2)
+    groups = length_groups(counts)
+    parts = rows.split([group.nodes for group in groups])
+    padded = [group.pad(part) for group, part in zip(groups, parts, strict=True)]
+    assert padded[0].tolist() == [[[0, 1], [2, 3], [4, 5]], [[6, 7], [8, 9], [10, 11]]]
+    back = torch.cat([group.unpad(part) for group, part in zip(groups, padded, strict=True)])
+    assert torch.equal(back, rows)

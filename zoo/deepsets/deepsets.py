@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from zoo.layers import offsets, pack, segment_sum
+from zoo.layers import Linear, offsets, pack, segment_sum
 from zoo.physics import kinematics
 from zoo.registry import register_model
 
@@ -153,7 +153,7 @@ def _dense(input_dim: int, dims: Sequence[int]) -> nn.Sequential:
     """Linear layers of widths ``dims``, a ReLU after each."""
     layers = nn.Sequential()
     for in_dim, out_dim in zip([input_dim, *dims], dims, strict=False):
-        layers.append(nn.Linear(in_dim, out_dim)).append(nn.ReLU())
+        layers.append(Linear(in_dim, out_dim)).append(nn.ReLU())
     return layers
 
 

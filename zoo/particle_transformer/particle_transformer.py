@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.layers import RowBatchNorm, leading_mask, pack, unordered_pairs, unpack
+from zoo.layers import Dropout, LengthGroup, Linear, RowBatchNorm, dropout, length_groups, linear, pack, unordered_pairs
 from zoo.physics.kinematics import pair_features
 from zoo.registry import register_model
 
@@ -112,40 +112,38 @@ class ParticleTransformer(nn.Module):
 
     def forward(self, features: Tensor, four_momenta: Tensor, mask: Tensor, context: Tensor | None = None) -> Tensor:
         """Logits (batch, class); see the class for the shapes. A ``context`` left out counts as zero."""
-        features, four_momenta = pack(features, mask), pack(four_momenta, mask)
-        counts = mask.sum(1)
-        mask = leading_mask(counts)
-        bias = self._attention_bias(features, four_momenta, counts, mask)
+        counts, longest_first = mask.sum(1).sort(descending=True, stable=True)
+        features, four_momenta = (
+            pack(values[longest_first], mask[longest_first]) for values in (features, four_momenta)
+        )
+        groups = length_groups(counts)
+        biases = self._attention_biases(features, four_momenta, counts, groups)
         x = self.embedding(features)
         for block in self.blocks:
-            x = block(x, mask, bias)
+            x = block(x, groups, biases)
         token = self.class_token.expand(len(mask), -1)
         for block in self.class_blocks:
-            token = block(token, x, mask)
-        token = self.norm(token)
+            token = block(token, x, groups)
+        token = self.norm(token)[longest_first.argsort()]
         if self.context_dim:
             context = token.new_zeros(len(token), self.context_dim) if context is None else context
             token = torch.cat([token, context], dim=1)
         return self.head(token)
 
-    def _attention_bias(self, features: Tensor, four_momenta: Tensor, counts: Tensor, mask: Tensor) -> Tensor:
-        """What is added to the scores, (batch, head, particle, particle), or broadcast to it without pair inputs."""
+    def _attention_biases(
+        self, features: Tensor, four_momenta: Tensor, counts: Tensor, groups: Sequence[LengthGroup]
+    ) -> list[Tensor]:
+        """What is added to the scores of each group, broadcastable to (jet, head, particle, particle)."""
         dtype = self.class_token.dtype
         if self.pair_embedding is None:
-            bias = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
-            return bias.masked_fill_(~mask, MASKED)[:, None, None, :]
-        batch, particles = mask.shape
+            return [_key_bias(group.mask, dtype) for group in groups]
         i, j = unordered_pairs(counts)
         # The logarithms of small numbers would lose their meaning in half precision; like the paper, no gradient.
-        with torch.no_grad(), torch.autocast(mask.device.type, enabled=False):
+        with torch.no_grad(), torch.autocast(features.device.type, enabled=False):
             pairs = torch.cat([inputs(features, four_momenta, i, j).to(dtype) for inputs in self.pair_inputs], dim=1)
         embedded = self.pair_embedding(pairs).to(dtype)
-        jet, slot = mask.nonzero(as_tuple=True)
-        row = jet[i] * particles
-        bias = embedded.new_full((batch * particles * particles, embedded.shape[1]), MASKED)
-        for one, other in ((i, j), (j, i)):
-            bias = bias.index_copy(0, (row + slot[one]) * particles + slot[other], embedded)
-        return bias.unflatten(0, (batch, particles, particles)).permute(0, 3, 1, 2).contiguous()
+        pairs_of_groups = [int((group.counts * (group.counts + 1) // 2).sum()) for group in groups]
+        return [_pair_bias(rows, group) for rows, group in zip(embedded.split(pairs_of_groups), groups, strict=True)]
 
     def _initialise(self) -> None:
         nn.init.trunc_normal_(self.class_token, std=0.02)
@@ -169,23 +167,21 @@ class _AttentionBlock(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.norm_in = nn.LayerNorm(embed_dim)
-        self.in_proj = nn.Linear(embed_dim, 3 * embed_dim)
-        self.out_proj = nn.Linear(embed_dim, embed_dim)
+        self.in_proj = Linear(embed_dim, 3 * embed_dim)
+        self.out_proj = Linear(embed_dim, embed_dim)
         self.head_scale = nn.Parameter(torch.ones(num_heads))
         self.norm_out = nn.LayerNorm(embed_dim)
         self.norm_mlp = nn.LayerNorm(embed_dim)
-        self.fc1 = nn.Linear(embed_dim, expansion * embed_dim)
+        self.fc1 = Linear(embed_dim, expansion * embed_dim)
         self.norm_hidden = nn.LayerNorm(expansion * embed_dim)
-        self.fc2 = nn.Linear(expansion * embed_dim, embed_dim)
+        self.fc2 = Linear(expansion * embed_dim, embed_dim)
         self.residual_scale = nn.Parameter(torch.ones(embed_dim))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
         """Attention of (batch, particle, feature) tensors, with the same shape as ``query``."""
         query, key, value = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in (query, key, value))
-        dropout = self.dropout.p if self.training else 0.0
-        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
-        return attended.transpose(1, 2).flatten(2)
+        return _attention(query, key, value, bias, self.dropout.p if self.training else 0.0).transpose(1, 2).flatten(2)
 
     def update(self, x: Tensor, attended: Tensor) -> Tensor:
         r"""The rest of a block, on rows (row, feature).
@@ -203,10 +199,14 @@ class _AttentionBlock(nn.Module):
 class ParticleAttention(_AttentionBlock):
     """Self-attention between the particles of a jet."""
 
-    def forward(self, x: Tensor, mask: Tensor, bias: Tensor) -> Tensor:
-        """Updated particles (node, feature); ``bias`` is added to the scores (batch, head, particle, particle)."""
-        query, key, value = unpack(self.in_proj(self.norm_in(x)), mask).chunk(3, dim=-1)
-        return self.update(x, pack(self.attend(query, key, value, bias), mask))
+    def forward(self, x: Tensor, groups: Sequence[LengthGroup], biases: Sequence[Tensor]) -> Tensor:
+        """Updated particles (node, feature); ``biases`` are added to the scores (jet, head, particle, particle)."""
+        projected = self.in_proj(self.norm_in(x)).split([group.nodes for group in groups])
+        attended = [
+            group.unpad(self.attend(*group.pad(rows).chunk(3, dim=-1), bias))
+            for group, rows, bias in zip(groups, projected, biases, strict=True)
+        ]
+        return self.update(x, torch.cat(attended))
 
 
 class ClassAttention(_AttentionBlock):
@@ -215,39 +215,78 @@ class ClassAttention(_AttentionBlock):
     def __init__(self, embed_dim: int, num_heads: int) -> None:
         super().__init__(embed_dim, num_heads, dropout=0.0)
 
-    def forward(self, token: Tensor, x: Tensor, mask: Tensor) -> Tensor:
-        """Updated token (batch, feature) of particles ``x`` (node, feature)."""
+    def forward(self, token: Tensor, x: Tensor, groups: Sequence[LengthGroup]) -> Tensor:
+        """Updated token (jet, feature) of particles ``x`` (node, feature)."""
         width = token.shape[1]
         # Only keys and values are normalised; the query is the bare token.
-        query = F.linear(token, self.in_proj.weight[:width], self.in_proj.bias[:width])
+        queries = linear(token, self.in_proj.weight[:width], self.in_proj.bias[:width])
         of_token, of_particles = (
-            F.linear(self.norm_in(rows), self.in_proj.weight[width:], self.in_proj.bias[width:]) for rows in (token, x)
+            linear(self.norm_in(rows), self.in_proj.weight[width:], self.in_proj.bias[width:]) for rows in (token, x)
         )
-        key, value = torch.cat([of_token[:, None], unpack(of_particles, mask)], dim=1).chunk(2, dim=-1)
-        bias = torch.zeros(mask.shape, dtype=token.dtype, device=mask.device).masked_fill_(~mask, MASKED)
-        bias = F.pad(bias, (1, 0))[:, None, None, :]
-        return self.update(token, self.attend(query[:, None], key, value, bias)[:, 0])
+        attended = [
+            self._attend(group, *parts)
+            for group, *parts in zip(
+                groups,
+                queries.split([len(group.mask) for group in groups]),
+                of_token.split([len(group.mask) for group in groups]),
+                of_particles.split([group.nodes for group in groups]),
+                strict=True,
+            )
+        ]
+        return self.update(token, torch.cat(attended))
+
+    def _attend(self, group: LengthGroup, query: Tensor, of_token: Tensor, of_particles: Tensor) -> Tensor:
+        """What the tokens of a group see of themselves and of their particles, (jet, feature)."""
+        key, value = torch.cat([of_token[:, None], group.pad(of_particles)], dim=1).chunk(2, dim=-1)
+        bias = _key_bias(F.pad(group.mask, (1, 0), value=True), query.dtype)
+        return self.attend(query[:, None], key, value, bias)[:, 0]
+
+
+def _attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, p: float) -> Tensor:
+    """Attention of (jet, head, particle, feature) with a ``bias`` of its scores and dropout ``p`` of its weights."""
+    if query.device.type != "cpu" or not query.requires_grad:
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=p)
+    # With a gradient torch has but a general form on a CPU, which looks for rows without keys and has a slow dropout.
+    scores = query @ (key * query.shape[-1] ** -0.5).mT + bias
+    weights = scores.softmax(-1)
+    return (dropout(weights, p) if p else weights) @ value
+
+
+def _key_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """Zero for a real key and `MASKED` for padding, (jet, 1, 1, particle)."""
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, MASKED)[:, None, None, :]
+
+
+def _pair_bias(embedded: Tensor, group: LengthGroup) -> Tensor:
+    """Matrices (jet, head, particle, particle) of the numbers (pair, head) of each pair of `unordered_pairs`."""
+    jets, particles = group.mask.shape
+    i, j = unordered_pairs(group.counts)
+    bias = embedded.new_full((jets * particles * particles, embedded.shape[1]), MASKED)
+    slot = group.cells % particles
+    for one, other in ((i, j), (j, i)):
+        bias = bias.index_copy(0, group.cells[one] * particles + slot[other], embedded)
+    return bias.unflatten(0, (jets, particles, particles)).permute(0, 3, 1, 2).contiguous()
 
 
 def _particle_embedding(input_dim: int, dims: Sequence[int]) -> nn.Sequential:
     layers: list[nn.Module] = [RowBatchNorm(input_dim)]
     for before, after in itertools.pairwise([input_dim, *dims]):
-        layers += [nn.LayerNorm(before), nn.Linear(before, after), nn.GELU()]
+        layers += [nn.LayerNorm(before), Linear(before, after), nn.GELU()]
     return nn.Sequential(*layers)
 
 
 def _pair_embedding(input_dim: int, dims: Sequence[int]) -> nn.Sequential:
     layers: list[nn.Module] = [RowBatchNorm(input_dim)]
     for before, after in itertools.pairwise([input_dim, *dims]):
-        layers += [nn.Linear(before, after), RowBatchNorm(after), nn.GELU()]
+        layers += [Linear(before, after), RowBatchNorm(after), nn.GELU()]
     return nn.Sequential(*layers)
 
 
 def _head(input_dim: int, dims: Sequence[int], num_classes: int, dropout: float) -> nn.Sequential:
     layers: list[nn.Module] = []
     for before, after in itertools.pairwise([input_dim, *dims]):
-        layers += [nn.Linear(before, after), nn.ReLU(), nn.Dropout(dropout)]
-    return nn.Sequential(*layers, nn.Linear([input_dim, *dims][-1], num_classes))
+        layers += [Linear(before, after), nn.ReLU(), Dropout(dropout)]
+    return nn.Sequential(*layers, Linear([input_dim, *dims][-1], num_classes))
 
 
 @register_model

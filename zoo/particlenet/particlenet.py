@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.layers import RowBatchNorm, leading_mask, offsets, pack, segment_sum, unpack
+from zoo.layers import Linear, RowBatchNorm, leading_mask, linear, offsets, pack, segment_sum, unpack
 from zoo.physics.kinematics import relative_to_jet
 from zoo.registry import register_model
 
@@ -95,16 +95,16 @@ class EdgeConv(nn.Module):
     def __init__(self, input_dim: int, dims: Sequence[int]) -> None:
         super().__init__()
         widths = [2 * input_dim, *dims]
-        self.layers = nn.ModuleList(nn.Linear(*pair, bias=False) for pair in itertools.pairwise(widths))
+        self.layers = nn.ModuleList(Linear(*pair, bias=False) for pair in itertools.pairwise(widths))
         self.norms = nn.ModuleList(RowBatchNorm(dim) for dim in dims)
-        self.shortcut = nn.Linear(input_dim, dims[-1], bias=False)
+        self.shortcut = Linear(input_dim, dims[-1], bias=False)
         self.shortcut_norm = RowBatchNorm(dims[-1])
 
     def forward(self, x: Tensor, neighbors: Neighbors) -> Tensor:
         """Updated features (node, dims[-1]) of particles (node, input_dim)."""
         num_neighbors = neighbors.starts.diff()
         of_i, of_difference = self.layers[0].weight.chunk(2, dim=1)
-        receiver, sender = F.linear(x, of_i - of_difference), F.linear(x, of_difference)
+        receiver, sender = linear(x, of_i - of_difference), linear(x, of_difference)
         edge = receiver.repeat_interleave(num_neighbors, dim=0) + sender.index_select(0, neighbors.j)
         edge = F.relu(self.norms[0](edge))
         for layer, norm in zip(self.layers[1:], self.norms[1:], strict=True):

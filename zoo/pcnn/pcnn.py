@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from zoo.layers import RowBatchNorm, offsets, pack, segment_sum
+from zoo.layers import Linear, RowBatchNorm, linear, offsets, pack, segment_sum
 from zoo.physics import kinematics
 from zoo.registry import register_model
 
@@ -104,7 +104,7 @@ class ResidualUnit(nn.Module):
         self.norm2 = RowBatchNorm(out_dim)
         self.shortcut = None
         if stride > 1 or in_dim != out_dim:
-            self.shortcut = nn.Linear(in_dim, out_dim, bias=False)
+            self.shortcut = Linear(in_dim, out_dim, bias=False)
 
     def forward(self, rows: Tensor, entry: Tensor, windows: Tensor) -> Tensor:
         """Rows (row, out_dim); ``entry`` are the windows of the first convolution, ``windows`` of the second."""
@@ -127,7 +127,7 @@ class PackedConv(nn.Conv1d):
         """Rows (out_row, out_dim) of rows (row, in_dim) and `convolution_windows` (out_row, 3)."""
         with_zero = functional.pad(rows, (0, 0, 0, 1))
         patches = functional.embedding(windows, with_zero, padding_idx=len(rows)).flatten(1)
-        return functional.linear(patches, self.weight.transpose(1, 2).flatten(1), self.bias)
+        return linear(patches, self.weight.transpose(1, 2).flatten(1), self.bias)
 
 
 def convolution_windows(counts: Tensor, stride: int = 1) -> tuple[Tensor, Tensor]:
