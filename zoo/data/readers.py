@@ -9,11 +9,10 @@ from typing import Protocol
 
 import numpy as np
 
-from zoo.data.jetclass import PARQUET_MAGIC, ROOT_MAGIC, open_parquet, open_root
+from zoo.data.columns import HDF5_MAGIC, PARQUET_MAGIC, ROOT_MAGIC
+from zoo.data.jetclass import open_jetclass_parquet, open_jetclass_root
 from zoo.data.store import ARROW_MAGIC, JetTable, bad_jets, count_jets, open_store
 from zoo.data.top_tagging import open_top_tagging
-
-HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
 #: Jets read at a time: 200 padded constituents of so many jets take 26 MB.
 CHUNK_JETS = 8192
@@ -32,8 +31,8 @@ class JetFile(Protocol):
 #: First bytes of a file, and what opens it.
 _OPENERS: dict[bytes, Callable[[Path], AbstractContextManager[JetFile]]] = {
     HDF5_MAGIC: open_top_tagging,
-    ROOT_MAGIC: open_root,
-    PARQUET_MAGIC: open_parquet,
+    ROOT_MAGIC: open_jetclass_root,
+    PARQUET_MAGIC: open_jetclass_parquet,
 }
 
 

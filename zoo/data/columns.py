@@ -1,0 +1,395 @@
+"""Named columns of a file, whatever its format: ROOT (TTree and RNTuple), parquet and HDF5."""
+
+import contextlib
+import dataclasses
+import difflib
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol
+
+import h5py
+import hdf5plugin  # noqa: F401 - registers the compressions that PyTables writes
+import numpy as np
+import pyarrow as pa
+from pyarrow import parquet
+
+ROOT_MAGIC = b"root"
+PARQUET_MAGIC = b"PAR1"
+HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+
+#: Names of ROOT classes that hold one jet or event a row.
+_TREES = ("TTree", "ROOT::RNTuple")
+
+#: Padded arrays are read so many bytes at a time at most.
+BLOCK_BYTES = 64 * 2**20
+
+
+class Kind(NamedTuple):
+    """What a column holds: one number a row, or a list of them."""
+
+    is_list: bool
+    dtype: np.dtype  #: ``object`` for anything that is no number
+
+    def __str__(self) -> str:
+        return f"lists of {self.dtype}" if self.is_list else str(self.dtype)
+
+
+class Lists(NamedTuple):
+    """A list of numbers for each row."""
+
+    counts: np.ndarray  #: (jet,)
+    values: np.ndarray  #: one after the other
+
+
+#: Some columns of some rows.
+Block = dict[str, np.ndarray | Lists]
+
+
+class Columns(Protocol):
+    """Named columns of a file, whatever its format."""
+
+    names: Sequence[str]
+    is_padded: bool  #: whether lists are filled up to one length with zeros
+
+    def count_rows(self, names: Sequence[str]) -> int:
+        """Number of rows of some columns."""
+
+    def kind(self, name: str) -> Kind:
+        """What a column holds."""
+
+    def blocks(self, names: Sequence[str], start: int, stop: int, size: int) -> Iterator[Block]:
+        """Some columns of the rows ``start`` to ``stop`` in order, at most ``size`` rows at a time."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The known name closest to one that is not known, else the first few of them, as the middle of a message."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1) or [
+        other for other in known if name.lower() in other.lower() or other.lower() in name.lower()
+    ]
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return f"found {', '.join(known[:8]) or 'none'}{', ...' if len(known) > 8 else ''}"
+
+
+def damaged(path: Path, error: Exception, column: str | None = None) -> ValueError:
+    """The error for a file, or a column of it, that cannot be read."""
+    where = "" if column is None else f": column {column!r}"
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return ValueError(f"{path}{where} cannot be read: {reason}; it is truncated or damaged, fetch it again")
+
+
+def unless_damaged(
+    path: Path, blocks: Iterator[Any], names: Sequence[str], read_column: Callable[[str], object]
+) -> Iterator[Any]:
+    """The blocks of a file; if one cannot be read, an error with the first column that cannot."""
+    while True:
+        try:
+            block = next(blocks, None)
+        except Exception as error:  # the libraries raise many kinds for a damaged file
+            for name in names:
+                try:
+                    read_column(name)
+                except Exception as cause:
+                    raise damaged(path, cause, name) from cause
+            raise damaged(path, error) from error
+        if block is None:
+            return
+        yield block
+
+
+@contextlib.contextmanager
+def open_columns(path: Path, key: str | None = None) -> Iterator[Columns]:
+    """Open the columns of a ROOT, parquet or HDF5 file, whichever it is by its content.
+
+    Args:
+        path: file.
+        key: tree of a ROOT file (None: ``tree``, or the only one) or group of an HDF5 file (None: the whole file).
+
+    Raises:
+        ValueError: if the file is of another format, is damaged, or has no such tree or group.
+    """
+    openers = {ROOT_MAGIC: open_root, PARQUET_MAGIC: open_parquet, HDF5_MAGIC: open_hdf5}
+    with path.open("rb") as file:
+        start = file.read(max(map(len, openers)))
+    for magic, opener in openers.items():
+        if start.startswith(magic):
+            with opener(path, key) as columns:
+                yield columns
+            return
+    raise ValueError(f"{path}: a layout describes ROOT, parquet and HDF5 files; this one starts with {start!r}")
+
+
+@contextlib.contextmanager
+def open_root(path: Path, key: str | None = None) -> Iterator[Columns]:
+    """Open a TTree or RNTuple of a ROOT file; its compressed baskets carry checksums, others none.
+
+    Raises:
+        ValueError: if the file is damaged or has no such tree.
+    """
+    import uproot  # slow to import, and few need it
+
+    try:
+        file = uproot.open(path)
+        trees = [name for name, kind in file.classnames(cycle=False).items() if kind in _TREES]
+        name = key or ("tree" if "tree" in trees else trees[0] if len(trees) == 1 else None)
+        tree = file[name] if name in trees else None
+    except Exception as error:  # uproot raises many kinds for a damaged file
+        raise damaged(path, error) from error
+    with file:
+        if tree is not None:
+            yield _Tree(path, tree) if isinstance(tree, uproot.TTree) else _NTuple(path, tree)
+        elif key is not None:
+            raise ValueError(
+                f"{path}: there is no tree {key!r}; {did_you_mean(key, trees)} Change 'tree' of the layout"
+            )
+        else:
+            found = ", ".join(trees) or "none"
+            raise ValueError(f"{path} must hold a TTree 'tree', or only one; found {found}; name it in a layout")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Tree:
+    """Branches of a ROOT tree; baskets of other rows are not read."""
+
+    path: Path
+    tree: Any  #: uproot.TTree
+    is_padded: bool = False
+
+    @functools.cached_property
+    def names(self) -> list[str]:
+        return self.tree.keys(full_paths=False)
+
+    def count_rows(self, names: Sequence[str]) -> int:
+        return self.tree.num_entries
+
+    def kind(self, name: str) -> Kind:
+        import uproot
+
+        found = self.tree[name].interpretation
+        is_list = isinstance(found, uproot.AsJagged)
+        content = found.content if is_list else found
+        dtype = content.to_dtype if isinstance(content, uproot.AsDtype) else np.dtype(object)
+        return Kind(is_list, np.dtype(object) if dtype.shape else dtype.newbyteorder("="))
+
+    def blocks(self, names: Sequence[str], start: int, stop: int, size: int) -> Iterator[Block]:
+        import awkward as ak
+
+        def convert(array: ak.Array) -> np.ndarray | Lists:
+            if array.ndim == 1:
+                return ak.to_numpy(array)
+            return Lists(ak.to_numpy(ak.num(array)), ak.to_numpy(ak.flatten(array)))
+
+        arrays = self.tree.iterate(list(names), entry_start=start, entry_stop=stop, step_size=size, library="ak")
+
+        def read_column(name: str) -> object:
+            return self.tree[name].array(entry_start=start, entry_stop=stop, library="ak")
+
+        for block in unless_damaged(self.path, arrays, names, read_column):
+            yield {name: convert(block[name]) for name in names}
+
+
+class _NTuple(_Tree):
+    """Fields of an RNTuple."""
+
+    def kind(self, name: str) -> Kind:
+        import awkward as ak
+
+        try:
+            found = ak.type(self.tree[name].array(entry_stop=0, library="ak")).content
+        except Exception as error:  # uproot raises many kinds for a damaged file
+            raise damaged(self.path, error, name) from error
+        is_list = isinstance(found, ak.types.ListType)
+        content = found.content if is_list else found
+        return Kind(is_list, np.dtype(content.primitive if isinstance(content, ak.types.NumpyType) else object))
+
+
+@contextlib.contextmanager
+def open_parquet(path: Path, key: str | None = None) -> Iterator[Columns]:
+    """Open a parquet file; pages are compared with their checksums where the writer stored any.
+
+    Raises:
+        ValueError: if the file is damaged, or a ``key`` is given, which no parquet file has.
+    """
+    if key is not None:
+        raise ValueError(f"{path}: a parquet file has no tree {key!r}; leave 'tree' out of the layout")
+    try:
+        file = parquet.ParquetFile(path, page_checksum_verification=True)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise damaged(path, error) from error
+    with file:
+        yield _Parquet(path, file)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Parquet:
+    """Columns of a parquet file; row groups of other rows are not read."""
+
+    path: Path
+    file: parquet.ParquetFile
+    is_padded: bool = False
+
+    @functools.cached_property
+    def names(self) -> list[str]:
+        return self.file.schema_arrow.names
+
+    def count_rows(self, names: Sequence[str]) -> int:
+        return self.file.metadata.num_rows
+
+    def kind(self, name: str) -> Kind:
+        found = self.file.schema_arrow.field(name).type
+        is_list = pa.types.is_list(found) or pa.types.is_large_list(found)
+        content = found.value_type if is_list else found
+        is_number = pa.types.is_integer(content) or pa.types.is_floating(content) or pa.types.is_boolean(content)
+        return Kind(is_list, np.dtype(content.to_pandas_dtype() if is_number else object))
+
+    def blocks(self, names: Sequence[str], start: int, stop: int, size: int) -> Iterator[Block]:
+        groups = range(self.file.num_row_groups)
+        ends = np.cumsum([self.file.metadata.row_group(group).num_rows for group in groups])
+        first, last = np.searchsorted(ends, [start, stop - 1], side="right").tolist()
+        needed = list(groups)[first : last + 1]
+        row = int(ends[first - 1]) if first else 0
+        batches = self.file.iter_batches(size, row_groups=needed, columns=list(names))
+
+        def read_column(name: str) -> object:
+            return self.file.read_row_groups(needed, columns=[name])
+
+        for batch in unless_damaged(self.path, batches, names, read_column):
+            wanted = batch.slice(max(start - row, 0), max(min(stop, row + len(batch)) - max(start, row), 0))
+            row += len(batch)
+            if len(wanted):
+                yield {name: self._convert(name, wanted.column(name)) for name in names}
+
+    def _convert(self, name: str, column: pa.Array) -> np.ndarray | Lists:
+        is_list = self.kind(name).is_list
+        values = column.flatten() if is_list else column
+        if column.null_count or values.null_count:
+            raise ValueError(f"{self.path}: column {name!r} holds nulls; leave those jets out or fill them")
+        numbers = values.to_numpy(zero_copy_only=False)
+        return Lists(column.value_lengths().to_numpy(), numbers) if is_list else numbers
+
+
+@contextlib.contextmanager
+def open_hdf5(
+    path: Path, key: str | None = None, parts: Mapping[str, Sequence[str]] | None = None
+) -> Iterator[Columns]:
+    """Open the data sets of an HDF5 file, or of one group, as columns; see `Hdf5Columns`.
+
+    Raises:
+        ValueError: if the file is damaged, or has no such group.
+    """
+    with open_hdf5_file(path) as file:
+        group = file if key is None else file.get(key)
+        if not isinstance(group, h5py.Group):
+            raise ValueError(
+                f"{path}: there is no group {key!r}; {did_you_mean(key, file)} Change 'tree' of the layout"
+            )
+        yield Hdf5Columns(path, group, MappingProxyType(dict(parts or {})))
+
+
+@contextlib.contextmanager
+def open_hdf5_file(path: Path) -> Iterator[h5py.File]:
+    """Open an HDF5 file; what cannot be read of it while it is open is an error that names it.
+
+    Raises:
+        ValueError: if the file is damaged, or has data sets of different lengths.
+    """
+    try:
+        with h5py.File(path) as file:
+            yield file
+    except (OSError, RuntimeError) as error:
+        raise damaged(path, error) from error
+
+
+class _Place(NamedTuple):
+    """Where a column lies in an HDF5 file: a data set, and a field of its rows or a position on its last axis."""
+
+    data: h5py.Dataset
+    part: str | int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Hdf5Columns:
+    """Data sets of an HDF5 group, the first axis of which are the rows.
+
+    A data set (row,) or (row, particle) is a column by its own name; lists may also be of variable length. The parts of
+    a data set, be they fields of a compound type or positions on its last axis, are columns too: ``tracks/pt``, or
+    ``PFCands/3`` for the fourth number of each particle.
+
+    Args:
+        path: the file, for messages.
+        group: what holds the data sets.
+        parts: names of the positions on the last axis of some data sets, which then replace the numbers.
+    """
+
+    path: Path
+    group: h5py.Group
+    parts: Mapping[str, Sequence[str]]
+    is_padded: bool = True
+
+    @functools.cached_property
+    def names(self) -> list[str]:
+        return list(self._places)
+
+    @functools.cached_property
+    def _places(self) -> dict[str, _Place]:
+        places = {}
+
+        def add(name: str, data: object) -> None:
+            if not isinstance(data, h5py.Dataset) or not data.shape:
+                return
+            if not data.dtype.names and data.ndim <= 2:
+                places[name] = _Place(data, None)
+            parts = data.dtype.names or (range(data.shape[-1]) if 2 <= data.ndim <= 3 else ())
+            labels = self.parts.get(name, parts)
+            places.update({f"{name}/{label}": _Place(data, part) for label, part in zip(labels, parts, strict=False)})
+
+        self.group.visititems(add)
+        return places
+
+    def count_rows(self, names: Sequence[str]) -> int:
+        data_sets = [self._places[name].data for name in names]
+        first = data_sets[0]
+        for data in data_sets:
+            if len(data) != len(first):
+                raise ValueError(
+                    f"{self.path}: data set {data.name!r} has {len(data)} rows, {first.name!r} has {len(first)}; write "
+                    "the file again"
+                )
+        return len(first)
+
+    def kind(self, name: str) -> Kind:
+        data, part = self._places[name]
+        length = h5py.check_vlen_dtype(data.dtype)
+        if length is not None:
+            return Kind(True, np.dtype(length if isinstance(length, np.dtype | type) else object))
+        dtype = data.dtype[part] if isinstance(part, str) else data.dtype
+        return Kind(data.ndim - isinstance(part, int) == 2, np.dtype(object) if dtype.shape else dtype)
+
+    def blocks(self, names: Sequence[str], start: int, stop: int, size: int) -> Iterator[Block]:
+        places = {name: self._places[name] for name in names}
+        data_sets = {place.data.name: place.data for place in places.values()}
+        widest = max(data.dtype.itemsize * int(np.prod(data.shape[1:])) for data in data_sets.values())
+        size = min(size, max(1, BLOCK_BYTES // max(widest, 1)))
+        for first in range(start, stop, size):
+            rows = slice(first, min(first + size, stop))
+            read = {name: self._read(data, rows) for name, data in data_sets.items()}
+            yield {name: self._convert(read[data.name], part, name) for name, (data, part) in places.items()}
+
+    def _read(self, data: h5py.Dataset, rows: slice) -> np.ndarray:
+        try:
+            return data[rows]
+        except (OSError, RuntimeError) as error:
+            raise damaged(self.path, error, data.name) from error
+
+    def _convert(self, block: np.ndarray, part: str | int | None, name: str) -> np.ndarray | Lists:
+        if block.dtype == object:
+            counts = np.array([len(row) for row in block], dtype=np.int64)
+            return Lists(counts, np.concatenate([*block, np.empty(0, dtype=self.kind(name).dtype)]))
+        if part is not None:
+            block = block[part] if isinstance(part, str) else block[..., part]
+        if block.ndim == 1:
+            return np.ascontiguousarray(block)
+        return Lists(np.full(len(block), block.shape[1]), block.reshape(-1))

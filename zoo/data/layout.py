@@ -1,0 +1,361 @@
+"""Layouts: which columns of a file are the momenta, labels and weights; a file with a layout becomes jet tables."""
+
+import dataclasses
+import fnmatch
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zoo.data.columns import Block, Columns, did_you_mean
+from zoo.data.datasets import JET_COLUMNS
+from zoo.data.store import MOMENTUM_COLUMNS, JetTable
+
+#: Factors to GeV.
+UNITS = {"GeV": 1.0, "MeV": 1e-3}
+
+#: Fields in the unit of the momenta, which are converted with them; all others are taken as they are.
+MOMENTUM_FIELDS = ("jet_pt", "jet_energy", "jet_mass", "met")
+
+_CARTESIAN, _POLAR = ("px", "py", "pz"), ("pt", "eta", "phi")
+
+#: Components that determine a momentum; without energy and mass, particles are massless.
+COMPONENTS = tuple((*three, *fourth) for three in (_CARTESIAN, _POLAR) for fourth in (("energy",), ("mass",), ()))
+
+#: Integers up to here are exact in float32.
+_EXACT = 2**24
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Which columns of a file hold what; one row is one jet or event.
+
+    Args:
+        name: name of the data set, for the metadata of the table.
+        classes: class names; a jet's label is an index into them.
+        momenta: column of each component, one of the sets in `COMPONENTS`; ``energy`` is taken as it is, ``mass`` gives
+            the energy, and with neither particles are massless. All are lists.
+        label: a column of class indices; or a column of 0 and 1 for each class in order; or, for files of one class
+            each, the class by a pattern of the file's name, such as ``{"QCD_*.root": "qcd"}``.
+        units: unit of the momenta and of `MOMENTUM_FIELDS` in the file, a key of `UNITS`; the table has GeV.
+        tree: tree of a ROOT file (None: ``tree``, or the only one) or group of an HDF5 file (None: the whole file).
+        particles: further columns of the particles by the names that they get, such as ``part_charge``.
+        fields: columns of the jets by the names that they get. `JET_COLUMNS` are the momentum of the jet itself, all
+            four or none; ``jet_mass`` may stand in for ``jet_energy``.
+        weight: column of weights; None: 1.
+        mask: column of lists that are 0 for what is not a particle; None: in zero-padded arrays, what has no momentum.
+        label_values: values of the label column for the classes in order, such as (5, 4, 0); None: 0, 1, 2, ...
+        max_particles: most particles of a row; None: any number.
+
+    Raises:
+        ValueError: if an argument contradicts another or has a value that it cannot have.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    momenta: Mapping[str, str]
+    label: str | tuple[str, ...] | Mapping[str, str]
+    units: str = "GeV"
+    tree: str | None = None
+    particles: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    fields: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    weight: str | None = None
+    mask: str | None = None
+    label_values: tuple[int, ...] | None = None
+    max_particles: int | None = None
+
+    def __post_init__(self) -> None:
+        self._check_momenta()
+        self._check_classes()
+        self._check_names()
+
+    def _check_momenta(self) -> None:
+        if self.units not in UNITS:
+            raise ValueError(f"units: must be {' or '.join(UNITS)}, not {self.units!r}")
+        if set(self.momenta) not in map(set, COMPONENTS):
+            known = "; ".join(", ".join(names) for names in COMPONENTS)
+            raise ValueError(f"momenta: must have exactly the components of one of ({known}), not {list(self.momenta)}")
+
+    def _check_classes(self) -> None:
+        if len(self.classes) < 2 or len(set(self.classes)) < len(self.classes):
+            raise ValueError(f"classes: must be at least two, none twice, not {list(self.classes)}")
+        if isinstance(self.label, Mapping):
+            for pattern, name in self.label.items():
+                if name not in self.classes:
+                    raise ValueError(f"label: {pattern!r} has no class {name!r}; {did_you_mean(name, self.classes)}")
+        elif not isinstance(self.label, str) and len(self.label) != len(self.classes):
+            raise ValueError(f"label: {len(self.label)} columns for {len(self.classes)} classes; give one for each")
+        if self.label_values is not None:
+            if not isinstance(self.label, str):
+                raise ValueError("label_values: belong to a label in one column; leave them out or name that column")
+            if len(set(self.label_values)) != len(self.classes):
+                raise ValueError(f"label_values: must be one for each of {list(self.classes)}, none twice")
+
+    def _check_names(self) -> None:
+        taken = set(self.particles) & set(MOMENTUM_COLUMNS)
+        if taken:
+            raise ValueError(f"particles: {min(taken)!r} is made of 'momenta'; give it another name")
+        jet = {name for name in JET_COLUMNS if name in self.fields}
+        if jet and "jet_mass" in self.fields:
+            jet.add("jet_energy")
+        if jet and len(jet) < len(JET_COLUMNS):
+            missing = next(name for name in JET_COLUMNS if name not in jet)
+            raise ValueError(
+                f"fields: {missing!r} is missing beside {min(jet)!r}; give all of {', '.join(JET_COLUMNS)}"
+            )
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What a table of these jets says of itself."""
+        return {"dataset": self.name, "classes": list(self.classes), "units": "GeV"}
+
+    @property
+    def label_columns(self) -> tuple[str, ...]:
+        """Columns that the labels are made of; none if the file's name is."""
+        if isinstance(self.label, Mapping):
+            return ()
+        return (self.label,) if isinstance(self.label, str) else tuple(self.label)
+
+    @property
+    def lists(self) -> tuple[str, ...]:
+        """Columns that hold a list for each row."""
+        mask = () if self.mask is None else (self.mask,)
+        return (*self.momenta.values(), *self.particles.values(), *mask)
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """Columns that hold one number for each row."""
+        weight = () if self.weight is None else (self.weight,)
+        return (*self.fields.values(), *weight, *self.label_columns)
+
+
+class LayoutFile:
+    """An open file with a layout; see `zoo.data.readers.JetFile`.
+
+    Its particles are uint8 for what is stored as bool, float32 for all other numbers; its fields float32, or int64 for
+    integers.
+
+    Raises:
+        ValueError: if a column is missing or has a type that it should not have, or no class fits the file's name.
+    """
+
+    def __init__(self, path: Path, columns: Columns, layout: Layout) -> None:
+        self.path = path
+        self.columns = columns
+        self.layout = layout
+        self._names = list(dict.fromkeys((*layout.lists, *layout.numbers)))
+        for name in self._names:
+            if name not in columns.names:
+                hint = did_you_mean(name, set(columns.names) - set(self._names))
+                raise ValueError(f"{path}: column {name!r} is missing; {hint} Rename the column or the layout's")
+        self._check_kinds()
+        self._class_of_file = self._find_class() if isinstance(layout.label, Mapping) else None
+
+    def __len__(self) -> int:
+        return self.columns.count_rows(self._names)
+
+    def chunks(self, start: int, stop: int, size: int) -> Iterator[JetTable]:
+        """The rows ``start`` to ``stop``, at most ``size`` at a time."""
+        for block in self.columns.blocks(self._names, start, stop, size):
+            table = self._to_table(block, start)
+            start += len(table)
+            yield table
+        if start != stop:
+            raise ValueError(f"{self.path} ends at row {start} instead of {stop}; it is truncated, fetch it again")
+
+    def _check_kinds(self) -> None:
+        layout, floats = self.layout, "floating-point numbers"
+        for name in layout.momenta.values():
+            self._check_kind(name, True, "f", f"lists of {floats}")
+        for name in layout.lists[len(layout.momenta) :]:
+            self._check_kind(name, True, "fiub", "lists of numbers or flags")
+        for name, column in layout.fields.items():
+            is_momentum = name in JET_COLUMNS
+            self._check_kind(column, False, "f" if is_momentum else "fiub", floats if is_momentum else "numbers")
+        if layout.weight is not None:
+            self._check_kind(layout.weight, False, "fiu", "numbers")
+        for name in layout.label_columns:
+            is_index = isinstance(layout.label, str)
+            self._check_kind(name, False, "iub" if is_index else "fiub", "integers" if is_index else "0 and 1")
+
+    def _check_kind(self, name: str, is_list: bool, kinds: str, expected: str) -> None:
+        kind = self.columns.kind(name)
+        if kind.is_list != is_list or kind.dtype.kind not in kinds:
+            raise ValueError(f"{self.path}: column {name!r} must hold {expected}, not {kind}; convert it with astype")
+
+    def _find_class(self) -> int:
+        fitting = {name for pattern, name in self.layout.label.items() if fnmatch.fnmatchcase(self.path.name, pattern)}
+        if len(fitting) != 1:
+            patterns = ", ".join(self.layout.label)
+            found = ", ".join(sorted(fitting)) or "none"
+            raise ValueError(
+                f"{self.path}: the name of the file must tell its class by one of the patterns {patterns}, the classes "
+                f"that fit are: {found}; rename the file or change the patterns"
+            )
+        return self.layout.classes.index(fitting.pop())
+
+    def _to_table(self, block: Block, first_row: int) -> JetTable:
+        layout = self.layout
+        counts, lists = self._select_particles(block, first_row)
+        momenta = {component: lists[name] for component, name in layout.momenta.items()}
+        jets = {name: block[name] for name in layout.numbers}
+        rows = len(counts)
+        weight = np.ones(rows) if layout.weight is None else jets[layout.weight]
+        with np.errstate(over="ignore"):  # infinite numbers are counted as bad jets
+            return JetTable(
+                particles=four_momenta(momenta, UNITS[layout.units])
+                | {name: self._to_numbers(column, lists[column]) for name, column in layout.particles.items()},
+                offsets=np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]),
+                fields=self._to_fields(jets),
+                label=self._read_labels(jets, rows, first_row),
+                weight=weight.astype(np.float32),
+                metadata=layout.metadata,
+                source_rows=np.arange(first_row, first_row + rows),
+            )
+
+    def _select_particles(self, block: Block, first_row: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Number of particles of each row, and the lists without padding."""
+        lists = {name: block[name] for name in self.layout.lists}
+        first, *others = lists
+        counts = lists[first].counts
+        for name in others:
+            self._check_counts(name, lists[name].counts, first, counts, first_row)
+        values = {name: column.values for name, column in lists.items()}
+        if self.layout.mask is not None or self.columns.is_padded:
+            real = self._is_particle(values)
+            counts = _count_true(real, counts)
+            values = {name: column[real] for name, column in values.items()}
+        self._check_most(counts, first_row)
+        return counts, values
+
+    def _is_particle(self, values: dict[str, np.ndarray]) -> np.ndarray:
+        if self.layout.mask is not None:
+            return values[self.layout.mask] != 0
+        return np.logical_or.reduce([values[name] != 0 for name in self.layout.momenta.values()])
+
+    def _check_counts(self, name: str, found: np.ndarray, first: str, expected: np.ndarray, first_row: int) -> None:
+        wrong = np.flatnonzero(found != expected)
+        if len(wrong):
+            row = wrong[0]
+            raise ValueError(
+                f"{self.path}: column {name!r} has {found[row]} particles in row {first_row + row}, {first!r} has "
+                f"{expected[row]}; write the file again"
+            )
+
+    def _check_most(self, counts: np.ndarray, first_row: int) -> None:
+        most = self.layout.max_particles
+        if most is not None and len(counts) and counts.max() > most:
+            row = counts.argmax()
+            raise ValueError(
+                f"{self.path}: row {first_row + row} has {counts[row]} particles, {self.layout.name} has at most "
+                f"{most}; keep the leading ones"
+            )
+
+    def _to_numbers(self, name: str, values: np.ndarray) -> np.ndarray:
+        if values.dtype.kind in "iu" and len(values) and max(-int(values.min()), int(values.max())) > _EXACT:
+            raise ValueError(
+                f"{self.path}: column {name!r} has integers above {_EXACT}, which float32 rounds; leave it out"
+            )
+        return np.ascontiguousarray(values, dtype=np.uint8 if values.dtype.kind == "b" else np.float32)
+
+    def _to_fields(self, jets: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        fields = {}
+        for name, column in self.layout.fields.items():
+            values = jets[column]
+            if values.dtype.kind == "f":
+                scale = UNITS[self.layout.units] if name in MOMENTUM_FIELDS else 1.0
+                fields[name] = (values if scale == 1 else values * np.float64(scale)).astype(np.float32)
+            else:
+                fields[name] = values.astype(np.int64)
+        if "jet_pt" in fields and "jet_energy" not in fields:
+            momentum = np.float64(fields["jet_pt"]) * np.cosh(np.float64(fields["jet_eta"]))
+            fields["jet_energy"] = np.hypot(momentum, fields["jet_mass"]).astype(np.float32)
+        return fields
+
+    def _read_labels(self, jets: dict[str, np.ndarray], rows: int, first_row: int) -> np.ndarray:
+        if self._class_of_file is not None:
+            return np.full(rows, self._class_of_file, dtype=np.int64)
+        if isinstance(self.layout.label, str):
+            return self._read_indices(jets[self.layout.label].astype(np.int64), first_row)
+        return self._read_flags(np.stack([jets[name] for name in self.layout.label_columns], axis=1), first_row)
+
+    def _read_indices(self, found: np.ndarray, first_row: int) -> np.ndarray:
+        num_classes, values = len(self.layout.classes), self.layout.label_values
+        known = np.arange(num_classes) if values is None else np.array(values)
+        order = np.argsort(known)
+        place = np.searchsorted(known[order], found).clip(max=num_classes - 1)
+        label = order[place]
+        wrong = np.flatnonzero(known[label] != found)
+        if len(wrong):
+            row = wrong[0]
+            expected = f"0 to {num_classes - 1}" if values is None else f"one of {', '.join(map(str, values))}"
+            raise ValueError(
+                f"{self.path}: column {self.layout.label!r} must be {expected}, not {found[row]} as in row "
+                f"{first_row + row}; correct the label"
+            )
+        return label
+
+    def _read_flags(self, is_set: np.ndarray, first_row: int) -> np.ndarray:
+        names = self.layout.label_columns
+        rows, columns = np.nonzero((is_set != 0) & (is_set != 1))
+        if len(rows):
+            row, column = rows[0], columns[0]
+            raise ValueError(
+                f"{self.path}: column {names[column]!r} must be 0 or 1, not {is_set[row, column]} as in row "
+                f"{first_row + row}; correct the label"
+            )
+        wrong = np.flatnonzero(is_set.sum(axis=1) != 1)
+        if len(wrong):
+            found = [name for name, value in zip(names, is_set[wrong[0]], strict=True) if value]
+            raise ValueError(
+                f"{self.path}: row {first_row + wrong[0]} has the labels {', '.join(found) or 'none'}; exactly one of "
+                f"{names[0]!r} to {names[-1]!r} must be 1, correct the labels"
+            )
+        return is_set.argmax(axis=1)
+
+
+def _count_true(flags: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """How many of the ``counts`` flags of each row are set."""
+    before = np.concatenate([[0], np.cumsum(flags)])
+    ends = np.cumsum(counts)
+    return before[ends] - before[ends - counts]
+
+
+def four_momenta(components: Mapping[str, np.ndarray], scale: float = 1.0) -> dict[str, np.ndarray]:
+    """`MOMENTUM_COLUMNS`, float32 in GeV, of momenta given by any of `COMPONENTS`.
+
+    A negative transverse momentum or mass would turn a particle round, so it gives a negative energy, by which
+    `zoo.data.store.bad_jets` counts such a jet.
+
+    Args:
+        components: arrays (particle,) by component.
+        scale: factor to GeV; angles have none.
+    """
+    if scale == 1 and set(components) == {*_CARTESIAN, "energy"}:
+        names = dict(zip(MOMENTUM_COLUMNS, ("energy", *_CARTESIAN), strict=True))
+        return {name: np.ascontiguousarray(components[key], dtype=np.float32) for name, key in names.items()}
+    given = {name: values.astype(np.float64) for name, values in components.items()}
+    lengths = {name: values * scale for name, values in given.items() if name not in ("eta", "phi")}
+    with np.errstate(invalid="ignore", over="ignore"):  # the numbers of bad jets
+        px, py, pz = _three_momenta(given, lengths)
+        energy = _energy(lengths, np.sqrt(px * px + py * py + pz * pz))
+        momenta = dict(zip(MOMENTUM_COLUMNS, (energy, px, py, pz), strict=True))
+        return {name: values.astype(np.float32) for name, values in momenta.items()}
+
+
+def _three_momenta(given: Mapping[str, np.ndarray], lengths: Mapping[str, np.ndarray]) -> Sequence[np.ndarray]:
+    if "px" in lengths:
+        return [lengths[name] for name in _CARTESIAN]
+    pt = lengths["pt"]
+    return pt * np.cos(given["phi"]), pt * np.sin(given["phi"]), pt * np.sinh(given["eta"])
+
+
+def _energy(lengths: Mapping[str, np.ndarray], momentum: np.ndarray) -> np.ndarray:
+    if "energy" in lengths:
+        energy = lengths["energy"]
+    elif "mass" in lengths:
+        energy = np.where(lengths["mass"] < 0, -1.0, 1.0) * np.hypot(momentum, lengths["mass"])
+    else:
+        energy = momentum
+    return np.where(lengths.get("pt", momentum) < 0, -np.abs(energy), energy)
