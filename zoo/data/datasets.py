@@ -20,12 +20,14 @@ class Dataset:
         name: name in configurations and file metadata.
         classes: class names; a jet's label is an index into them.
         label_columns: what holds the label in the source files: a column of indices, or one of 0 and 1 for each class.
-        units: unit of momenta and energies.
+        units: unit of momenta and energies in a table of these jets.
         max_particles: most constituents that a jet has in the source files, None if it is not fixed.
         jets: number of jets of each source file, or of each part of many files.
         source: where the files are.
         citation: paper.
         licence: licence of the files.
+        file_units: unit of momenta and energies in the source files.
+        checksums: MD5 sums of source files by name, as far as they are known.
     """
 
     name: str
@@ -37,6 +39,8 @@ class Dataset:
     source: str
     citation: str
     licence: str
+    file_units: str = "GeV"
+    checksums: tuple[tuple[str, str], ...] = ()
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -68,6 +72,17 @@ X_YY_qqtauev X_YY_bctaumv X_YY_cstaumv X_YY_bqtaumv X_YY_cqtaumv X_YY_sqtaumv X_
 X_YY_bqtauhv X_YY_cqtauhv X_YY_sqtauhv X_YY_qqtauhv QCD_bbccss QCD_bbccs QCD_bbcc QCD_bbcss QCD_bbcs QCD_bbc
 QCD_bbss QCD_bbs QCD_bb QCD_bccss QCD_bccs QCD_bcc QCD_bcss QCD_bcs QCD_bc QCD_bss QCD_bs QCD_b QCD_ccss QCD_ccs
 QCD_cc QCD_css QCD_cs QCD_c QCD_ss QCD_s QCD_light
+"""
+
+#: MD5 sums of ``QG_jets.npz`` and ``QG_jets_1.npz`` to ``QG_jets_19.npz``, as the EnergyFlow package compares them.
+_QUARK_GLUON_MD5 = """
+f5d052f10a79c6e8b9382637aca0ef52 f6a1081c76a47386bc11abcf0e499552 2628367c57ba598f4473c870d1381041
+dd3ad998b0a1bd9acea2ecf029a8a921 a56d6bb98361b55382aa8c06225e05d8 266c688e9e6ff1cd20840692d45eaaf8
+95a9f7e555fb7b1073967056b9030b11 4ae72aaabe121bd489532c99a6bdde95 a2b80bd4199468fde4f302d346a8c9d8
+1157cbace488c70c9dcfc250f3345b06 4b424b553e1e7f852e47ea9904bc2dcf ccd29c9d1abb34dd7cfb48cfc57a9695
+1ed1f6f19fb8439c9811dced41d5127d af45818c361e11ca9b3adaba30db06ad 488ced3ea409d7e2b196da67f7d182ec
+c5e083019de6cd6a0ef12bcec1ea566b 48605d55edff665f0c7d2f800b5a622e 8fd47760957b5fd9adec9048b50cd1a9
+d43d611484b55391e891ba31c605f792 6753508e34014cc69714a01fca20ec38
 """
 
 DATASETS = {
@@ -103,6 +118,79 @@ DATASETS = {
         source="https://huggingface.co/datasets/jet-universe/jetclass2",
         citation="Li et al., Accelerating Resonance Searches via Signature-Oriented Pre-training, arXiv:2405.12972",
         licence="MIT",
+    ),
+    "quark_gluon": Dataset(
+        name="quark_gluon",
+        classes=("gluon", "quark"),
+        label_columns=("y",),
+        units="GeV",
+        max_particles=None,
+        jets=(("QG_jets*.npz", 2_000_000), ("QG_jets_withbc_*.npz", 2_000_000)),
+        source="https://zenodo.org/records/3164691",
+        citation="Komiske, Metodiev and Thaler, Energy Flow Networks (2018), arXiv:1810.05165",
+        licence="CC-BY-4.0",
+        checksums=tuple(
+            (f"QG_jets{f'_{number}' if number else ''}.npz", md5) for number, md5 in enumerate(_QUARK_GLUON_MD5.split())
+        ),
+    ),
+    "hls4ml": Dataset(
+        name="hls4ml",
+        classes=("g", "q", "w", "z", "t"),
+        label_columns=("j_g", "j_q", "j_w", "j_z", "j_t"),
+        units="GeV",
+        max_particles=150,
+        jets=(("train", 620_000), ("val", 260_000)),
+        source="https://zenodo.org/records/3602260",
+        citation="Moreno et al., JEDI-net: a jet identification algorithm based on interaction networks (2019), "
+        "arXiv:1908.05318",
+        licence="CC-BY-4.0",
+    ),
+    "jetnet": Dataset(
+        name="jetnet",
+        classes=("g", "q", "t", "w", "z"),
+        label_columns=(),
+        units="GeV",
+        max_particles=150,
+        jets=(
+            ("g.hdf5", 177_252),
+            ("q.hdf5", 170_679),
+            ("t.hdf5", 177_945),
+            ("w.hdf5", 177_172),
+            ("z.hdf5", 176_952),
+        ),
+        source="https://zenodo.org/records/6975118",
+        citation="Kansal et al., Particle Cloud Generation with Message Passing GANs (2021), arXiv:2106.11535",
+        licence="CC-BY-4.0",
+        checksums=(
+            ("g.hdf5", "4f537329da897a22a59762c9fd8b74da"),
+            ("q.hdf5", "0ede789774bb74d4795c5d19d7ef66c6"),
+            ("t.hdf5", "6c9d0663b352c85f74fcd2553e6872bf"),
+            ("w.hdf5", "16cc265cb039f76bba43bab408916e3e"),
+            ("z.hdf5", "90ffacd034dc87c802bc43385af9fea3"),
+        ),
+    ),
+    "lhc_olympics": Dataset(
+        name="lhc_olympics",
+        classes=("background", "signal"),
+        label_columns=("label",),
+        units="GeV",
+        max_particles=700,
+        jets=(("events_anomalydetection.h5", 1_100_000),),
+        source="https://zenodo.org/records/6466204",
+        citation="Kasieczka et al., The LHC Olympics 2020 (2021), arXiv:2101.08320",
+        licence="CC-BY-4.0",
+    ),
+    "four_tops": Dataset(
+        name="four_tops",
+        classes=("ttH", "ttW", "ttWW", "ttZ", "tttt"),
+        label_columns=("process",),
+        units="GeV",
+        max_particles=None,
+        jets=(),
+        source="https://zenodo.org/records/3685861",
+        citation="Builtjes et al., Attention to the strengths of physical interactions (2022), arXiv:2211.05143",
+        licence="CC-BY-4.0",
+        file_units="MeV",
     ),
 }
 

@@ -1,5 +1,6 @@
 """Layouts: which columns of a file are the momenta, labels and weights; a file with a layout becomes jet tables."""
 
+import contextlib
 import dataclasses
 import fnmatch
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.data.columns import Block, Columns, did_you_mean
+from zoo.data.columns import Block, Columns, did_you_mean, open_columns
 from zoo.data.datasets import JET_COLUMNS
 from zoo.data.store import MOMENTUM_COLUMNS, JetTable
 
@@ -313,6 +314,17 @@ class LayoutFile:
                 f"{names[0]!r} to {names[-1]!r} must be 1, correct the labels"
             )
         return is_set.argmax(axis=1)
+
+
+@contextlib.contextmanager
+def open_layout(path: Path, layout: Layout) -> Iterator[LayoutFile]:
+    """Open a ROOT, parquet or HDF5 file with a layout.
+
+    Raises:
+        ValueError: if the file is of another format, is damaged, or does not have what the layout names.
+    """
+    with open_columns(path, layout.tree) as columns:
+        yield LayoutFile(path, columns, layout)
 
 
 def _count_true(flags: np.ndarray, counts: np.ndarray) -> np.ndarray:

@@ -1,16 +1,23 @@
 """Readers: a file of jets in, a `JetTable` out, with every bad jet counted and every bad column named."""
 
 import dataclasses
+import functools
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from zoo.data.columns import HDF5_MAGIC, PARQUET_MAGIC, ROOT_MAGIC
+from zoo.data.columns import HDF5_MAGIC, PARQUET_MAGIC, ROOT_MAGIC, open_hdf5_file
+from zoo.data.dark_machines import is_dark_machines, open_dark_machines
+from zoo.data.hls4ml import open_hls4ml
 from zoo.data.jetclass import open_jetclass_parquet, open_jetclass_root
+from zoo.data.jetnet import open_jetnet
+from zoo.data.layout import Layout, open_layout
+from zoo.data.lhc_olympics import find_frame, open_lhc_olympics
+from zoo.data.quark_gluon import NPZ_MAGIC, open_quark_gluon
 from zoo.data.store import ARROW_MAGIC, JetTable, bad_jets, count_jets, open_store
 from zoo.data.top_tagging import open_top_tagging
 
@@ -28,12 +35,34 @@ class JetFile(Protocol):
         """The rows ``start`` to ``stop`` in order, at most ``size`` at a time."""
 
 
-#: First bytes of a file, and what opens it.
-_OPENERS: dict[bytes, Callable[[Path], AbstractContextManager[JetFile]]] = {
-    HDF5_MAGIC: open_top_tagging,
-    ROOT_MAGIC: open_jetclass_root,
-    PARQUET_MAGIC: open_jetclass_parquet,
+class Format(NamedTuple):
+    """A kind of file and what opens it."""
+
+    name: str
+    open: Callable[[Path], AbstractContextManager[JetFile]]
+
+
+#: The kind of a file by its first bytes; HDF5 and text need a closer look.
+_FORMATS = {
+    ROOT_MAGIC: Format("JetClass or JetClass-II, ROOT", open_jetclass_root),
+    PARQUET_MAGIC: Format("JetClass or JetClass-II, parquet", open_jetclass_parquet),
+    NPZ_MAGIC: Format("quark and gluon jets of EnergyFlow, NumPy archive", open_quark_gluon),
 }
+
+#: The kind of an HDF5 file by a member that no other kind has.
+_HDF5_FORMATS = {
+    "table/table": Format("Top Tagging Reference, HDF5", open_top_tagging),
+    "jetConstituentList": Format("hls4ml LHC jets, HDF5", open_hls4ml),
+    "particle_features": Format("JetNet, HDF5", open_jetnet),
+}
+_LHC_OLYMPICS = Format("LHC Olympics 2020, HDF5", open_lhc_olympics)
+_DARK_MACHINES = Format("DarkMachines events, text", open_dark_machines)
+
+#: The zoo's own file, which `zoo.data.store` opens.
+STORE = "jets of the zoo, Arrow"
+
+#: So much of a file is looked at to tell its kind.
+_START_BYTES = 4096
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,60 +88,105 @@ class RejectedJetsWarning(UserWarning):
     """Some jets of a file were left out; its argument is a `ReadReport`."""
 
 
-def read_jets(path: str | Path, rows: tuple[int, int] | None = None) -> JetTable:
+def read_jets(path: str | Path, rows: tuple[int, int] | None = None, layout: Layout | None = None) -> JetTable:
     """Read jets from a file of any known format, whichever it is by its content.
 
-    The formats are the Top Tagging Reference set (HDF5), JetClass and JetClass-II (ROOT or parquet), and the zoo's own
-    file. Jets that `zoo.data.store.bad_jets` names are left out with a `RejectedJetsWarning`; ``source_rows`` of the
-    table keeps the row in the file of each jet that stays.
+    The formats are the zoo's own file and those of `known_formats`. Jets that `zoo.data.store.bad_jets` names are left
+    out with a `RejectedJetsWarning`; ``source_rows`` of the table keeps the row in the file of each jet that stays.
 
     Args:
         path: file.
         rows: first row and the row after the last; None reads all.
+        layout: which columns of a ROOT, parquet or HDF5 file hold what, if it is of no known format; see
+            `zoo.data.layout_yaml.read_layout`. The zoo's own file says that itself.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if the format is unknown, the file is damaged, a column is missing or holds something else than it
             should, or no good jet is left; the message names the file, the field and the remedy.
     """
+    table, report = read_and_report(path, rows, layout)
+    if any(report.rejected.values()):
+        warnings.warn(RejectedJetsWarning(report), stacklevel=2)
+    return table
+
+
+def read_and_report(
+    path: str | Path, rows: tuple[int, int] | None = None, layout: Layout | None = None
+) -> tuple[JetTable, ReadReport]:
+    """The same as `read_jets`, with the report instead of a warning."""
     path = Path(path)
-    opener = _find_opener(path)
-    if opener is None:
+    found = find_format(path, layout)
+    if found is None:
         table = open_store(path)
-        return table.slice(*_check_rows(path, rows, len(table)))
+        table = table.slice(*_check_rows(path, rows, len(table)))
+        return table, ReadReport(path, len(table), {})
     chunks, rejected = [], {}
-    with opener(path) as file:
+    with found.open(path) as file:
         start, stop = _check_rows(path, rows, len(file))
         for chunk in file.chunks(start, stop, CHUNK_JETS):
             reasons = bad_jets(chunk)
             rejected = {reason: rejected.get(reason, 0) + int(mask.sum()) for reason, mask in reasons.items()}
             chunks.append(_keep(chunk, ~np.any(list(reasons.values()), axis=0)))
-    _report(ReadReport(path, stop - start, rejected))
-    return _join(chunks)
+    report = ReadReport(path, stop - start, rejected)
+    if sum(rejected.values()) == report.rows:
+        raise ValueError(f"{report}; no jet is left, check the units and the columns")
+    return _join(chunks), report
 
 
-def count_rows(path: str | Path) -> int:
+def count_rows(path: str | Path, layout: Layout | None = None) -> int:
     """Number of rows of a file that `read_jets` can read, bad jets included."""
     path = Path(path)
-    opener = _find_opener(path)
-    if opener is None:
+    found = find_format(path, layout)
+    if found is None:
         return count_jets(path)
-    with opener(path) as file:
+    with found.open(path) as file:
         return len(file)
 
 
-def _find_opener(path: Path) -> Callable[[Path], AbstractContextManager[JetFile]] | None:
-    """What opens a file; None for the zoo's own."""
+def known_formats() -> tuple[str, ...]:
+    """Names of the formats that need no layout."""
+    formats = (*_FORMATS.values(), *_HDF5_FORMATS.values(), _LHC_OLYMPICS, _DARK_MACHINES)
+    return (STORE, *(known.name for known in formats))
+
+
+def find_format(path: Path, layout: Layout | None = None) -> Format | None:
+    """The kind of a file by its content; None for the zoo's own.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is of no known kind; the message says what it has and which are known.
+    """
     with path.open("rb") as file:
-        start = file.read(max(map(len, (ARROW_MAGIC, *_OPENERS))))
+        start = file.read(_START_BYTES)
     if start.startswith(ARROW_MAGIC):
         return None
-    for magic, opener in _OPENERS.items():
+    if layout is not None:
+        return Format(f"layout {layout.name!r}", functools.partial(open_layout, layout=layout))
+    for magic, known in _FORMATS.items():
         if start.startswith(magic):
-            return opener
-    raise ValueError(
-        f"{path} is neither an HDF5 file nor an Arrow file of the zoo, nor ROOT or parquet; "
-        "convert it or check that it is complete"
+            return known
+    if start.startswith(HDF5_MAGIC):
+        return _find_hdf5_format(path)
+    if is_dark_machines(start):
+        return _DARK_MACHINES
+    raise _unknown(path, f"starts with {start[:24]!r}" if start else "is empty")
+
+
+def _find_hdf5_format(path: Path) -> Format:
+    with open_hdf5_file(path) as file:
+        for member, known in _HDF5_FORMATS.items():
+            if member in file:
+                return known
+        if find_frame(file) is not None:
+            return _LHC_OLYMPICS
+        raise _unknown(path, f"is an HDF5 file with {', '.join(sorted(file)[:12]) or 'nothing'}")
+
+
+def _unknown(path: Path, found: str) -> ValueError:
+    return ValueError(
+        f"{path} {found}, which is none of the known formats ({'; '.join(known_formats())}); describe a ROOT, "
+        "parquet or HDF5 file in a layout, or check that it is complete"
     )
 
 
@@ -150,11 +224,3 @@ def _join(tables: list[JetTable]) -> JetTable:
         metadata=first.metadata,
         source_rows=np.concatenate([table.source_rows for table in tables]),
     )
-
-
-def _report(report: ReadReport) -> None:
-    rejected = sum(report.rejected.values())
-    if rejected == report.rows:
-        raise ValueError(f"{report}; no jet is left, check the units and the columns")
-    if rejected:
-        warnings.warn(RejectedJetsWarning(report), stacklevel=3)

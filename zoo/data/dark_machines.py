@@ -1,0 +1,199 @@
+"""DarkMachines events: one event a line of text, its objects between semicolons, in MeV."""
+
+import contextlib
+import dataclasses
+import io
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import compute, csv
+
+from zoo.data.columns import Block, Kind, Lists, did_you_mean
+from zoo.data.datasets import DATASETS
+from zoo.data.layout import Layout, LayoutFile
+
+FACTS = DATASETS["four_tops"]
+
+_EVENT = ("event", "process", "weight", "met", "met_phi")
+_OBJECT = ("object", "energy", "pt", "eta", "phi")
+_TEXT = ("event", "process", "object")
+
+#: Kind of an object by its symbol: the flag that it gets, and its charge.
+_OBJECTS = {
+    "j": ("part_isJet", 0),
+    "b": ("part_isBJet", 0),
+    "e-": ("part_isElectron", -1),
+    "e+": ("part_isElectron", 1),
+    "m-": ("part_isMuon", -1),
+    "m+": ("part_isMuon", 1),
+    "g": ("part_isPhoton", 0),
+}
+_FLAGS = tuple(dict.fromkeys(flag for flag, _ in _OBJECTS.values()))
+
+#: Energies are printed with seven digits and pseudorapidities with five decimals, so that a massless object may seem to
+#: have more momentum than energy by this fraction.
+ROUNDING = 1e-4
+
+LAYOUT = Layout(
+    name=FACTS.name,
+    classes=FACTS.classes,
+    momenta={name: name for name in ("pt", "eta", "phi", "energy")},
+    label="process",
+    units=FACTS.file_units,
+    particles={name: name for name in ("part_charge", *_FLAGS)},
+    fields={"met": "met", "met_phi": "met_phi"},
+    weight="weight",
+)
+
+_NUMBER = rb"[-+.\deE]+"
+_FIRST_LINE = re.compile(
+    rb"[^;,\s]+;[^;,\s]+;" + rb";".join([_NUMBER] * 3) + rb"(;[^;,\s]+" + rb",[^;,\s]+" * 4 + rb")*;?\s*"
+)
+
+
+def is_dark_machines(start: bytes) -> bool:
+    """Whether a file that starts with these bytes holds such events: its first line, as far as it is there, is one."""
+    line = start.partition(b"\n")[0]
+    whole_objects = line.rpartition(b";")[0] if line == start else line
+    return any(map(_FIRST_LINE.fullmatch, (line, whole_objects)))
+
+
+@contextlib.contextmanager
+def open_dark_machines(path: Path) -> Iterator[LayoutFile]:
+    """Open a file; particles are the reconstructed objects, with charge and flags such as ``part_isBJet``.
+
+    Note:
+        Where rounding in the text leaves an object with up to `ROUNDING` more momentum than energy, its energy is the
+        momentum.
+
+    Raises:
+        ValueError: while it is read, if a line is not that of an event; the message names the line and the field.
+    """
+    with path.open("rb") as file:
+        yield LayoutFile(path, _Lines(path, file), LAYOUT)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Lines:
+    """The columns of the events of an open file, parsed as many at a time as asked for."""
+
+    path: Path
+    file: BinaryIO
+    is_padded: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (*LAYOUT.lists, *LAYOUT.numbers)
+
+    def count_rows(self, names: Sequence[str]) -> int:
+        """Number of lines up to the last that is not blank."""
+        self.file.seek(0)
+        return max((number for number, line in enumerate(self.file, 1) if not line.isspace()), default=0)
+
+    def kind(self, name: str) -> Kind:
+        return Kind(name in LAYOUT.lists, np.dtype(np.int64 if name == "process" else np.float64))
+
+    def blocks(self, names: Sequence[str], start: int, stop: int, size: int) -> Iterator[Block]:
+        self.file.seek(0)
+        lines = itertools.islice(self.file, start, stop)
+        while chunk := list(itertools.islice(lines, size)):
+            yield self._parse(chunk, start)
+            start += len(chunk)
+
+    def _parse(self, lines: list[bytes], first_row: int) -> Block:
+        events, objects, counts = _split(lines)
+        try:
+            event = _read_table(events, ";", _EVENT)
+            particle = _read_table(objects, ",", _OBJECT)
+        except pa.ArrowInvalid as error:
+            self._name_the_mistake(lines, first_row)
+            raise ValueError(f"{self.path}: rows from {first_row}: {error}; correct the file") from error
+        if len(event) != len(lines) or len(particle) != counts.sum():
+            self._name_the_mistake(lines, first_row)
+        process = compute.index_in(event["process"], pa.array(FACTS.classes))
+        symbol = compute.index_in(particle["object"], pa.array(list(_OBJECTS)))
+        if process.null_count or symbol.null_count:
+            self._name_the_mistake(lines, first_row)
+        jets = {name: event[name].to_numpy() for name in ("weight", "met", "met_phi")}
+        lists = {name: particle[name].to_numpy() for name in ("energy", "pt", "eta", "phi")}
+        lists["energy"] = _unround(lists["energy"], lists["pt"], lists["eta"])
+        lists |= _describe(symbol.to_numpy())
+        return {name: Lists(counts, values) for name, values in lists.items()} | {**jets, "process": process.to_numpy()}
+
+    def _name_the_mistake(self, lines: list[bytes], first_row: int) -> None:
+        """Raise the error of the first line that is not an event."""
+        for number, line in enumerate(lines, first_row + 1):
+            event, *objects = _fields_of(line)
+            self._check(number, _EVENT, event, "")
+            for place, values in enumerate(objects, 1):
+                self._check(number, _OBJECT, values, f" of object {place}")
+
+    def _check(self, number: int, names: Sequence[str], values: Sequence[str], where: str) -> None:
+        at = f"{self.path}: line {number}"
+        if len(values) != len(names):
+            raise ValueError(f"{at}: must have {', '.join(names)}{where}, not {values}; correct the line")
+        for name, value in zip(names, values, strict=True):
+            known = {"process": FACTS.classes, "object": tuple(_OBJECTS)}.get(name)
+            if known is not None and value not in known:
+                raise ValueError(f"{at}: the {name}{where} is {value!r}; {did_you_mean(value, known)} Correct the line")
+            if name not in _TEXT and not _is_number(value):
+                raise ValueError(f"{at}: the {name}{where} must be a number, not {value!r}; correct the line")
+
+
+def _split(lines: list[bytes]) -> tuple[bytes, bytes, np.ndarray]:
+    """The first five fields of all lines, one line each; all objects, one line each; and the number of objects."""
+    text = b"".join(line.rstrip().rstrip(b";") + b"\n" for line in lines)
+    characters = np.frombuffer(text, dtype=np.uint8).copy()
+    ends = np.flatnonzero((characters == ord(";")) | (characters == ord("\n")))
+    is_line_end = characters[ends] == ord("\n")
+    line_of_end = np.cumsum(is_line_end) - is_line_end
+    ends_of_lines = np.bincount(line_of_end, minlength=len(lines))
+    place = np.arange(len(ends)) - np.repeat(np.cumsum(ends_of_lines) - ends_of_lines, ends_of_lines)
+    is_object = np.repeat(place >= len(_EVENT), np.diff(ends, prepend=-1))
+    characters[ends[(place >= len(_EVENT) - 1) | is_line_end]] = ord("\n")
+    counts = np.maximum(ends_of_lines - len(_EVENT), 0)
+    return characters[~is_object].tobytes(), characters[is_object].tobytes(), counts
+
+
+def _read_table(text: bytes, delimiter: str, names: Sequence[str]) -> pa.Table:
+    types = {name: pa.string() if name in _TEXT else pa.float64() for name in names}
+    if not text:
+        return pa.table({name: pa.array([], kind) for name, kind in types.items()})
+    return csv.read_csv(
+        io.BytesIO(text),
+        read_options=csv.ReadOptions(column_names=names, use_threads=False),
+        parse_options=csv.ParseOptions(delimiter=delimiter, quote_char=False),
+        convert_options=csv.ConvertOptions(column_types=types, null_values=[], strings_can_be_null=False),
+    )
+
+
+def _fields_of(line: bytes) -> list[list[str]]:
+    """The fields of the event itself, and those of each object."""
+    fields = line.decode(errors="replace").rstrip().rstrip(";").split(";")
+    return [fields[: len(_EVENT)], *(values.split(",") for values in fields[len(_EVENT) :])]
+
+
+def _is_number(value: str) -> bool:
+    try:
+        float(value)
+    except ValueError:
+        return False
+    return "_" not in value and value == value.strip()
+
+
+def _unround(energy: np.ndarray, pt: np.ndarray, eta: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore", invalid="ignore"):  # the numbers of bad events
+        momentum = pt * np.cosh(eta)
+        return np.where((momentum > energy) & (momentum < energy * (1 + ROUNDING)), momentum, energy)
+
+
+def _describe(symbol: np.ndarray) -> dict[str, np.ndarray]:
+    """Charge and flags of objects by the positions of their symbols in `_OBJECTS`."""
+    charge = np.array([charge for _, charge in _OBJECTS.values()])[symbol]
+    flags = {name: np.array([flag == name for flag, _ in _OBJECTS.values()])[symbol] for name in _FLAGS}
+    return {"part_charge": charge, **flags}

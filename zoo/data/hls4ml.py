@@ -1,0 +1,63 @@
+"""The hls4ml LHC jets: zero-padded arrays in HDF5 whose columns are named in the file."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+
+from zoo.data.columns import open_hdf5, open_hdf5_file
+from zoo.data.datasets import DATASETS
+from zoo.data.layout import Layout, LayoutFile
+
+FACTS = DATASETS["hls4ml"]
+
+PARTICLES, JETS = "jetConstituentList", "jets"
+
+#: What names the positions on the last axis of each array.
+_NAMES = {PARTICLES: "particleFeatureNames", JETS: "jetFeatureNames"}
+
+LAYOUT = Layout(
+    name=FACTS.name,
+    classes=FACTS.classes,
+    momenta={
+        "px": f"{PARTICLES}/j1_px",
+        "py": f"{PARTICLES}/j1_py",
+        "pz": f"{PARTICLES}/j1_pz",
+        "energy": f"{PARTICLES}/j1_e",
+    },
+    label=tuple(f"{JETS}/{name}" for name in FACTS.label_columns),
+    fields={name: f"{JETS}/{name}" for name in ("j_pt", "j_eta", "j_mass")},
+    max_particles=FACTS.max_particles,
+)
+
+
+@contextlib.contextmanager
+def open_hls4ml(path: Path) -> Iterator[LayoutFile]:
+    """Open a file; its particles are massive, its jets have no azimuth.
+
+    Note:
+        The public files name 17 columns of particles for 16, the last name is one too many.
+
+    Raises:
+        ValueError: if the file is damaged, or a column is missing.
+    """
+    with open_hdf5_file(path) as file:
+        names = {array: _read_names(path, file, array, member) for array, member in _NAMES.items()}
+    with open_hdf5(path, parts=names) as columns:
+        yield LayoutFile(path, columns, LAYOUT)
+
+
+def _read_names(path: Path, file: h5py.File, array: str, member: str) -> list[str]:
+    data, names = file.get(array), file.get(member)
+    for name, found, ndim in ((array, data, 3 if array == PARTICLES else 2), (member, names, 1)):
+        if not isinstance(found, h5py.Dataset) or found.ndim != ndim:
+            raise ValueError(f"{path}: data set {name!r} with {ndim} axes is missing; is it a file of hls4ml jets?")
+    if not h5py.check_string_dtype(names.dtype):
+        raise ValueError(f"{path}: data set {member!r} must hold names, not {names.dtype}; write them as strings")
+    read = [name.decode() if isinstance(name, bytes) else str(name) for name in names[:]]
+    if len(read) < data.shape[-1]:
+        raise ValueError(
+            f"{path}: {member!r} has {len(read)} names for {data.shape[-1]} columns of {array!r}; add them"
+        )
+    return read

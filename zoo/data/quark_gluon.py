@@ -1,0 +1,172 @@
+"""EnergyFlow's quark and gluon jets: zero-padded particles in a NumPy archive, read in pieces and never unpickled."""
+
+import contextlib
+import dataclasses
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from zoo.data.columns import BLOCK_BYTES, Block, Kind, Lists, damaged
+from zoo.data.datasets import DATASETS
+from zoo.data.layout import Layout, LayoutFile
+
+NPZ_MAGIC = b"PK\x03\x04"
+
+FACTS = DATASETS["quark_gluon"]
+
+PARTICLES = "X"
+(LABEL,) = FACTS.label_columns
+
+#: Charge of the particles by their numbers in the Monte Carlo scheme of the Particle Data Group; antiparticles have the
+#: opposite one.
+_CHARGED_HADRONS = {211: 1, 321: 1, 2212: 1, 3222: 1, 3112: -1, 3312: -1, 3334: -1}
+_NEUTRAL_HADRONS = (111, 130, 310, 311, 2112, 3122, 3212, 3322)
+_PHOTON, _ELECTRON, _MUON = 22, 11, 13
+_CHARGES = _CHARGED_HADRONS | dict.fromkeys((*_NEUTRAL_HADRONS, _PHOTON), 0) | {_ELECTRON: -1, _MUON: -1}
+
+_KINDS = {
+    "part_isChargedHadron": tuple(_CHARGED_HADRONS),
+    "part_isNeutralHadron": _NEUTRAL_HADRONS,
+    "part_isPhoton": (_PHOTON,),
+    "part_isElectron": (_ELECTRON,),
+    "part_isMuon": (_MUON,),
+}
+
+LAYOUT = Layout(
+    name=FACTS.name,
+    classes=FACTS.classes,
+    momenta={"pt": "pt", "eta": "rapidity", "phi": "phi"},
+    label=LABEL,
+    particles={name: name for name in ("part_charge", *_KINDS)},
+)
+
+
+@contextlib.contextmanager
+def open_quark_gluon(path: Path) -> Iterator[LayoutFile]:
+    """Open an archive with the arrays ``X`` (jet, particle, 4), of pt, rapidity, azimuth and kind, and ``y`` (jet,).
+
+    Note:
+        Particles are taken as massless, so that their rapidity is their pseudorapidity: a charged pion with a
+        transverse momentum of 1 GeV then has 1 % less energy than it had.
+
+    Raises:
+        ValueError: if the file is damaged, lacks an array, has one of another shape, or holds pickled objects.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            particles, label = (_find_array(path, archive, name) for name in (PARTICLES, LABEL))
+            if len(particles.shape) != 3 or particles.shape[2] != 4 or label.shape != particles.shape[:1]:
+                raise ValueError(
+                    f"{path}: arrays {PARTICLES!r} and {LABEL!r} must be (jets, particles, 4) and (jets,), not "
+                    f"{particles.shape} and {label.shape}; keep pt, rapidity, phi and the pdg id"
+                )
+            yield LayoutFile(path, _Archive(path, particles, label), LAYOUT)
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+        raise damaged(path, error) from error
+
+
+@dataclasses.dataclass(frozen=True)
+class _Array:
+    """An array in an archive, read row by row from wherever it starts."""
+
+    archive: zipfile.ZipFile
+    member: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    @property
+    def row_bytes(self) -> int:
+        return self.dtype.itemsize * int(np.prod(self.shape[1:]))
+
+    def read(self, start: int, stop: int, size: int) -> Iterator[np.ndarray]:
+        """The rows ``start`` to ``stop``, at most ``size`` at a time."""
+        with self.archive.open(self.member) as file:
+            _read_header(file)
+            file.seek(file.tell() + start * self.row_bytes)
+            for first in range(start, stop, size):
+                rows = min(size, stop - first)
+                content = file.read(rows * self.row_bytes)
+                if len(content) < rows * self.row_bytes:
+                    raise EOFError(f"{self.member} ends early")
+                yield np.frombuffer(content, self.dtype).reshape(rows, *self.shape[1:])
+
+
+def _find_array(path: Path, archive: zipfile.ZipFile, name: str) -> _Array:
+    member = f"{name}.npy"
+    if member not in archive.namelist():
+        found = ", ".join(archive.namelist()) or "none"
+        raise ValueError(f"{path}: array {name!r} is missing, found {found}; is it a file of quark and gluon jets?")
+    with archive.open(member) as file:
+        try:
+            shape, is_fortran, dtype = _read_header(file)
+        except ValueError as error:
+            raise damaged(path, error, name) from error
+    if dtype.kind not in "iuf" or is_fortran:
+        raise ValueError(
+            f"{path}: array {name!r} must hold numbers in C order, not {dtype}; objects are pickled and never read, "
+            "write it again with numpy.savez"
+        )
+    return _Array(archive, member, shape, dtype)
+
+
+def _read_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
+    version = np.lib.format.read_magic(file)
+    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
+    if read is None:
+        raise ValueError(f"version {version} of the array format is not known")
+    return read(file)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Archive:
+    """The columns of the particles, with charge and kind made of their numbers, and of the jets."""
+
+    path: Path
+    particles: _Array
+    label: _Array
+    is_padded: bool = True
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (*LAYOUT.lists, *LAYOUT.numbers)
+
+    def count_rows(self, names: Sequence[str]) -> int:
+        return self.particles.shape[0]
+
+    def kind(self, name: str) -> Kind:
+        return Kind(False, np.dtype(np.int64)) if name == LABEL else Kind(True, np.dtype(np.float64))
+
+    def blocks(self, names: Sequence[str], start: int, stop: int, size: int) -> Iterator[Block]:
+        size = min(size, max(1, BLOCK_BYTES // max(1, self.particles.row_bytes)))
+        pieces = zip(self.particles.read(start, stop, size), self.label.read(start, stop, size), strict=True)
+        for particles, label in pieces:
+            yield self._to_block(particles.astype(np.float64), label, start)
+            start += len(label)
+
+    def _to_block(self, particles: np.ndarray, label: np.ndarray, first_row: int) -> Block:
+        counts = np.full(len(particles), particles.shape[1])
+        pt, rapidity, phi, number = particles.reshape(-1, 4).T
+        known = np.isin(np.abs(number), list(_CHARGES)) | ((number == 0) & (pt == 0))
+        if not known.all():
+            place = np.flatnonzero(~known)[0]
+            raise ValueError(
+                f"{self.path}: array {PARTICLES!r} has a particle of the pdg id {number[place]:g} in row "
+                f"{first_row + place // particles.shape[1]}, which is none of {sorted(_CHARGES)}; leave such jets out"
+            )
+        wrong = np.flatnonzero(label != np.trunc(label))
+        if len(wrong):
+            raise ValueError(f"{self.path}: {LABEL!r} of row {first_row + wrong[0]} is {label[wrong[0]]}; correct it")
+        lists = {"pt": pt, "rapidity": rapidity, "phi": phi, **_describe(number)}
+        return {name: Lists(counts, values) for name, values in lists.items()} | {LABEL: label.astype(np.int64)}
+
+
+def _describe(number: np.ndarray) -> dict[str, np.ndarray]:
+    """Charge and kinds of particles by their numbers."""
+    known = np.array(sorted(_CHARGES))
+    place = np.searchsorted(known, np.abs(number)).clip(max=len(known) - 1)
+    charge = np.array([_CHARGES[key] for key in known.tolist()])[place] * np.sign(number) + 0.0  # no -0
+    return {"part_charge": charge, **{name: np.isin(known, kinds)[place] for name, kinds in _KINDS.items()}}
