@@ -136,11 +136,12 @@ def open_root(path: Path, key: str | None = None) -> Iterator[Columns]:
         trees = [name for name, kind in file.classnames(cycle=False).items() if kind in _TREES]
         name = key or ("tree" if "tree" in trees else trees[0] if len(trees) == 1 else None)
         tree = file[name] if name in trees else None
+        facts = None if tree is None else (tree.keys(full_paths=False), tree.num_entries)
     except Exception as error:  # uproot raises many kinds for a damaged file
         raise damaged(path, error) from error
     with file:
         if tree is not None:
-            yield _Tree(path, tree) if isinstance(tree, uproot.TTree) else _NTuple(path, tree)
+            yield (_Tree if isinstance(tree, uproot.TTree) else _NTuple)(path, tree, *facts)
         elif key is not None:
             raise ValueError(
                 f"{path}: there is no tree {key!r}; {did_you_mean(key, trees)} Change 'tree' of the layout"
@@ -155,15 +156,13 @@ class _Tree:
     """Branches of a ROOT tree; baskets of other rows are not read."""
 
     path: Path
-    tree: Any  #: uproot.TTree
+    tree: Any  #: uproot.TTree or an RNTuple
+    names: Sequence[str]
+    rows: int
     is_padded: bool = False
 
-    @functools.cached_property
-    def names(self) -> list[str]:
-        return self.tree.keys(full_paths=False)
-
     def count_rows(self, names: Sequence[str]) -> int:
-        return self.tree.num_entries
+        return self.rows
 
     def kind(self, name: str) -> Kind:
         import uproot

@@ -1,0 +1,96 @@
+import pytest
+
+from zoo.data.layout import Layout
+from zoo.data.layout_yaml import read_layout
+
+FULL = """
+name: mine
+tree: Events
+units: MeV
+classes: [qcd, top]
+momenta: {pt: PFCands_pt, eta: PFCands_eta, phi: PFCands_phi, mass: PFCands_mass}
+particles: {part_charge: PFCands_charge}
+fields: [event, run]
+label: flavour
+label_values: [0, 6]
+weight: genWeight
+mask: PFCands_valid
+max_particles: 150
+"""
+
+SHORT = """
+units: GeV
+classes: [qcd, top]
+momenta: {px: px, py: py, pz: pz}
+label: {"TT*.root": top, "QCD*.root": qcd}
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Function that writes text as a layout."""
+
+    def write(text):
+        (tmp_path / "mine.yaml").write_text(text)
+        return tmp_path / "mine.yaml"
+
+    return write
+
+
+def test_all_keys(write):
+    assert read_layout(write(FULL)) == Layout(
+        name="mine",
+        tree="Events",
+        units="MeV",
+        classes=("qcd", "top"),
+        momenta={"pt": "PFCands_pt", "eta": "PFCands_eta", "phi": "PFCands_phi", "mass": "PFCands_mass"},
+        particles={"part_charge": "PFCands_charge"},
+        fields={"event": "event", "run": "run"},
+        label="flavour",
+        label_values=(0, 6),
+        weight="genWeight",
+        mask="PFCands_valid",
+        max_particles=150,
+    )
+
+
+def test_few_keys(write):
+    layout = read_layout(str(write(SHORT)))
+    assert layout.name == "mine"
+    assert layout.label == {"TT*.root": "top", "QCD*.root": "qcd"}
+    assert read_layout(write(SHORT.replace('{"TT*.root": top, "QCD*.root": qcd}', "[is_qcd, is_top]"))).label == (
+        "is_qcd",
+        "is_top",
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("units: GeV", "unit: GeV", r"there is no key 'unit'; did you mean 'units'\?"),
+        ("units: GeV", "units: GeV\nfoo: 1", "there is no key 'foo'; found classes, fields"),
+        ("units: GeV", "", "the key 'units' is missing; a layout has at least units, classes, momenta, label"),
+        ("units: GeV", "units: GeV\nunits: MeV", "the key 'units' stands twice"),
+        ("px: px", "px: px, px: py", "the key 'px' stands twice"),
+        ("[qcd, top]", "[on, top]", "classes: must be a string, not True; put quotes"),
+        ("[qcd, top]", "qcd", "classes: must be a list of strings, not 'qcd'"),
+        ("px: px", "px: 3", "momenta.px: must be a string, not 3"),
+        ("{px: px, py: py, pz: pz}", "[px, py, pz]", "momenta: must be a mapping of names to columns, not"),
+        ("units: GeV", "units: GeV\nmax_particles: many", "max_particles: must be a whole number, not 'many'"),
+        ("units: GeV", "units: GeV\nlabel_values: 5", "label_values: must be a list of whole numbers, not 5"),
+        ("units: GeV", "units: TeV", "units: must be GeV or MeV, not 'TeV'"),
+        ("units: GeV", "units: [GeV", "while parsing a flow sequence"),
+        ("units: GeV", "units: !!python/object/apply:os.getcwd []", "could not determine a constructor"),
+    ],
+)
+def test_mistakes_are_named(write, old, new, message):
+    assert old in SHORT
+    with pytest.raises(ValueError, match=rf"(?s)mine.yaml: .*{message}"):
+        read_layout(write(SHORT.replace(old, new)))
+
+
+def test_something_else_than_a_mapping(write):
+    with pytest.raises(ValueError, match=r"mine.yaml: a layout is a mapping with the keys name, classes"):
+        read_layout(write("- a\n"))
+    with pytest.raises(FileNotFoundError):
+        read_layout("absent.yaml")
