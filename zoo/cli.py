@@ -67,7 +67,28 @@ def build_parser() -> argparse.ArgumentParser:
     importing.add_argument("--dataset", required=True, help="what it was trained on, such as top_tagging")
     importing.add_argument("--licence", required=True, help="of the weights, such as MIT")
     importing.set_defaults(run=_import)
+
+    data = commands.add_parser("data", help="which data sets are known, and what a file holds")
+    actions = data.add_subparsers(required=True, metavar="ACTION")
+    actions.add_parser("list", help="classes, units, source and licence of the data sets").set_defaults(run=_data_list)
+    info = actions.add_parser("info", help="classes, columns, rejected jets and oddities of a file")
+    info.add_argument("file", metavar="FILE", help="file of jets, or a packaged sample")
+    info.add_argument("--layout", type=Path, help="YAML file that says which columns hold what")
+    info.add_argument("--jets", type=int, default=100_000, help="rows to read at most (default: %(default)s)")
+    info.set_defaults(run=_data_info)
     return parser
+
+
+def _data_list() -> None:
+    from zoo.data.info import show_datasets
+
+    show_datasets()
+
+
+def _data_info(file: str, layout: Path | None, jets: int) -> None:
+    from zoo.data.info import show_file
+
+    show_file(file, layout, jets)
 
 
 def _check(name: str, data: str, jets: int, features: str, classes: int) -> None:

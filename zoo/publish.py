@@ -10,8 +10,10 @@ import yaml
 
 from zoo.checkpoints import read_model_weights
 from zoo.data.batch import JetBatch, collate, gather
-from zoo.data.datasets import describe_dataset, resolve_file
+from zoo.data.datasets import DATASETS, describe_dataset, resolve_file
 from zoo.data.features import FeatureTable, feature_table
+from zoo.data.layout import Layout
+from zoo.data.layout_yaml import read_layout
 from zoo.data.readers import read_jets
 from zoo.hub import PretrainedConfig, save_pretrained
 from zoo.registry import create_model
@@ -39,7 +41,8 @@ def publish_run(run: Path, out: Path, *, licence: str, paper: str) -> None:
     report = _read(run / "report" / "metrics.json", json.loads, "test it with train.py test")
     data, builder = settings["data"], settings["model"]["model"]
     table = feature_table(data["features"])
-    dataset = describe_dataset(data["dataset"])
+    layout = read_layout(data["layout"]) if data.get("layout") else None
+    dataset = layout or describe_dataset(data["dataset"])
     name = builder["class_path"].rpartition(".")[2]
     try:
         model = create_model(name, input_dim=table.input_dim, num_classes=len(dataset.classes))
@@ -51,12 +54,12 @@ def publish_run(run: Path, out: Path, *, licence: str, paper: str) -> None:
         classes=list(dataset.classes),
         features=table.to_dict(),
         dataset=dataset.name,
-        units=dataset.units,
+        units=dataset.metadata["units"],
         metrics=report["metrics"],
         licence=licence,
         paper=paper,
     )
-    jets = _first_jets(data["test"], table)
+    jets = _first_jets(data["test"], table, layout)
     card = _card(out.name, config, report)
     save_pretrained(out, model, config, jets.four_momenta, jets.mask, card, features=jets.features)
 
@@ -70,15 +73,22 @@ def _read(path: Path, parse: Callable[[str], Any], remedy: str) -> dict[str, Any
         raise ValueError(f"{path}: is damaged ({error}); {remedy}") from error
 
 
-def _first_jets(split: dict[str, Any], table: FeatureTable) -> JetBatch:
+def _first_jets(split: dict[str, Any], table: FeatureTable, layout: Layout | None) -> JetBatch:
     path = resolve_file(split["files"][0])
     start = split["rows"][0] if split["rows"] else 0
-    jets = read_jets(path, rows=(start, start + GOLDEN_JETS))
+    jets = read_jets(path, rows=(start, start + GOLDEN_JETS), layout=layout)
     return collate(gather(jets, np.arange(len(jets)), table.columns), table)
 
 
+def _origin(name: str) -> str:
+    if name not in DATASETS:  # it was described by a layout
+        return name
+    dataset = DATASETS[name]
+    return f"{name} ({dataset.citation}; {dataset.source}, {dataset.licence})"
+
+
 def _card(name: str, config: PretrainedConfig, report: dict[str, Any]) -> str:
-    dataset, jets = describe_dataset(config.dataset), sum(report["jets"].values())
+    jets = sum(report["jets"].values())
     figures = "\n".join(
         f"| {figure} | {value['value']:.6g} | {value['error']:.2g} |"
         for figure, value in report["metrics"].items()
@@ -90,7 +100,7 @@ def _card(name: str, config: PretrainedConfig, report: dict[str, Any]) -> str:
 
 `zoo.load_pretrained("{name}")`: {config.model} ({config.paper}), {", ".join(config.classes)}.
 
-Trained and tested on {dataset.name} ({dataset.citation}; {dataset.source}, {dataset.licence}).
+Trained and tested on {_origin(config.dataset)}.
 Licence of the weights: {config.licence}. Momenta are in {config.units}; `config.json` has the features with their
 centres and scales.
 

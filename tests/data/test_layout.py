@@ -12,6 +12,7 @@ import pytest
 import uproot
 from pyarrow import parquet
 
+from zoo.data.datamodule import JetDataModule, Split
 from zoo.data.layout import COMPONENTS, Layout, four_momenta
 from zoo.data.readers import RejectedJetsWarning, count_rows, read_jets
 
@@ -394,3 +395,27 @@ def test_pickles_in_hdf5_are_never_read(columns, tmp_path):
     with pytest.raises(ValueError, match="column 'flavour' must hold integers, not lists of uint8"):
         read_jets(tmp_path / "jets.h5", layout=dataclasses.replace(LAYOUT, tree="Events"))
     assert not trap.exists()
+
+
+def test_a_layout_in_the_configuration_of_a_training(columns, tmp_path):
+    for name in ("TT_1.root", "QCD_1.root"):
+        write_root(tmp_path / name, columns)
+    (tmp_path / "mine.yaml").write_text(
+        """
+        units: GeV
+        classes: [qcd, top]
+        momenta: {pt: cand_pt, eta: cand_eta, phi: cand_phi, mass: cand_mass}
+        label: {"TT_*": top, "QCD_*": qcd}
+        """
+    )
+    files = [str(tmp_path / "TT_1.root"), str(tmp_path / "QCD_1.root")]
+    layout = str(tmp_path / "mine.yaml")
+    datamodule = JetDataModule(train=Split(files, rows=(0, 5)), test=Split(files, rows=(5, 7)), layout=layout)
+    assert datamodule.classes == ("qcd", "top")
+    datamodule.setup()
+    batches = list(datamodule.test_dataloader())
+    assert sorted(label for batch in batches for label in batch.label.tolist()) == [0, 0, 1, 1]
+    assert sorted(index for batch in batches for index in batch.index.tolist()) == [5, 6, 12, 13]
+    (tmp_path / "bad.yaml").write_text("clases: [a, b]")
+    with pytest.raises(ValueError, match=r"bad.yaml: there is no key 'clases'; did you mean 'classes'"):
+        JetDataModule(layout=str(tmp_path / "bad.yaml"))

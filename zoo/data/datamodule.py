@@ -12,6 +12,8 @@ import numpy as np
 
 from zoo.data.datasets import DATASETS, describe_dataset, resolve_file
 from zoo.data.features import feature_table
+from zoo.data.layout import Layout
+from zoo.data.layout_yaml import read_layout
 from zoo.data.loader import BatchRows, JetDataset, JetLoader, by_length, make_loader, shuffled
 from zoo.data.readers import count_rows, read_jets
 from zoo.data.store import JetTable
@@ -44,9 +46,10 @@ class Split:
         if self.fraction is not None and not 0 <= self.fraction[0] < self.fraction[1] <= 1:
             raise ValueError(f"fraction: must be two rising numbers from 0 to 1, not {list(self.fraction)}")
 
-    def ranges(self) -> dict[Path, tuple[int, int]]:
+    def ranges(self, layout: Layout | None = None) -> dict[Path, tuple[int, int]]:
         """First row and the row after the last of each file, by its resolved path."""
-        return {path: self._range(count_rows(path)) for path in (resolve_file(file).resolve() for file in self.files)}
+        paths = (resolve_file(file).resolve() for file in self.files)
+        return {path: self._range(count_rows(path, layout)) for path in paths}
 
     def _range(self, rows: int) -> tuple[int, int]:
         if self.fraction is not None:
@@ -71,6 +74,8 @@ class JetDataModule(pl.LightningDataModule):
         train_jets: the same as a number of rows.
         class_weights: factors of the weights of the training jets, one a class, or "balanced" for equal sums.
         seed: with the epoch it determines the order of the training jets.
+        layout: YAML file that says which columns of the files hold what, see `zoo.data.layout_yaml`; it replaces
+            ``dataset``, and the classes are its.
 
     Raises:
         ValueError: if an argument is out of range or contradicts another.
@@ -91,9 +96,11 @@ class JetDataModule(pl.LightningDataModule):
         train_jets: int | None = None,
         class_weights: list[float] | Literal["balanced"] | None = None,
         seed: int = 1,
+        layout: str | None = None,
     ) -> None:
         super().__init__()
-        self.description = describe_dataset(dataset)
+        self.layout = None if layout is None else read_layout(layout)
+        self.description = self.layout or describe_dataset(dataset)
         self.feature_table = feature_table(features)
         self.splits = {"train": train, "val": val, "test": test, "predict": predict}
         self.batch_size = _at_least(1, "batch_size", batch_size)
@@ -143,7 +150,7 @@ class JetDataModule(pl.LightningDataModule):
         for name in ("train", "val", "test"):
             if self.splits[name] is not None:
                 try:
-                    ranges[name] = self.splits[name].ranges()
+                    ranges[name] = self.splits[name].ranges(self.layout)
                 except FileNotFoundError:
                     continue  # the files of a stage may come later than those of another; reading them tells
         for (one, ranges_one), (two, ranges_two) in itertools.combinations(ranges.items(), 2):
@@ -157,11 +164,11 @@ class JetDataModule(pl.LightningDataModule):
                     warnings.warn(message, stacklevel=3)
 
     def _read(self, name: str) -> JetDataset:
-        ranges = self.splits[name].ranges()
-        first_index = np.cumsum([0] + [count_rows(path) for path in ranges])[:-1].tolist()
+        ranges = self.splits[name].ranges(self.layout)
+        first_index = np.cumsum([0] + [count_rows(path, self.layout) for path in ranges])[:-1].tolist()
         if name == "train":
             ranges = self._limit(ranges)
-        tables = [self._check_table(path, read_jets(path, rows)) for path, rows in ranges.items()]
+        tables = [self._check_table(path, read_jets(path, rows, self.layout)) for path, rows in ranges.items()]
         dataset = JetDataset(tables, first_index[: len(tables)], self.feature_table)
         if name == "train":
             dataset.class_weights = self._weigh_classes(dataset.label)
@@ -183,7 +190,7 @@ class JetDataModule(pl.LightningDataModule):
         return limited
 
     def _check_table(self, path: Path, table: JetTable) -> JetTable:
-        for key, expected in (("classes", list(self.classes)), ("units", self.description.units)):
+        for key, expected in (("classes", list(self.classes)), ("units", self.description.metadata["units"])):
             if table.metadata.get(key) != expected:
                 found, known = table.metadata.get(key), table.metadata.get("dataset")
                 is_other = known in DATASETS and known != self.description.name

@@ -1,0 +1,200 @@
+"""What is known of the data sets, and what a file of jets holds: its classes, its columns, and what is odd about it."""
+
+import dataclasses
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Column, Table
+
+from zoo.data.datasets import DATASETS, resolve_file
+from zoo.data.layout_yaml import read_layout
+from zoo.data.readers import STORE, ReadReport, count_rows, find_format, read_and_report
+from zoo.data.store import MOMENTUM_COLUMNS, JetTable
+
+#: Units of the columns that have one in every table; impact parameters are in mm where the data set says so.
+COLUMN_UNITS = {
+    **dict.fromkeys((*MOMENTUM_COLUMNS, "jet_pt", "jet_energy", "jet_mass", "met", "j_pt", "j_mass"), "GeV"),
+    **dict.fromkeys(("jet_phi", "met_phi"), "rad"),
+}
+_IMPACT_UNITS = dict.fromkeys(("part_d0val", "part_d0err", "part_dzval", "part_dzerr"), "mm")
+_HAVE_IMPACTS = ("jetclass", "jetclass2")
+
+#: A typical sum of transverse momenta outside of this range, in GeV, is a sign of another unit: no collision has more.
+PLAUSIBLE_MOMENTA = (1.0, 14_000.0)
+
+#: So many classes are named at most.
+MANY = 10
+
+QUANTILES = (0.0, 0.01, 0.5, 0.99, 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class ColumnInfo:
+    """Smallest, middle and largest value of a column.
+
+    Args:
+        name: name of the column in the table.
+        unit: GeV, rad, mm, or empty.
+        smallest: smallest value.
+        median: middle value.
+        largest: largest value.
+    """
+
+    name: str
+    unit: str
+    smallest: float
+    median: float
+    largest: float
+
+
+@dataclasses.dataclass(frozen=True)
+class FileInfo:
+    """What a file holds; all but ``rows`` is of the rows that were read, without the jets left out.
+
+    Args:
+        format: name of the format.
+        rows: number of rows of the file.
+        report: what became of the rows that were read.
+        dataset: name of the data set.
+        jets: number of jets of each class.
+        particles: particles of a jet at the `QUANTILES`.
+        columns: all columns, those of the particles first.
+        oddities: what deserves a look, in words.
+    """
+
+    format: str
+    rows: int
+    report: ReadReport
+    dataset: str
+    jets: dict[str, int]
+    particles: tuple[float, ...]
+    columns: tuple[ColumnInfo, ...]
+    oddities: tuple[str, ...]
+
+
+def describe_file(path: str | Path, layout: str | Path | None = None, max_rows: int = 100_000) -> FileInfo:
+    """Read a file, or its first rows, and say what it holds.
+
+    Args:
+        path: file, or the name of a packaged sample.
+        layout: YAML file that describes it, see `zoo.data.layout_yaml`.
+        max_rows: number of rows to read at most.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file cannot be read, see `zoo.data.readers.read_jets`.
+    """
+    if max_rows < 1:
+        raise ValueError(f"jets: must be at least 1, not {max_rows}")
+    path = resolve_file(path)
+    described = None if layout is None else read_layout(layout)
+    found, rows = find_format(path, described), count_rows(path, described)
+    table, report = read_and_report(path, (0, min(rows, max_rows)), described)
+    dataset = str(table.metadata.get("dataset", "unknown"))
+    classes = table.metadata.get("classes") or [str(label) for label in range(table.label.max() + 1)]
+    jets = dict(zip(classes, np.bincount(table.label, minlength=len(classes)).tolist(), strict=True))
+    columns = tuple(_describe_columns(table))
+    oddities = (*_check_sum(path, dataset), *_find_oddities(table, jets, columns))
+    particles = tuple(np.quantile(table.counts, QUANTILES).tolist())
+    return FileInfo(STORE if found is None else found.name, rows, report, dataset, jets, particles, columns, oddities)
+
+
+def _describe_columns(table: JetTable) -> Iterator[ColumnInfo]:
+    units = COLUMN_UNITS | (_IMPACT_UNITS if table.metadata.get("dataset") in _HAVE_IMPACTS else {})
+    for name, values in (table.particles | table.fields | {"weight": table.weight}).items():
+        smallest, median, largest = np.quantile(values, [0, 0.5, 1]).tolist()
+        yield ColumnInfo(name, units.get(name, ""), smallest, median, largest)
+
+
+def _check_sum(path: Path, dataset: str) -> Iterator[str]:
+    published = dict(DATASETS[dataset].checksums).get(path.name) if dataset in DATASETS else None
+    if published is not None:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "md5").hexdigest()
+        if found != published:
+            yield f"the MD5 sum is {found}, that of the published {path.name} is {published}"
+
+
+def _find_oddities(table: JetTable, jets: dict[str, int], columns: tuple[ColumnInfo, ...]) -> Iterator[str]:
+    yield from _find_odd_momenta(table)
+    there = [name for name, count in jets.items() if count]
+    if len(there) == 1:
+        yield f"all jets are of the class {there[0]!r}; a training needs files of the others too"
+    elif len(there) < len(jets):
+        yield f"no jet is of the class {_some([name for name, count in jets.items() if not count])}"
+    for column in columns:
+        if column.smallest == column.largest and column.name != "weight":
+            yield f"the column {column.name!r} is {column.smallest:g} everywhere"
+    negative = int((table.weight < 0).sum())
+    if negative:
+        yield f"{negative} jets have a negative weight"
+    copies = len(table) - len(np.unique(_fingerprints(table)))
+    if copies:
+        yield f"{copies} jets are copies of others; if one is trained on and the other tested, the test is worthless"
+
+
+def _find_odd_momenta(table: JetTable) -> Iterator[str]:
+    pt = np.hypot(table.particles["part_px"], table.particles["part_py"], dtype=np.float64)
+    typical = float(np.median(np.add.reduceat(pt, table.offsets[:-1])))
+    smallest, largest = PLAUSIBLE_MOMENTA
+    if typical > largest:
+        yield f"a typical jet has {typical:.3g} GeV of transverse momentum: is the file in MeV? Say so in its layout"
+    if typical < smallest:
+        yield f"a typical jet has {typical:.3g} GeV of transverse momentum: is the file in GeV and its layout in MeV?"
+
+
+def _some(names: Sequence[str]) -> str:
+    """Names in a row, the first `MANY` of them."""
+    return ", ".join(names[:MANY]) + (f" and {len(names) - MANY} more" if len(names) > MANY else "")
+
+
+def _fingerprints(table: JetTable) -> np.ndarray:
+    """A number of 64 bits for each jet, the same for the same momenta in the same order only."""
+    place = np.arange(table.offsets[-1]) - np.repeat(table.offsets[:-1], table.counts)
+    mixed = place.astype(np.uint64)
+    for name in MOMENTUM_COLUMNS:
+        bits = table.particles[name].view(np.uint32).astype(np.uint64)
+        mixed = (mixed ^ bits) * np.uint64(0x9E3779B97F4A7C15)
+        mixed ^= mixed >> np.uint64(29)
+    return np.add.reduceat(mixed, table.offsets[:-1])
+
+
+def show_datasets(console: Console | None = None) -> None:
+    """Print a table of the data sets."""
+    table = Table("data set", "classes", "unit", "jets", Column("source", overflow="fold"), "licence")
+    for facts in DATASETS.values():
+        jets = f"{sum(count for _, count in facts.jets):,}" if facts.jets else ""
+        classes = f"{len(facts.classes)}: {_some(facts.classes)}"
+        table.add_row(facts.name, classes, facts.file_units, jets, f"{facts.source}\n{facts.citation}", facts.licence)
+    (console or Console()).print(table)
+
+
+def show_file(
+    path: str | Path, layout: str | Path | None = None, max_rows: int = 100_000, console: Console | None = None
+) -> None:
+    """Print what a file holds; the arguments are those of `describe_file`."""
+    info = describe_file(path, layout, max_rows)
+    console = console or Console()
+    table = Table("column", "unit", "smallest", "median", "largest")
+    for column in info.columns:
+        numbers = (f"{value:.5g}" for value in (column.smallest, column.median, column.largest))
+        table.add_row(column.name, column.unit, *numbers)
+    for line in _lines(info):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    console.print(table)
+    for oddity in info.oddities:
+        console.print(f"odd: {oddity}", markup=False, highlight=False, soft_wrap=True)
+    if not info.oddities:
+        console.print("nothing odd was found")
+
+
+def _lines(info: FileInfo) -> Iterator[str]:
+    some = "" if info.report.rows == info.rows else f", of which the first {info.report.rows:,} were read"
+    yield f"{info.report.path}: {info.format}, data set {info.dataset}, {info.rows:,} rows{some}"
+    yield from (f"left out: {count:,} jets, {reason}" for reason, count in info.report.rejected.items() if count)
+    yield "jets: " + _some([f"{count:,} {name}" for name, count in info.jets.items() if count])
+    levels = zip(QUANTILES, info.particles, strict=True)
+    yield "particles of a jet: " + ", ".join(f"{count:g} ({level:.0%})" for level, count in levels)
