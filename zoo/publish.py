@@ -10,7 +10,8 @@ import yaml
 
 from zoo.checkpoints import read_model_weights
 from zoo.data.batch import JetBatch, collate, gather
-from zoo.data.datasets import DATASETS, describe_dataset, resolve_file
+from zoo.data.datamodule import Split
+from zoo.data.datasets import DATASETS, describe_dataset
 from zoo.data.features import FeatureTable, feature_table
 from zoo.data.layout import Layout
 from zoo.data.layout_yaml import read_layout
@@ -74,9 +75,8 @@ def _read(path: Path, parse: Callable[[str], Any], remedy: str) -> dict[str, Any
 
 
 def _first_jets(split: dict[str, Any], table: FeatureTable, layout: Layout | None) -> JetBatch:
-    path = resolve_file(split["files"][0])
-    start = split["rows"][0] if split["rows"] else 0
-    jets = read_jets(path, rows=(start, start + GOLDEN_JETS), layout=layout)
+    path, (start, stop) = next(iter(Split(**split).ranges(layout).items()))
+    jets = read_jets(path, rows=(start, min(start + GOLDEN_JETS, stop)), layout=layout)
     return collate(gather(jets, np.arange(len(jets)), table.columns), table)
 
 
