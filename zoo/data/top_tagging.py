@@ -2,16 +2,15 @@
 
 import contextlib
 import dataclasses
-import difflib
 import pickletools
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
-import hdf5plugin  # noqa: F401 - registers the compressions that PyTables writes
 import numpy as np
 
+from zoo.data.columns import did_you_mean, open_hdf5_file
 from zoo.data.datasets import describe_dataset
 from zoo.data.store import MOMENTUM_COLUMNS, JetTable
 
@@ -48,14 +47,11 @@ def open_top_tagging(path: Path) -> Iterator[TopTaggingFile]:
     Raises:
         ValueError: if the file is damaged, or no table of pandas, while it is open.
     """
-    try:
-        with h5py.File(path) as file:
-            data = file.get("table/table")
-            if not isinstance(data, h5py.Dataset) or data.dtype.names is None or data.ndim != 1:
-                raise ValueError(f"{path} has no pandas table 'table' (format 'table'); is it a top tagging file?")
-            yield TopTaggingFile(path, data)
-    except (OSError, RuntimeError) as error:
-        raise ValueError(f"{path} cannot be read: {error}; it is truncated or damaged, fetch it again") from error
+    with open_hdf5_file(path) as file:
+        data = file.get("table/table")
+        if not isinstance(data, h5py.Dataset) or data.dtype.names is None or data.ndim != 1:
+            raise ValueError(f"{path} has no pandas table 'table' (format 'table'); is it a top tagging file?")
+        yield TopTaggingFile(path, data)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,8 +120,7 @@ def _momentum_names(path: Path, columns: dict[str, _Column], max_particles: int)
     momenta = [f"{component}_{i}" for i in range(particles) for component in ("E", "PX", "PY", "PZ")]
     for name in (*momenta, LABEL_COLUMN):
         if name not in columns:
-            close = difflib.get_close_matches(name, columns.keys() - set(momenta), n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"found {', '.join(sorted(columns)[:8])}, ..."
+            hint = did_you_mean(name, columns.keys() - set(momenta))
             raise ValueError(f"{path}: column {name!r} is missing; {hint} Rename the column")
         kinds, expected = ("iu", "integers") if name == LABEL_COLUMN else ("f", "floating-point numbers")
         if columns[name].dtype.kind not in kinds:
