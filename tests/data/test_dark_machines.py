@@ -1,7 +1,9 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
-from zoo.data.dark_machines import is_dark_machines
+from zoo.data.dark_machines import LAYOUT, is_dark_machines
 from zoo.data.readers import RejectedJetsWarning, count_rows, read_jets
 
 LINES = [
@@ -46,6 +48,24 @@ def test_every_number_of_the_real_file_is_read(shared_data):
         np.testing.assert_array_equal(table.particles[f"part_{flag}"], np.char.startswith(symbols, wanted))
     charge = np.where(np.char.endswith(symbols, "+"), 1, np.where(np.char.endswith(symbols, "-"), -1, 0))
     np.testing.assert_array_equal(table.particles["part_charge"], charge)
+
+
+def test_other_processes_by_a_layout(write):
+    """Channels of the anomaly challenge have processes of their own."""
+    lines = [line.replace("ttH", "njets").replace("ttZ", "w_jets").replace("tttt", "stop_02") for line in LINES]
+    with pytest.raises(ValueError, match=r"column 'process' must be one of ttH, .* not njets as in row 0"):
+        read_jets(write(lines))
+    layout = dataclasses.replace(
+        LAYOUT,
+        name="anomalies",
+        classes=("background", "signal"),
+        label_values={"njets": "background", "w_jets": "background", "ttW": "background", "stop_02": "signal"},
+    )
+    table = read_jets(write(lines), layout=layout)
+    assert table.label.tolist() == [0, 1, 0, 0]
+    assert table.weight.tolist() == [1, 0.5, 1, 2]
+    of_file = dataclasses.replace(layout, label={"events*": "background"}, label_values=None)
+    assert read_jets(write(lines), layout=of_file).label.tolist() == [0, 0, 0, 0]
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", ";\n"])
@@ -104,8 +124,8 @@ def test_bad_events_are_counted(write, old, new, reason):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("ttZ", "ttz", r"line 3: the process is 'ttz'; did you mean 'ttZ'\? Correct the line"),
-        ("m+", "mu+", r"line 3: the object of object 2 is 'mu\+'; did you mean 'm\+'"),
+        ("ttZ", "ttz", "column 'process' must be one of ttH, ttW, ttWW, ttZ, tttt, not ttz as in row 2; correct"),
+        ("m+", "mu+", r"line 3: object of object 2 is 'mu\+'; did you mean 'm\+'"),
         ("60000", "6e4x", r"line 3: the energy of object 2 must be a number, not '6e4x'; correct"),
         ("60000", "", r"line 3: the energy of object 2 must be a number, not ''"),
         (

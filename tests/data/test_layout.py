@@ -93,7 +93,7 @@ def write_jagged_hdf5(path, columns):
         for name, values in columns.items():
             if isinstance(values, ak.Array):
                 dtype = h5py.vlen_dtype(ak.to_numpy(ak.flatten(values)).dtype)
-                data = file.create_dataset(f"Events/{name}", 7, dtype)
+                data = file.create_dataset(f"Events/{name}", len(values), dtype)
                 for row, jet in enumerate(values):
                     data[row] = ak.to_numpy(jet)
             else:
@@ -320,6 +320,29 @@ def test_labels_of_hadron_flavours(columns, write):
         read_jets(write(columns), layout=layout)
 
 
+def test_several_values_of_one_class(columns, write):
+    columns["flavour"] = np.array([5, -5, 0, 21, 4, 0, 1], dtype=np.int32)
+    values = {5: "b", -5: "b", 0: "light", 21: "light", 1: "light", 4: "c"}
+    layout = dataclasses.replace(LAYOUT, tree=write.tree, classes=("b", "c", "light"), label_values=values)
+    assert read_jets(write(columns), layout=layout).label.tolist() == [0, 0, 2, 2, 1, 2, 2]
+    del values[21]
+    with pytest.raises(ValueError, match=r"column 'flavour' must be one of 5, -5, 0, 1, 4, not 21 as in row 3"):
+        read_jets(write(columns), layout=dataclasses.replace(layout, label_values=values))
+    with pytest.raises(ValueError, match="column 'flavour' must hold text, not int32"):
+        read_jets(write(columns), layout=dataclasses.replace(layout, label_values={"5": "b"}))
+
+
+def test_a_file_without_rows(columns, write):
+    path = write({name: values[:0] for name, values in columns.items()})
+    with pytest.raises(ValueError, match=r"jets.*: rows 0 to 0 are not within its 0 rows"):
+        read_jets(path, layout=dataclasses.replace(LAYOUT, tree=write.tree))
+    path.write_bytes(b"")
+    with pytest.raises(
+        ValueError, match=r"jets.*: a layout describes ROOT, parquet and HDF5 files; .* starts with b''"
+    ):
+        read_jets(path, layout=LAYOUT)
+
+
 def test_labels_as_flags_and_as_names_of_files(columns, write):
     columns |= {"is_top": columns["flavour"] == 1, "is_qcd": columns["flavour"] == 0}
     path = write(columns)
@@ -365,6 +388,7 @@ def test_integers_that_float32_would_round(columns, write):
         ({"label": ("a", "b", "c")}, "label: 3 columns for 2 classes; give one for each"),
         ({"label": {"*": "tops"}}, r"label: '\*' has no class 'tops'; did you mean 'top'\?"),
         ({"label_values": (1, 1)}, "label_values: must be one for each of"),
+        ({"label_values": {1: "topp"}}, r"label_values: 1 has no class 'topp'; did you mean 'top'\?"),
         ({"label_values": (1, 2), "label": ("a", "b")}, "label_values: belong to a label in one column"),
         ({"particles": {"part_px": "x"}}, "particles: 'part_px' is made of 'momenta'; give it another name"),
         ({"fields": {"jet_pt": "x"}}, "fields: 'jet_eta' is missing beside 'jet_pt'; give all of jet_pt"),

@@ -54,6 +54,11 @@ def test_all_keys(write):
     )
 
 
+def test_several_values_of_one_class(write):
+    text = FULL.replace("[0, 6]", "{0: qcd, 21: qcd, 6: top}")
+    assert read_layout(write(text)).label_values == {0: "qcd", 21: "qcd", 6: "top"}
+
+
 def test_few_keys(write):
     layout = read_layout(str(write(SHORT)))
     assert layout.name == "mine"
@@ -77,7 +82,9 @@ def test_few_keys(write):
         ("px: px", "px: 3", "momenta.px: must be a string, not 3"),
         ("{px: px, py: py, pz: pz}", "[px, py, pz]", "momenta: must be a mapping of names to columns, not"),
         ("units: GeV", "units: GeV\nmax_particles: many", "max_particles: must be a whole number, not 'many'"),
-        ("units: GeV", "units: GeV\nlabel_values: 5", "label_values: must be a list of whole numbers, not 5"),
+        ("units: GeV", "units: GeV\nlabel_values: 5", "label_values: must be a list of whole numbers or a .*, not 5"),
+        ("units: GeV", "units: GeV\nlabel_values: {0.5: qcd}", "label_values: must be a whole number, not 0.5"),
+        ("units: GeV", "units: GeV\nname: jetclass", "name: 'jetclass' is a data set of the zoo; add a 'name' of your"),
         ("units: GeV", "units: TeV", "units: must be GeV or MeV, not 'TeV'"),
         ("units: GeV", "units: [GeV", "while parsing a flow sequence"),
         ("units: GeV", "units: !!python/object/apply:os.getcwd []", "could not determine a constructor"),

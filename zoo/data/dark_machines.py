@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import compute, csv
 
-from zoo.data.columns import Block, Kind, Lists, did_you_mean
+from zoo.data.columns import Block, Columns, Kind, Lists, did_you_mean
 from zoo.data.datasets import DATASETS
 from zoo.data.layout import Layout, LayoutFile
 
@@ -44,6 +44,7 @@ LAYOUT = Layout(
     classes=FACTS.classes,
     momenta={name: name for name in ("pt", "eta", "phi", "energy")},
     label="process",
+    label_values={name: name for name in FACTS.classes},
     units=FACTS.file_units,
     particles={name: name for name in ("part_charge", *_FLAGS)},
     fields={"met": "met", "met_phi": "met_phi"},
@@ -65,7 +66,7 @@ def is_dark_machines(start: bytes) -> bool:
 
 @contextlib.contextmanager
 def open_dark_machines(path: Path) -> Iterator[LayoutFile]:
-    """Open a file; particles are the reconstructed objects, with charge and flags such as ``part_isBJet``.
+    """Open a file of the processes of `FACTS`; particles are the reconstructed objects.
 
     Note:
         Where rounding in the text leaves an object with up to `ROUNDING` more momentum than energy, its energy is the
@@ -74,8 +75,17 @@ def open_dark_machines(path: Path) -> Iterator[LayoutFile]:
     Raises:
         ValueError: while it is read, if a line is not that of an event; the message names the line and the field.
     """
+    with open_event_lines(path) as columns:
+        yield LayoutFile(path, columns, LAYOUT)
+
+
+@contextlib.contextmanager
+def open_event_lines(path: Path) -> Iterator[Columns]:
+    """Open the columns of a file: ``pt``, ``eta``, ``phi``, ``energy``, ``part_charge`` and flags such as
+    ``part_isBJet`` of the objects; ``process``, ``weight``, ``met`` and ``met_phi`` of the event.
+    """
     with path.open("rb") as file:
-        yield LayoutFile(path, _Lines(path, file), LAYOUT)
+        yield _Lines(path, file)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +106,7 @@ class _Lines:
         return max((number for number, line in enumerate(self.file, 1) if not line.isspace()), default=0)
 
     def kind(self, name: str) -> Kind:
-        return Kind(name in LAYOUT.lists, np.dtype(np.int64 if name == "process" else np.float64))
+        return Kind(name in LAYOUT.lists, np.dtype(np.str_ if name == "process" else np.float64))
 
     def blocks(self, names: Sequence[str], start: int, stop: int, size: int) -> Iterator[Block]:
         self.file.seek(0)
@@ -115,15 +125,17 @@ class _Lines:
             raise ValueError(f"{self.path}: rows from {first_row}: {error}; correct the file") from error
         if len(event) != len(lines) or len(particle) != counts.sum():
             self._name_the_mistake(lines, first_row)
-        process = compute.index_in(event["process"], pa.array(FACTS.classes))
         symbol = compute.index_in(particle["object"], pa.array(list(_OBJECTS)))
-        if process.null_count or symbol.null_count:
+        if symbol.null_count:
             self._name_the_mistake(lines, first_row)
         jets = {name: event[name].to_numpy() for name in ("weight", "met", "met_phi")}
         lists = {name: particle[name].to_numpy() for name in ("energy", "pt", "eta", "phi")}
         lists["energy"] = _unround(lists["energy"], lists["pt"], lists["eta"])
         lists |= _describe(symbol.to_numpy())
-        return {name: Lists(counts, values) for name, values in lists.items()} | {**jets, "process": process.to_numpy()}
+        return {name: Lists(counts, values) for name, values in lists.items()} | {
+            **jets,
+            "process": event["process"].to_numpy(),
+        }
 
     def _name_the_mistake(self, lines: list[bytes], first_row: int) -> None:
         """Raise the error of the first line that is not an event."""
@@ -138,9 +150,8 @@ class _Lines:
         if len(values) != len(names):
             raise ValueError(f"{at}: must have {', '.join(names)}{where}, not {values}; correct the line")
         for name, value in zip(names, values, strict=True):
-            known = {"process": FACTS.classes, "object": tuple(_OBJECTS)}.get(name)
-            if known is not None and value not in known:
-                raise ValueError(f"{at}: the {name}{where} is {value!r}; {did_you_mean(value, known)} Correct the line")
+            if name == "object" and value not in _OBJECTS:
+                raise ValueError(f"{at}: object{where} is {value!r}; {did_you_mean(value, _OBJECTS)} Correct the line")
             if name not in _TEXT and not _is_number(value):
                 raise ValueError(f"{at}: the {name}{where} must be a number, not {value!r}; correct the line")
 

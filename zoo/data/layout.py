@@ -1,6 +1,5 @@
 """Layouts: which columns of a file are the momenta, labels and weights; a file with a layout becomes jet tables."""
 
-import contextlib
 import dataclasses
 import fnmatch
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.data.columns import Block, Columns, did_you_mean, open_columns
+from zoo.data.columns import Block, Columns, did_you_mean
 from zoo.data.datasets import JET_COLUMNS
 from zoo.data.store import MOMENTUM_COLUMNS, JetTable
 
@@ -46,7 +45,9 @@ class Layout:
             four or none; ``jet_mass`` may stand in for ``jet_energy``.
         weight: column of weights; None: 1.
         mask: column of lists that are 0 for what is not a particle; None: in zero-padded arrays, what has no momentum.
-        label_values: values of the label column for the classes in order, such as (5, 4, 0); None: 0, 1, 2, ...
+        label_values: the value of the label column for each class in order, such as (5, 4, 0); or the class of each
+            value, of which a class may have several, such as ``{5: "b", 4: "c", 21: "light", 0: "light"}``; None: 0, 1,
+            2, ...
         max_particles: most particles of a row; None: any number.
 
     Raises:
@@ -63,7 +64,7 @@ class Layout:
     fields: Mapping[str, str] = dataclasses.field(default_factory=dict)
     weight: str | None = None
     mask: str | None = None
-    label_values: tuple[int, ...] | None = None
+    label_values: tuple[int, ...] | Mapping[int | str, str] | None = None
     max_particles: int | None = None
 
     def __post_init__(self) -> None:
@@ -82,16 +83,24 @@ class Layout:
         if len(self.classes) < 2 or len(set(self.classes)) < len(self.classes):
             raise ValueError(f"classes: must be at least two, none twice, not {list(self.classes)}")
         if isinstance(self.label, Mapping):
-            for pattern, name in self.label.items():
-                if name not in self.classes:
-                    raise ValueError(f"label: {pattern!r} has no class {name!r}; {did_you_mean(name, self.classes)}")
+            self._check_known("label", self.label)
         elif not isinstance(self.label, str) and len(self.label) != len(self.classes):
             raise ValueError(f"label: {len(self.label)} columns for {len(self.classes)} classes; give one for each")
         if self.label_values is not None:
-            if not isinstance(self.label, str):
-                raise ValueError("label_values: belong to a label in one column; leave them out or name that column")
-            if len(set(self.label_values)) != len(self.classes):
-                raise ValueError(f"label_values: must be one for each of {list(self.classes)}, none twice")
+            self._check_values()
+
+    def _check_values(self) -> None:
+        if not isinstance(self.label, str):
+            raise ValueError("label_values: belong to a label in one column; leave them out or name that column")
+        if isinstance(self.label_values, Mapping):
+            self._check_known("label_values", self.label_values)
+        elif len(set(self.label_values)) != len(self.classes):
+            raise ValueError(f"label_values: must be one for each of {list(self.classes)}, none twice")
+
+    def _check_known(self, key: str, classes: Mapping[Any, str]) -> None:
+        for value, name in classes.items():
+            if name not in self.classes:
+                raise ValueError(f"{key}: {value!r} has no class {name!r}; {did_you_mean(name, self.classes)}")
 
     def _check_names(self) -> None:
         taken = set(self.particles) & set(MOMENTUM_COLUMNS)
@@ -117,6 +126,14 @@ class Layout:
         if isinstance(self.label, Mapping):
             return ()
         return (self.label,) if isinstance(self.label, str) else tuple(self.label)
+
+    @property
+    def class_of_value(self) -> dict[int | str, int]:
+        """Class index of each value of the label column."""
+        if isinstance(self.label_values, Mapping):
+            return {value: self.classes.index(name) for value, name in self.label_values.items()}
+        values = range(len(self.classes)) if self.label_values is None else self.label_values
+        return {value: index for index, value in enumerate(values)}
 
     @property
     def lists(self) -> tuple[str, ...]:
@@ -177,8 +194,14 @@ class LayoutFile:
         if layout.weight is not None:
             self._check_kind(layout.weight, False, "fiu", "numbers")
         for name in layout.label_columns:
-            is_index = isinstance(layout.label, str)
-            self._check_kind(name, False, "iub" if is_index else "fiub", "integers" if is_index else "0 and 1")
+            kinds, expected = self._kinds_of_label()
+            self._check_kind(name, False, kinds, expected)
+
+    def _kinds_of_label(self) -> tuple[str, str]:
+        if not isinstance(self.layout.label, str):
+            return "fiub", "0 and 1"
+        is_text = any(isinstance(value, str) for value in self.layout.class_of_value)
+        return ("U", "text") if is_text else ("iub", "integers")
 
     def _check_kind(self, name: str, is_list: bool, kinds: str, expected: str) -> None:
         kind = self.columns.kind(name)
@@ -278,22 +301,22 @@ class LayoutFile:
         if self._class_of_file is not None:
             return np.full(rows, self._class_of_file, dtype=np.int64)
         if isinstance(self.layout.label, str):
-            return self._read_indices(jets[self.layout.label].astype(np.int64), first_row)
+            return self._read_indices(jets[self.layout.label], first_row)
         return self._read_flags(np.stack([jets[name] for name in self.layout.label_columns], axis=1), first_row)
 
     def _read_indices(self, found: np.ndarray, first_row: int) -> np.ndarray:
-        num_classes, values = len(self.layout.classes), self.layout.label_values
-        known = np.arange(num_classes) if values is None else np.array(values)
-        order = np.argsort(known)
-        place = np.searchsorted(known[order], found).clip(max=num_classes - 1)
-        label = order[place]
-        wrong = np.flatnonzero(known[label] != found)
+        class_of_value = self.layout.class_of_value
+        values, place = np.unique(found, return_inverse=True)
+        label = np.array([class_of_value.get(value, -1) for value in values.tolist()], dtype=np.int64)[place]
+        wrong = np.flatnonzero(label < 0)
         if len(wrong):
-            row = wrong[0]
-            expected = f"0 to {num_classes - 1}" if values is None else f"one of {', '.join(map(str, values))}"
+            is_range = self.layout.label_values is None
+            expected = (
+                f"0 to {len(class_of_value) - 1}" if is_range else f"one of {', '.join(map(str, class_of_value))}"
+            )
             raise ValueError(
-                f"{self.path}: column {self.layout.label!r} must be {expected}, not {found[row]} as in row "
-                f"{first_row + row}; correct the label"
+                f"{self.path}: column {self.layout.label!r} must be {expected}, not {found[wrong[0]]} as in row "
+                f"{first_row + wrong[0]}; correct the label"
             )
         return label
 
@@ -314,17 +337,6 @@ class LayoutFile:
                 f"{names[0]!r} to {names[-1]!r} must be 1, correct the labels"
             )
         return is_set.argmax(axis=1)
-
-
-@contextlib.contextmanager
-def open_layout(path: Path, layout: Layout) -> Iterator[LayoutFile]:
-    """Open a ROOT, parquet or HDF5 file with a layout.
-
-    Raises:
-        ValueError: if the file is of another format, is damaged, or does not have what the layout names.
-    """
-    with open_columns(path, layout.tree) as columns:
-        yield LayoutFile(path, columns, layout)
 
 
 def _count_true(flags: np.ndarray, counts: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from zoo.data.columns import did_you_mean
+from zoo.data.datasets import DATASETS
 from zoo.data.layout import Layout
 
 #: Keys that a file must have; ``units`` too, as nobody should guess them.
@@ -59,6 +60,8 @@ def _to_layout(name: str, values: object) -> Layout:
     for key in REQUIRED:
         if key not in values:
             raise ValueError(f"the key {key!r} is missing; a layout has at least {', '.join(REQUIRED)}")
+    if values.get("name", name) in DATASETS:
+        raise ValueError(f"name: {values.get('name', name)!r} is a data set of the zoo; add a 'name' of your own")
     return Layout(**{"name": name, **{key: _CONVERT[key](key, value) for key, value in values.items()}})
 
 
@@ -95,9 +98,14 @@ def _integer(key: str, value: object) -> int:
     return value
 
 
-def _integers(key: str, value: object) -> tuple[int, ...]:
+def _values(key: str, value: object) -> tuple[int, ...] | Mapping[int | str, str]:
+    if isinstance(value, dict):
+        return {
+            known if isinstance(known, str) else _integer(key, known): _string(f"{key}.{known}", name)
+            for known, name in value.items()
+        }
     if not isinstance(value, list):
-        raise ValueError(f"{key}: must be a list of whole numbers, not {value!r}")
+        raise ValueError(f"{key}: must be a list of whole numbers or a mapping of values to classes, not {value!r}")
     return tuple(_integer(key, item) for item in value)
 
 
@@ -108,6 +116,6 @@ _CONVERT: dict[str, Callable[[str, Any], Any]] = {
     "classes": _strings,
     "momenta": _names,
     "label": _label,
-    "label_values": _integers,
+    "label_values": _values,
     "max_particles": _integer,
 }

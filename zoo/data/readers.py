@@ -1,5 +1,6 @@
 """Readers: a file of jets in, a `JetTable` out, with every bad jet counted and every bad column named."""
 
+import contextlib
 import dataclasses
 import functools
 import warnings
@@ -10,12 +11,12 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from zoo.data.columns import HDF5_MAGIC, PARQUET_MAGIC, ROOT_MAGIC, open_hdf5_file
-from zoo.data.dark_machines import is_dark_machines, open_dark_machines
+from zoo.data.columns import HDF5_MAGIC, PARQUET_MAGIC, ROOT_MAGIC, Columns, open_columns, open_hdf5_file
+from zoo.data.dark_machines import is_dark_machines, open_dark_machines, open_event_lines
 from zoo.data.hls4ml import open_hls4ml
 from zoo.data.jetclass import open_jetclass_parquet, open_jetclass_root
 from zoo.data.jetnet import open_jetnet
-from zoo.data.layout import Layout, open_layout
+from zoo.data.layout import Layout, LayoutFile
 from zoo.data.lhc_olympics import find_frame, open_lhc_olympics
 from zoo.data.quark_gluon import NPZ_MAGIC, open_quark_gluon
 from zoo.data.store import ARROW_MAGIC, JetTable, bad_jets, count_jets, open_store
@@ -97,7 +98,7 @@ def read_jets(path: str | Path, rows: tuple[int, int] | None = None, layout: Lay
     Args:
         path: file.
         rows: first row and the row after the last; None reads all.
-        layout: which columns of a ROOT, parquet or HDF5 file hold what, if it is of no known format; see
+        layout: which columns of a ROOT, parquet or HDF5 file, or of events in text, hold what; see
             `zoo.data.layout_yaml.read_layout`. The zoo's own file says that itself.
 
     Raises:
@@ -162,7 +163,8 @@ def find_format(path: Path, layout: Layout | None = None) -> Format | None:
     if start.startswith(ARROW_MAGIC):
         return None
     if layout is not None:
-        return Format(f"layout {layout.name!r}", functools.partial(open_layout, layout=layout))
+        opener = open_event_lines if is_dark_machines(start) else functools.partial(open_columns, key=layout.tree)
+        return Format(f"layout {layout.name!r}", functools.partial(_open_described, layout=layout, opener=opener))
     for magic, known in _FORMATS.items():
         if start.startswith(magic):
             return known
@@ -171,6 +173,14 @@ def find_format(path: Path, layout: Layout | None = None) -> Format | None:
     if is_dark_machines(start):
         return _DARK_MACHINES
     raise _unknown(path, f"starts with {start[:24]!r}" if start else "is empty")
+
+
+@contextlib.contextmanager
+def _open_described(
+    path: Path, layout: Layout, opener: Callable[[Path], AbstractContextManager[Columns]]
+) -> Iterator[LayoutFile]:
+    with opener(path) as columns:
+        yield LayoutFile(path, columns, layout)
 
 
 def _find_hdf5_format(path: Path) -> Format:
