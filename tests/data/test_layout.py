@@ -55,7 +55,7 @@ def columns() -> dict:
 def write_root(path, columns, kind="mktree"):
     with uproot.recreate(path) as file:
         types = {
-            name: ak.type(values[:0]).content if isinstance(values, ak.Array) else np.asarray(values).dtype
+            name: ak.type(values[:0]).content if isinstance(values, ak.Array) else (values.dtype, values.shape[1:])
             for name, values in columns.items()
         }
         if kind == "mkrntuple":
@@ -144,6 +144,41 @@ def test_every_number_is_read_in_every_format(columns, write):
     np.testing.assert_array_equal(table.fields["jet_tau21"], columns["tau21"])
     np.testing.assert_array_equal(table.fields["event"], columns["event"])
     assert table.metadata == {"dataset": "mine", "classes": ["qcd", "top"], "units": "GeV"}
+
+
+def write_padded_parquet(path, columns):
+    arrow = {
+        name: pa.FixedSizeListArray.from_arrays(values.reshape(-1), values.shape[1]) if values.ndim == 2 else values
+        for name, values in columns.items()
+    }
+    parquet.write_table(pa.table(arrow), path)
+
+
+@pytest.mark.parametrize("write", [write_root, write_rntuple, write_padded_parquet])
+def test_padded_arrays_outside_hdf5(columns, tmp_path, write):
+    """Branches and columns of a fixed length; what has no momentum is padding."""
+    padded = {}
+    for name, values in columns.items():
+        padded[name] = np.asarray(values) if not isinstance(values, ak.Array) else np.zeros((7, 6), np.float32)
+        if isinstance(values, ak.Array):
+            for row, jet in enumerate(values.to_list()):
+                padded[name][row, : len(jet)] = jet
+    write(tmp_path / "padded", padded)
+    write_parquet(tmp_path / "jagged", columns)
+    found, expected = (read_jets(tmp_path / name, layout=LAYOUT) for name in ("padded", "jagged"))
+    assert found.counts.tolist() == COUNTS.tolist()
+    for name, values in expected.particles.items():
+        np.testing.assert_array_equal(found.particles[name], values)
+
+
+def test_columns_that_hold_no_numbers(columns, tmp_path):
+    write_parquet(tmp_path / "jets.parquet", columns)
+    table = parquet.read_table(tmp_path / "jets.parquet").drop_columns("cand_pt")
+    parquet.write_table(table.append_column("cand_pt", pa.array([["a"]] * 7)), tmp_path / "jets.parquet")
+    with pytest.raises(
+        ValueError, match="column 'cand_pt' must hold lists of floating-point numbers, not lists of obj"
+    ):
+        read_jets(tmp_path / "jets.parquet", layout=LAYOUT)
 
 
 @pytest.mark.parametrize("rows", [(0, 7), (2, 5), (6, 7)])

@@ -13,7 +13,7 @@ import h5py
 import hdf5plugin  # noqa: F401 - registers the compressions that PyTables writes
 import numpy as np
 import pyarrow as pa
-from pyarrow import parquet
+from pyarrow import compute, parquet
 
 ROOT_MAGIC = b"root"
 PARQUET_MAGIC = b"PAR1"
@@ -31,9 +31,11 @@ class Kind(NamedTuple):
 
     is_list: bool
     dtype: np.dtype  #: ``object`` for anything that is no number
+    is_padded: bool = False  #: whether the lists are filled up to one length with zeros
 
     def __str__(self) -> str:
-        return f"lists of {self.dtype}" if self.is_list else str(self.dtype)
+        content = "objects" if self.dtype == object else str(self.dtype)
+        return f"lists of {content}" if self.is_list else content
 
 
 class Lists(NamedTuple):
@@ -51,7 +53,6 @@ class Columns(Protocol):
     """Named columns of a file, whatever its format."""
 
     names: Sequence[str]
-    is_padded: bool  #: whether lists are filled up to one length with zeros
 
     def count_rows(self, names: Sequence[str]) -> int:
         """Number of rows of some columns."""
@@ -159,7 +160,6 @@ class _Tree:
     tree: Any  #: uproot.TTree or an RNTuple
     names: Sequence[str]
     rows: int
-    is_padded: bool = False
 
     def count_rows(self, names: Sequence[str]) -> int:
         return self.rows
@@ -171,7 +171,9 @@ class _Tree:
         is_list = isinstance(found, uproot.AsJagged)
         content = found.content if is_list else found
         dtype = content.to_dtype if isinstance(content, uproot.AsDtype) else np.dtype(object)
-        return Kind(is_list, np.dtype(object) if dtype.shape else dtype.newbyteorder("="))
+        is_array = not is_list and len(dtype.shape) == 1
+        known = dtype.base if is_array or not dtype.shape else np.dtype(object)
+        return Kind(is_list or is_array, known.newbyteorder("="), is_array)
 
     def blocks(self, names: Sequence[str], start: int, stop: int, size: int) -> Iterator[Block]:
         import awkward as ak
@@ -200,9 +202,10 @@ class _NTuple(_Tree):
             found = ak.type(self.tree[name].array(entry_stop=0, library="ak")).content
         except Exception as error:  # uproot raises many kinds for a damaged file
             raise damaged(self.path, error, name) from error
-        is_list = isinstance(found, ak.types.ListType)
-        content = found.content if is_list else found
-        return Kind(is_list, np.dtype(content.primitive if isinstance(content, ak.types.NumpyType) else object))
+        is_array = isinstance(found, ak.types.RegularType)
+        content = found.content if is_array or isinstance(found, ak.types.ListType) else found
+        dtype = np.dtype(content.primitive if isinstance(content, ak.types.NumpyType) else object)
+        return Kind(content is not found, dtype, is_array)
 
 
 @contextlib.contextmanager
@@ -228,7 +231,6 @@ class _Parquet:
 
     path: Path
     file: parquet.ParquetFile
-    is_padded: bool = False
 
     @functools.cached_property
     def names(self) -> list[str]:
@@ -239,10 +241,11 @@ class _Parquet:
 
     def kind(self, name: str) -> Kind:
         found = self.file.schema_arrow.field(name).type
-        is_list = pa.types.is_list(found) or pa.types.is_large_list(found)
+        is_array = pa.types.is_fixed_size_list(found)
+        is_list = is_array or pa.types.is_list(found) or pa.types.is_large_list(found)
         content = found.value_type if is_list else found
         is_number = pa.types.is_integer(content) or pa.types.is_floating(content) or pa.types.is_boolean(content)
-        return Kind(is_list, np.dtype(content.to_pandas_dtype() if is_number else object))
+        return Kind(is_list, np.dtype(content.to_pandas_dtype() if is_number else object), is_array)
 
     def blocks(self, names: Sequence[str], start: int, stop: int, size: int) -> Iterator[Block]:
         groups = range(self.file.num_row_groups)
@@ -267,7 +270,7 @@ class _Parquet:
         if column.null_count or values.null_count:
             raise ValueError(f"{self.path}: column {name!r} holds nulls; leave those jets out or fill them")
         numbers = values.to_numpy(zero_copy_only=False)
-        return Lists(column.value_lengths().to_numpy(), numbers) if is_list else numbers
+        return Lists(compute.list_value_length(column).to_numpy(), numbers) if is_list else numbers
 
 
 @contextlib.contextmanager
@@ -326,7 +329,6 @@ class Hdf5Columns:
     path: Path
     group: h5py.Group
     parts: Mapping[str, Sequence[str]]
-    is_padded: bool = True
 
     @functools.cached_property
     def names(self) -> list[str]:
@@ -365,7 +367,8 @@ class Hdf5Columns:
         if length is not None:
             return Kind(True, np.dtype(length if isinstance(length, np.dtype | type) else object))
         dtype = data.dtype[part] if isinstance(part, str) else data.dtype
-        return Kind(data.ndim - isinstance(part, int) == 2, np.dtype(object) if dtype.shape else dtype)
+        is_array = data.ndim - isinstance(part, int) == 2
+        return Kind(is_array, np.dtype(object) if dtype.shape else dtype, is_array)
 
     def blocks(self, names: Sequence[str], start: int, stop: int, size: int) -> Iterator[Block]:
         places = {name: self._places[name] for name in names}

@@ -94,7 +94,6 @@ class _Lines:
 
     path: Path
     file: BinaryIO
-    is_padded: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:

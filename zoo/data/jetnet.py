@@ -65,7 +65,6 @@ class _AbsoluteColumns:
     """The columns of a file, and ``pt``, ``eta`` and ``phi`` of its particles made of them."""
 
     relative: Columns
-    is_padded: bool = True
 
     @property
     def names(self) -> list[str]:
@@ -77,7 +76,8 @@ class _AbsoluteColumns:
     def kind(self, name: str) -> Kind:
         if name in self.relative.names:
             return self.relative.kind(name)
-        return Kind(name != "jet_phi", np.dtype(np.float64))
+        is_list = name != "jet_phi"
+        return Kind(is_list, np.dtype(np.float64), is_list)
 
     def blocks(self, names: Sequence[str], start: int, stop: int, size: int) -> Iterator[Block]:
         for block in self.relative.blocks([*_PARTICLE.values(), *_JET.values()], start, stop, size):

@@ -168,6 +168,7 @@ class LayoutFile:
                 hint = did_you_mean(name, set(columns.names) - set(self._names))
                 raise ValueError(f"{path}: column {name!r} is missing; {hint} Rename the column or the layout's")
         self._check_kinds()
+        self._is_padded = any(columns.kind(name).is_padded for name in layout.momenta.values())
         self._class_of_file = self._find_class() if isinstance(layout.label, Mapping) else None
 
     def __len__(self) -> int:
@@ -246,7 +247,7 @@ class LayoutFile:
         for name in others:
             self._check_counts(name, lists[name].counts, first, counts, first_row)
         values = {name: column.values for name, column in lists.items()}
-        if self.layout.mask is not None or self.columns.is_padded:
+        if self.layout.mask is not None or self._is_padded:
             real = self._is_particle(values)
             counts = _count_true(real, counts)
             values = {name: column[real] for name, column in values.items()}

@@ -85,7 +85,6 @@ class _Frame:
     path: Path
     data: dict[h5py.Dataset, np.ndarray]
     names: tuple[str, ...] = (*_COMPONENTS, LABEL)
-    is_padded: bool = True
 
     @property
     def width(self) -> int:
@@ -95,7 +94,7 @@ class _Frame:
         return len(next(iter(self.data)))
 
     def kind(self, name: str) -> Kind:
-        return Kind(False, np.dtype(np.int64)) if name == LABEL else Kind(True, np.dtype(np.float64))
+        return Kind(False, np.dtype(np.int64)) if name == LABEL else Kind(True, np.dtype(np.float64), True)
 
     def blocks(self, names: Sequence[str], start: int, stop: int, size: int) -> Iterator[Block]:
         size = min(size, BLOCK_BYTES // (8 * self.width))

@@ -128,7 +128,6 @@ class _Archive:
     path: Path
     particles: _Array
     label: _Array
-    is_padded: bool = True
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -138,7 +137,7 @@ class _Archive:
         return self.particles.shape[0]
 
     def kind(self, name: str) -> Kind:
-        return Kind(False, np.dtype(np.int64)) if name == LABEL else Kind(True, np.dtype(np.float64))
+        return Kind(False, np.dtype(np.int64)) if name == LABEL else Kind(True, np.dtype(np.float64), True)
 
     def blocks(self, names: Sequence[str], start: int, stop: int, size: int) -> Iterator[Block]:
         size = min(size, max(1, BLOCK_BYTES // max(1, self.particles.row_bytes)))
