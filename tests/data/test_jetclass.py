@@ -40,10 +40,11 @@ def columns() -> dict:
     return {**lists, **jets, **labels}
 
 
-@pytest.fixture(params=["root", "parquet"])
+@pytest.fixture(params=["root", "rntuple", "parquet"])
 def write(request, tmp_path):
-    """Function that writes columns in one of the formats, five jets a basket or row group."""
-    return lambda columns: {"root": write_root, "parquet": write_parquet}[request.param](tmp_path, columns)
+    """Function that writes columns in one of the formats, five jets a basket, cluster or row group."""
+    writers = {"root": write_root, "rntuple": write_rntuple, "parquet": write_parquet}
+    return lambda columns: writers[request.param](tmp_path, columns)
 
 
 def write_root(folder, columns):
@@ -55,6 +56,15 @@ def write_root(folder, columns):
         file.mktree("tree", types | {name: values.dtype for name, values in flat.items()})
         for rows in (slice(0, 5), slice(5, 10), slice(10, 12)):
             file["tree"].extend({name: values[rows] for name, values in {**lists, **flat}.items()})
+    return path
+
+
+def write_rntuple(folder, columns):
+    path = folder / "jets.root"
+    with uproot.recreate(path) as file:
+        ntuple = file.mkrntuple("tree", {name: values[:5] for name, values in columns.items()})
+        for rows in (slice(5, 10), slice(10, 12)):
+            ntuple.extend({name: values[rows] for name, values in columns.items()})
     return path
 
 

@@ -423,6 +423,7 @@ def test_integers_that_float32_would_round(columns, write):
         ({"label": ("a", "b", "c")}, "label: 3 columns for 2 classes; give one for each"),
         ({"label": {"*": "tops"}}, r"label: '\*' has no class 'tops'; did you mean 'top'\?"),
         ({"label_values": (1, 1)}, "label_values: must be one for each of"),
+        ({"label_values": (0, 1, 1)}, "label_values: must be one for each of"),
         ({"label_values": {1: "topp"}}, r"label_values: 1 has no class 'topp'; did you mean 'top'\?"),
         ({"label_values": (1, 2), "label": ("a", "b")}, "label_values: belong to a label in one column"),
         ({"particles": {"part_px": "x"}}, "particles: 'part_px' is made of 'momenta'; give it another name"),
@@ -452,6 +453,11 @@ def test_pickles_in_hdf5_are_never_read(columns, tmp_path):
         data = file.create_dataset("Events/flavour", 7, h5py.vlen_dtype(np.uint8))
         data[0] = np.frombuffer(pickle.dumps(_Payload(str(trap))), dtype=np.uint8)
     with pytest.raises(ValueError, match="column 'flavour' must hold integers, not lists of uint8"):
+        read_jets(tmp_path / "jets.h5", layout=dataclasses.replace(LAYOUT, tree="Events"))
+    with h5py.File(tmp_path / "jets.h5", "r+") as file:
+        del file["Events/flavour"]
+        file["Events/flavour"] = ["b", "c", "b", "b", "b", "b", "b"]
+    with pytest.raises(ValueError, match="column 'flavour' must hold integers, not objects"):
         read_jets(tmp_path / "jets.h5", layout=dataclasses.replace(LAYOUT, tree="Events"))
     assert not trap.exists()
 

@@ -363,9 +363,11 @@ class Hdf5Columns:
 
     def kind(self, name: str) -> Kind:
         data, part = self._places[name]
-        length = h5py.check_vlen_dtype(data.dtype)
-        if length is not None:
-            return Kind(True, np.dtype(length if isinstance(length, np.dtype | type) else object))
+        if h5py.check_string_dtype(data.dtype) is not None:
+            return Kind(data.ndim == 2, np.dtype(object))
+        content = h5py.check_vlen_dtype(data.dtype)
+        if content is not None:
+            return Kind(True, np.dtype(content))
         dtype = data.dtype[part] if isinstance(part, str) else data.dtype
         is_array = data.ndim - isinstance(part, int) == 2
         return Kind(is_array, np.dtype(object) if dtype.shape else dtype, is_array)

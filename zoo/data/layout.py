@@ -94,7 +94,7 @@ class Layout:
             raise ValueError("label_values: belong to a label in one column; leave them out or name that column")
         if isinstance(self.label_values, Mapping):
             self._check_known("label_values", self.label_values)
-        elif len(set(self.label_values)) != len(self.classes):
+        elif not len(set(self.label_values)) == len(self.label_values) == len(self.classes):
             raise ValueError(f"label_values: must be one for each of {list(self.classes)}, none twice")
 
     def _check_known(self, key: str, classes: Mapping[Any, str]) -> None:
