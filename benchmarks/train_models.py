@@ -3,7 +3,9 @@
     python -m benchmarks.train_models                            # on the simulated jets that ship with the package
     python -m benchmarks.train_models --jets real --seeds 1      # on 12,110 jets of the Top Tagging Reference set (1 %)
     python -m benchmarks.train_models --models pfn efn --seeds 1 2 3
+    python -m benchmarks.train_models --models particle_transformer -- --trainer.precision bf16-mixed
 
+What follows ``--`` goes to every training.
 Trainings run in processes of one thread each. What is finished is not trained again, and what was interrupted goes on.
 The table and its picture are those of ``zoo report``.
 """
@@ -34,7 +36,7 @@ def real_jets(file: Path) -> list[str]:
     return arguments
 
 
-def train(model: str, seed: int, folder: Path, data: list[str]) -> tuple[Path, str | None]:
+def train(model: str, seed: int, folder: Path, further: list[str]) -> tuple[Path, str | None]:
     """Run folder of one training, and the end of what it said if it failed."""
     run = folder / f"{model}-seed{seed}"
     if (run / "report" / "metrics.json").is_file():
@@ -43,7 +45,7 @@ def train(model: str, seed: int, folder: Path, data: list[str]) -> tuple[Path, s
     command = [sys.executable, str(REPOSITORY / "train.py"), "fit", "--config", str(config), "--ckpt_path", "last"]
     options = ["--run_folder", str(run), "--seed_everything", str(seed), "--trainer.enable_progress_bar", "false"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*command, *options, *data], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run([*command, *options, *further], env=environment, capture_output=True, text=True, check=False)
     return run, None if done.returncode == 0 else done.stderr[-2000:]
 
 
@@ -56,13 +58,14 @@ def main() -> None:
         "--file", type=Path, default=DEFAULT_FILE, help="Top Tagging Reference HDF5 file for --jets real"
     )
     parser.add_argument("--processes", type=int, default=os.cpu_count())
+    parser.add_argument("further", nargs="*", metavar="ARGUMENT", help="arguments of train.py, after --")
     options = parser.parse_args()
 
     folder = Path("runs") / f"models-{options.jets}"
-    data = real_jets(options.file) if options.jets == "real" else []
+    further = [*(real_jets(options.file) if options.jets == "real" else []), *options.further]
     console = Console()
     with ThreadPoolExecutor(options.processes) as pool:
-        jobs = [pool.submit(train, model, seed, folder, data) for model in options.models for seed in options.seeds]
+        jobs = [pool.submit(train, model, seed, folder, further) for model in options.models for seed in options.seeds]
         results = [job.result() for job in track(jobs, description="trainings", console=console)]
     for run, complaint in results:
         if complaint:
