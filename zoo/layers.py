@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -74,6 +75,21 @@ def length_groups(counts: Tensor) -> list[LengthGroup]:
         groups.append(LengthGroup(counts[begin:end], sum(lengths[begin:end]), mask, cells))
         begin = end
     return groups
+
+
+class SortedJets(NamedTuple):
+    """Packed jets, the longest first."""
+
+    counts: Tensor  #: (jet,) particles of each jet
+    groups: list[LengthGroup]
+    place: Tensor  #: (batch,) where each jet of the batch went
+
+
+def sort_by_length(mask: Tensor, *values: Tensor) -> tuple[SortedJets, *tuple[Tensor, ...]]:
+    """The jets of a batch, the longest first, and their ``values`` (batch, particle, ...) packed in that order."""
+    counts, order = mask.sum(1).sort(descending=True, stable=True)
+    jets = SortedJets(counts, length_groups(counts), order.argsort())
+    return jets, *(pack(padded[order], mask[order]) for padded in values)
 
 
 def psi(value: Tensor) -> Tensor:

@@ -13,7 +13,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.layers import Dropout, LengthGroup, Linear, RowBatchNorm, dropout, length_groups, linear, pack, unordered_pairs
+from zoo.layers import (
+    Dropout,
+    LengthGroup,
+    Linear,
+    RowBatchNorm,
+    SortedJets,
+    dropout,
+    linear,
+    sort_by_length,
+    unordered_pairs,
+)
 from zoo.physics.kinematics import pair_features
 from zoo.registry import register_model
 
@@ -112,38 +122,33 @@ class ParticleTransformer(nn.Module):
 
     def forward(self, features: Tensor, four_momenta: Tensor, mask: Tensor, context: Tensor | None = None) -> Tensor:
         """Logits (batch, class); see the class for the shapes. A ``context`` left out counts as zero."""
-        counts, longest_first = mask.sum(1).sort(descending=True, stable=True)
-        features, four_momenta = (
-            pack(values[longest_first], mask[longest_first]) for values in (features, four_momenta)
-        )
-        groups = length_groups(counts)
-        biases = self._attention_biases(features, four_momenta, counts, groups)
+        jets, features, four_momenta = sort_by_length(mask, features, four_momenta)
+        biases = self._attention_biases(features, four_momenta, jets)
         x = self.embedding(features)
         for block in self.blocks:
-            x = block(x, groups, biases)
+            x = block(x, jets.groups, biases)
         token = self.class_token.expand(len(mask), -1)
         for block in self.class_blocks:
-            token = block(token, x, groups)
-        token = self.norm(token)[longest_first.argsort()]
+            token = block(token, x, jets.groups)
+        token = self.norm(token)[jets.place]
         if self.context_dim:
             context = token.new_zeros(len(token), self.context_dim) if context is None else context
             token = torch.cat([token, context], dim=1)
         return self.head(token)
 
-    def _attention_biases(
-        self, features: Tensor, four_momenta: Tensor, counts: Tensor, groups: Sequence[LengthGroup]
-    ) -> list[Tensor]:
+    def _attention_biases(self, features: Tensor, four_momenta: Tensor, jets: SortedJets) -> list[Tensor]:
         """What is added to the scores of each group, broadcastable to (jet, head, particle, particle)."""
         dtype = self.class_token.dtype
         if self.pair_embedding is None:
-            return [_key_bias(group.mask, dtype) for group in groups]
-        i, j = unordered_pairs(counts)
+            return [_key_bias(group.mask, dtype) for group in jets.groups]
+        i, j = unordered_pairs(jets.counts)
         # The logarithms of small numbers would lose their meaning in half precision; like the paper, no gradient.
         with torch.no_grad(), torch.autocast(features.device.type, enabled=False):
             pairs = torch.cat([inputs(features, four_momenta, i, j).to(dtype) for inputs in self.pair_inputs], dim=1)
         embedded = self.pair_embedding(pairs).to(dtype)
-        pairs_of_groups = [int((group.counts * (group.counts + 1) // 2).sum()) for group in groups]
-        return [_pair_bias(rows, group) for rows, group in zip(embedded.split(pairs_of_groups), groups, strict=True)]
+        pairs_of_groups = [int((group.counts * (group.counts + 1) // 2).sum()) for group in jets.groups]
+        parts = embedded.split(pairs_of_groups)
+        return [_pair_bias(rows, group) for rows, group in zip(parts, jets.groups, strict=True)]
 
     def _initialise(self) -> None:
         nn.init.trunc_normal_(self.class_token, std=0.02)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.layers import Linear, RowBatchNorm, leading_mask, linear, offsets, pack, segment_sum, unpack
+from zoo.layers import LengthGroup, Linear, RowBatchNorm, linear, offsets, segment_sum, sort_by_length
 from zoo.physics.kinematics import relative_to_jet
 from zoo.registry import register_model
 
@@ -72,14 +72,13 @@ class ParticleNet(nn.Module):
 
     def forward(self, features: Tensor, four_momenta: Tensor, mask: Tensor) -> Tensor:
         """Logits (batch, class) of the jets; see the class for the shapes."""
-        counts = mask.sum(1)
-        x = self.norm(pack(features, mask))
-        points = torch.stack(relative_to_jet(pack(four_momenta, mask), counts), dim=1)
-        mask = leading_mask(counts)
+        jets, features, four_momenta = sort_by_length(mask, features, four_momenta)
+        x = self.norm(features)
+        points = torch.stack(relative_to_jet(four_momenta, jets.counts), dim=1)
         for block in self.blocks:
-            x = points = block(x, nearest_neighbors(points, mask, self.num_neighbors))
-        mean = segment_sum(x, offsets(counts)) / counts.clamp(min=1)[:, None]
-        return self.head(mean)
+            x = points = block(x, nearest_neighbors(points, jets.groups, self.num_neighbors))
+        mean = segment_sum(x, offsets(jets.counts)) / jets.counts.clamp(min=1)[:, None]
+        return self.head(mean)[jets.place]
 
 
 class EdgeConv(nn.Module):
@@ -102,6 +101,9 @@ class EdgeConv(nn.Module):
 
     def forward(self, x: Tensor, neighbors: Neighbors) -> Tensor:
         """Updated features (node, dims[-1]) of particles (node, input_dim)."""
+        return self._train(x, neighbors) if self.training or torch.is_grad_enabled() else self._infer(x, neighbors)
+
+    def _train(self, x: Tensor, neighbors: Neighbors) -> Tensor:
         num_neighbors = neighbors.starts.diff()
         of_i, of_difference = self.layers[0].weight.chunk(2, dim=1)
         receiver, sender = linear(x, of_i - of_difference), linear(x, of_difference)
@@ -112,26 +114,74 @@ class EdgeConv(nn.Module):
         mean = segment_sum(edge, neighbors.starts) / num_neighbors.clamp(min=1)[:, None]
         return F.relu(self.shortcut_norm(self.shortcut(x)) + mean)
 
+    def _infer(self, x: Tensor, neighbors: Neighbors) -> Tensor:
+        """The same with fixed statistics, which are factors of the weights, so edges can stay in the cache."""
+        (weight, bias), *layers = (_fold(layer, norm) for layer, norm in zip(self.layers, self.norms, strict=True))
+        of_i, of_difference = weight.chunk(2, dim=1)
+        receiver, sender = linear(x, of_i - of_difference, bias), linear(x, of_difference)
+        mean = []
+        for nodes, edges in _cache_sized(neighbors, max(norm.num_features for norm in self.norms)):
+            starts = neighbors.starts[nodes.start : nodes.stop + 1] - edges.start
+            num_neighbors = starts.diff()
+            edge = sender.index_select(0, neighbors.j[edges])
+            edge = edge.add_(receiver[nodes].repeat_interleave(num_neighbors, dim=0)).relu_()
+            for weight, bias in layers:
+                edge = linear(edge, weight, bias, relu=True)
+            mean.append(segment_sum(edge, starts) / num_neighbors.clamp(min=1)[:, None])
+        return linear(x, *_fold(self.shortcut, self.shortcut_norm)).add_(torch.cat(mean)).relu_()
+
+
+def _fold(layer: nn.Linear, norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a layer without bias and the normalisation that follows, in one."""
+    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+    return layer.weight * scale[:, None], norm.bias - norm.running_mean * scale
+
+
+#: Numbers of an (edge, feature) array that stays in the cache of a core, with those before and after it.
+CACHED_NUMBERS = 1 << 17
+
+
+def _cache_sized(neighbors: Neighbors, width: int) -> list[tuple[slice, slice]]:
+    """Runs of nodes, and the edges of each, of about `CACHED_NUMBERS` numbers of ``width`` features; on a GPU all."""
+    nodes = len(neighbors.starts) - 1
+    most_edges = CACHED_NUMBERS // width if neighbors.j.device.type == "cpu" else max(len(neighbors.j), 1)
+    step = max(1, nodes * most_edges // max(len(neighbors.j), 1))
+    firsts = range(0, max(nodes, 1), step)
+    runs = [slice(first, min(first + step, nodes)) for first in firsts]
+    edges = neighbors.starts[[0] + [run.stop for run in runs]].tolist()
+    return [(run, slice(*pair)) for run, pair in zip(runs, itertools.pairwise(edges), strict=True)]
+
 
 @torch.no_grad()
-def nearest_neighbors(points: Tensor, mask: Tensor, num_neighbors: int) -> Neighbors:
+def nearest_neighbors(points: Tensor, groups: Sequence[LengthGroup], num_neighbors: int) -> Neighbors:
     """The nearest other particles of the same jet.
 
     Args:
         points: packed coordinates (node, coordinate), in which the Euclidean distance counts.
-        mask: (batch, particle), True for the first particles of each jet, as many as it has.
+        groups: the jets of these particles, in their order.
         num_neighbors: of each particle; all others where the jet has not so many.
     """
+    if points.dtype in (torch.float16, torch.bfloat16):
+        points = points.float()
+    found, first = [], 0
+    for group, rows in zip(groups, points.split([group.nodes for group in groups]), strict=True):
+        slot, is_real = _nearest_slots(group.pad(rows), group.mask, num_neighbors)
+        first_of_jet = first + offsets(group.counts)[:-1]
+        found.append(((slot + first_of_jet[:, None, None])[is_real], is_real.sum(-1)[group.mask]))
+        first += group.nodes
+    j, number = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return Neighbors(j, offsets(number))
+
+
+def _nearest_slots(points: Tensor, mask: Tensor, num_neighbors: int) -> tuple[Tensor, Tensor]:
+    """Neighbours (jet, particle, neighbour) of padded points (jet, particle, coordinate), and which there are."""
     with torch.autocast(points.device.type, enabled=False):
-        padded = unpack(points.float() if points.dtype in (torch.float16, torch.bfloat16) else points, mask)
-        square = padded.square().sum(-1)
-        distance = square[:, :, None] + square[:, None, :] - 2 * padded @ padded.mT
+        square = points.square().sum(-1)
+        distance = torch.baddbmm(square[:, None, :], points, points.mT, alpha=-2)  # less the square of the point itself
     distance.masked_fill_(~mask[:, None, :], torch.inf)
     distance.diagonal(dim1=1, dim2=2).fill_(torch.inf)
     distance, slot = distance.topk(min(num_neighbors, mask.shape[1]), largest=False)
-    is_real = distance.isfinite() & mask[:, :, None]
-    first_node = offsets(mask.sum(1))[:-1]
-    return Neighbors((slot + first_node[:, None, None])[is_real], offsets(is_real.sum(-1)[mask]))
+    return slot, distance.isfinite() & mask[:, :, None]
 
 
 @register_model
