@@ -60,17 +60,15 @@ def gather(table: JetTable, rows: np.ndarray, columns: Sequence[str] = ()) -> Pa
         columns: particle columns to take along as far as the table has them, such as `FeatureTable.columns`; what it
             says of the jets themselves, `JET_COLUMNS`, always comes along.
     """
-    starts = table.offsets[rows]
-    counts = table.offsets[rows + 1] - starts
-    ends = np.cumsum(counts)
-    particle = np.arange(counts.sum()) + np.repeat(starts - ends + counts, counts)
+    particle, counts = table.particles_of(rows)
     four_momenta = np.empty((len(particle), len(MOMENTUM_COLUMNS)), dtype=np.float32)
     for i, name in enumerate(MOMENTUM_COLUMNS):
         four_momenta[:, i] = table.particles[name][particle]
     further = {name: table.particles[name][particle] for name in columns if name in table.particles}
     if has_jet_columns(table):
         further |= {name: table.fields[name][rows] for name in JET_COLUMNS}
-    return PackedJets(four_momenta, counts, table.label[rows], table.weight[rows], table.source_rows[rows], further)
+    index = table.rows_in_source(rows)
+    return PackedJets(four_momenta, counts, table.label[rows], table.weight[rows], index, further)
 
 
 def concatenate(parts: Sequence[PackedJets]) -> PackedJets:

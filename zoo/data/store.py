@@ -35,7 +35,7 @@ class JetTable:
         label: int64 (jet,), index of the jet's class.
         weight: float32 (jet,).
         metadata: plain JSON values, such as ``dataset``, ``classes`` and ``units``.
-        source_rows: int64 (jet,), row of each jet in the file that the table was read from; None: 0, 1, 2, ...
+        source_rows: int64 (jet,) or a range, row of each jet in the file that the table was read from; None: 0, 1, ...
 
     Raises:
         ValueError: if a column is missing, or has another type or length than stated here.
@@ -56,7 +56,7 @@ class JetTable:
     label: np.ndarray
     weight: np.ndarray
     metadata: dict[str, Any]
-    source_rows: np.ndarray | None = None
+    source_rows: np.ndarray | range | None = None
 
     def __post_init__(self) -> None:
         missing = [name for name in MOMENTUM_COLUMNS if name not in self.particles]
@@ -72,7 +72,10 @@ class JetTable:
             _check_column(f"fields.{name}", values, len(self), values.dtype)
         if self.source_rows is None:
             object.__setattr__(self, "source_rows", np.arange(len(self), dtype=np.int64))
-        _check_column("source_rows", self.source_rows, len(self), np.int64)
+        if isinstance(self.source_rows, range):
+            _check_range("source_rows", self.source_rows, len(self))
+        else:
+            _check_column("source_rows", self.source_rows, len(self), np.int64)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -94,6 +97,37 @@ class JetTable:
             metadata=self.metadata,
             source_rows=self.source_rows[start:stop],
         )
+
+    def take(self, rows: np.ndarray) -> "JetTable":
+        """The jets ``rows``, int64 (jet,), in that order, as a table of their own."""
+        particle, counts = self.particles_of(rows)
+        return JetTable(
+            particles={name: values[particle] for name, values in self.particles.items()},
+            offsets=np.concatenate([[0], np.cumsum(counts)]),
+            fields={name: values[rows] for name, values in self.fields.items()},
+            label=self.label[rows],
+            weight=self.weight[rows],
+            metadata=self.metadata,
+            source_rows=self.rows_in_source(rows),
+        )
+
+    def particles_of(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Positions of the particles of the jets ``rows``, int64 (particle,), and their number, int64 (jet,)."""
+        starts = self.offsets[rows]
+        counts = self.offsets[rows + 1] - starts
+        ends = np.cumsum(counts)
+        return np.arange(counts.sum()) + np.repeat(starts - ends + counts, counts), counts
+
+    def rows_in_source(self, rows: np.ndarray) -> np.ndarray:
+        """``source_rows`` of the jets ``rows``, int64 (jet,)."""
+        if isinstance(self.source_rows, range):
+            return rows * self.source_rows.step + self.source_rows.start
+        return self.source_rows[rows]
+
+
+def _check_range(name: str, values: range, length: int) -> None:
+    if len(values) != length:
+        raise ValueError(f"column {name!r} must have shape ({length},), not ({len(values)},)")
 
 
 def _check_offsets(offsets: np.ndarray) -> None:
@@ -175,11 +209,15 @@ def write_store(path: str | Path, table: JetTable, *, compression: str | None = 
         writer.write_batch(batch.replace_schema_metadata(schema.metadata))
 
 
-def open_store(path: str | Path) -> JetTable:
+def open_store(path: str | Path, *, verify: bool = True) -> JetTable:
     """Open the zoo's own file and verify the checksum of every column.
 
-    Columns of an uncompressed file stay on the disk and are mapped into memory, so a file may be larger than that; the
-    checksums read it once from end to end.
+    Columns of an uncompressed file stay on the disk and are mapped into memory, so a file may be larger than that.
+
+    Args:
+        path: file.
+        verify: the checksums read a file once from end to end; without them only its header, the offsets and the
+            lengths of the columns are checked.
 
     Raises:
         ValueError: if the file is damaged or no such file; the message names the file, the column and the remedy.
@@ -190,7 +228,10 @@ def open_store(path: str | Path) -> JetTable:
             raise ValueError(f"{reader.num_record_batches} record batches instead of 1")
         batch = reader.get_batch(0)
         batch.validate()
-        return _from_arrow(batch, header)
+        table = _from_arrow(batch, header)
+        if verify:
+            _verify(table, header)
+        return table
 
 
 def count_jets(path: str | Path) -> int:
@@ -205,8 +246,10 @@ def _open_arrow(path: Path) -> Iterator[tuple[dict[str, Any], pa.ipc.RecordBatch
         if file.read(len(ARROW_MAGIC)) != ARROW_MAGIC:
             raise ValueError(f"{path} is not a jet file of the zoo (no Arrow header); other formats: read_jets")
     try:
-        reader = pa.ipc.open_file(pa.memory_map(str(path)))
-        yield _read_header(reader.schema.metadata or {}), reader
+        # closed, the columns stay mapped, but a thousand open files would be too many for a process
+        with pa.memory_map(str(path)) as source:
+            reader = pa.ipc.open_file(source)
+            yield _read_header(reader.schema.metadata or {}), reader
     except (pa.ArrowException, ValueError, KeyError, OSError, MemoryError, TypeError) as error:
         raise ValueError(f"{path} cannot be read as a jet file of the zoo: {error}; write or fetch it again") from error
 
@@ -257,7 +300,6 @@ def _from_arrow(batch: pa.RecordBatch, header: dict[str, Any]) -> JetTable:
         raise ValueError(f"{batch.num_rows} jets instead of {header['jets']}")
     jagged = batch.column("particles")
     offsets = _to_numpy(jagged.offsets)
-    _compare("offsets", offsets, header)
     particles = {field.name: _from_planes(jagged.values.field(i)) for i, field in enumerate(jagged.type.value_type)}
     if header["packed"]:
         energy = particles["part_energy"].view(np.int32) + _massless_energy(particles)
@@ -275,18 +317,18 @@ def _from_arrow(batch: pa.RecordBatch, header: dict[str, Any]) -> JetTable:
         weight=_to_numpy(batch.column("weight")),
         metadata=header["metadata"],
     )
-    columns = _columns(table)
-    if columns.keys() != header["checksums"].keys():
-        raise ValueError(f"columns {sorted(columns.keys() ^ header['checksums'].keys())} are missing or unknown")
-    # in a packed file the energy is made of the momenta, so the momenta are to blame first
-    for name in sorted(columns, key="particles.part_energy".__eq__):
-        _compare(name, columns[name], header)
+    names = _columns(table).keys()
+    if names != header["checksums"].keys():
+        raise ValueError(f"columns {sorted(names ^ header['checksums'].keys())} are missing or unknown")
     return table
 
 
-def _compare(name: str, values: np.ndarray, header: dict[str, Any]) -> None:
-    if _checksum(values) != header["checksums"][name]:
-        raise ValueError(f"column {name!r} does not match its checksum")
+def _verify(table: JetTable, header: dict[str, Any]) -> None:
+    columns = _columns(table)
+    # in a packed file the energy is made of the momenta, so the momenta are to blame first
+    for name in sorted(columns, key="particles.part_energy".__eq__):
+        if _checksum(columns[name]) != header["checksums"][name]:
+            raise ValueError(f"column {name!r} does not match its checksum")
 
 
 def _to_numpy(array: pa.Array) -> np.ndarray:
