@@ -16,11 +16,12 @@ MODELS = {room.removeprefix("zoo.") for room in zoo.registry.ROOMS}
 MAY_IMPORT = {
     "physics": {"physics"},
     "files": set(),
+    "progress": set(),
     "layers": {"physics", "layers"},
     "registry": {"registry"},
     "metrics": {"metrics"},
-    "data": {"physics", "data", "files"},
-    "simulate": {"physics", "data", "files", "simulate"},
+    "data": {"physics", "data", "files", "progress"},
+    "simulate": {"physics", "data", "files", "progress", "simulate"},
     "report": {"metrics", "files", "report"},
     "tagger": {"metrics", "data", "tagger"},
     "hub": {"registry", "data", "files", "hub"},
@@ -38,6 +39,8 @@ HEAVY = (
     "h5py",
     "pandas",
     "wandb",
+    "dask",
+    "distributed",
 )
 NOT_IN_MODELS = {*HEAVY, "weaver"}
 

@@ -14,8 +14,8 @@ from zoo.data.datasets import DATASETS, describe_dataset, resolve_file
 from zoo.data.features import feature_table
 from zoo.data.layout import Layout
 from zoo.data.layout_yaml import read_layout
-from zoo.data.loader import BatchRows, JetDataset, JetLoader, by_length, make_loader, shuffled
-from zoo.data.readers import count_rows, read_jets
+from zoo.data.loader import BatchRows, JetDataset, JetLoader, make_loader
+from zoo.data.readers import count_rows, open_tables
 from zoo.data.store import JetTable
 
 
@@ -24,7 +24,7 @@ class Split:
     """Which jets of which files.
 
     Args:
-        files: paths, or names of packaged samples like ``sample:top_tagging/train``.
+        files: paths of files or converted folders, or names of packaged samples like ``sample:top_tagging/train``.
         rows: first row and the row after the last, of each file.
         fraction: the same as fractions of each file, such as (0.0, 0.6).
 
@@ -76,6 +76,8 @@ class JetDataModule(pl.LightningDataModule):
         seed: with the epoch it determines the order of the training jets.
         layout: YAML file that says which columns of the files hold what, see `zoo.data.layout_yaml`; it replaces
             ``dataset``, and the classes are its.
+        verify: whether converted folders are compared with their checksums before they are used, which reads them
+            once; None: if they hold 1 GB at most. Files are always compared.
 
     Raises:
         ValueError: if an argument is out of range or contradicts another.
@@ -97,6 +99,7 @@ class JetDataModule(pl.LightningDataModule):
         class_weights: list[float] | Literal["balanced"] | None = None,
         seed: int = 1,
         layout: str | None = None,
+        verify: bool | None = None,
     ) -> None:
         super().__init__()
         self.layout = None if layout is None else read_layout(layout)
@@ -107,6 +110,7 @@ class JetDataModule(pl.LightningDataModule):
         self.eval_batch_size = _at_least(1, "eval_batch_size", eval_batch_size)
         self.num_workers = _at_least(0, "num_workers", num_workers)
         self.seed = _at_least(0, "seed", seed)
+        self.verify = verify
         if train_fraction is not None and train_jets is not None:
             raise ValueError("train_fraction and train_jets are two ways to say the same; give one of them")
         if train_fraction is not None and not 0 < train_fraction <= 1:
@@ -166,12 +170,17 @@ class JetDataModule(pl.LightningDataModule):
     def _read(self, name: str) -> JetDataset:
         ranges = self.splits[name].ranges(self.layout)
         first_index = np.cumsum([0] + [count_rows(path, self.layout) for path in ranges])[:-1].tolist()
+        first_of_file = dict(zip(ranges, first_index, strict=True))
         if name == "train":
             ranges = self._limit(ranges)
-        tables = [self._check_table(path, read_jets(path, rows, self.layout)) for path, rows in ranges.items()]
-        dataset = JetDataset(tables, first_index[: len(tables)], self.feature_table)
+        tables = [
+            (self._check_table(path, table), first_of_file[path])
+            for path, rows in ranges.items()
+            for table in open_tables(path, rows, self.layout, verify=self.verify)
+        ]
+        dataset = JetDataset(*zip(*tables, strict=True), self.feature_table)
         if name == "train":
-            dataset.class_weights = self._weigh_classes(dataset.label)
+            dataset.class_weights = self._weigh_classes(dataset.class_counts(len(self.classes)))
         return dataset
 
     def _limit(self, ranges: dict[Path, tuple[int, int]]) -> dict[Path, tuple[int, int]]:
@@ -204,8 +213,7 @@ class JetDataModule(pl.LightningDataModule):
             raise ValueError(f"{path}: {error}") from None
         return table
 
-    def _weigh_classes(self, label: np.ndarray) -> np.ndarray | None:
-        counts = np.bincount(label, minlength=len(self.classes))
+    def _weigh_classes(self, counts: np.ndarray) -> np.ndarray | None:
         absent = [repr(name) for name, count in zip(self.classes, counts, strict=True) if not count]
         if absent:
             warnings.warn(f"train: no jet is of class {', '.join(absent)}; choose other files or rows", stacklevel=4)
@@ -215,12 +223,12 @@ class JetDataModule(pl.LightningDataModule):
             return np.array(self.class_weights, dtype=np.float32)
         if not counts.all():
             raise ValueError("class_weights: 'balanced' needs jets of every class in the training split")
-        return (len(label) / (len(counts) * counts)).astype(np.float32)
+        return (counts.sum() / (len(counts) * counts)).astype(np.float32)
 
     def train_dataloader(self) -> JetLoader:
         """Batches of the training split in the order of the epoch, from where the trainer stands in it."""
-        jets = len(self._datasets["train"])
-        return self._loader("train", shuffled(jets, self.seed), self.batch_size, completed=self._completed_batches)
+        order = self._datasets["train"].shuffled(self.seed)
+        return self._loader("train", order, self.batch_size, completed=self._completed_batches)
 
     def val_dataloader(self) -> JetLoader | list:
         """Batches of the validation split; none if there is no such split."""
@@ -235,7 +243,7 @@ class JetDataModule(pl.LightningDataModule):
         return self._evaluation_loader("predict")
 
     def _evaluation_loader(self, name: str) -> JetLoader:
-        return self._loader(name, by_length(self._datasets[name].counts), self.eval_batch_size)
+        return self._loader(name, self._datasets[name].by_length(), self.eval_batch_size)
 
     def _loader(self, name: str, order: Any, batch_size: int, **options: Any) -> JetLoader:
         dataset = self._datasets[name]

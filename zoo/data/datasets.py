@@ -6,6 +6,8 @@ import importlib.resources
 from pathlib import Path
 from typing import Any
 
+from zoo.data.manifest import folder_of, read_manifest
+
 SAMPLE_PREFIX = "sample:"
 
 #: Fields of a table whose file gives the momentum of each jet, which need not be the sum of the jet's particles.
@@ -212,13 +214,18 @@ def describe_dataset(name: str) -> Dataset:
 
 
 def resolve_file(name: str | Path) -> Path:
-    """Path of a file; ``sample:top_tagging/train`` names a sample inside the package.
+    """Path of a file or of a converted folder; ``sample:top_tagging/train`` names a sample inside the package.
 
     Raises:
-        FileNotFoundError: if there is no such file or sample; the message says what to do.
+        FileNotFoundError: if there is no such file or sample, or a folder is not converted; the message says what to
+            do.
+        ValueError: if the manifest of a folder is damaged.
     """
     if not str(name).startswith(SAMPLE_PREFIX):
         path = Path(name).expanduser()
+        if folder := folder_of(path):
+            read_manifest(folder)
+            return folder
         if not path.is_file():
             raise FileNotFoundError(f"files: {path} is not a file; give a path that exists or a name like {_EXAMPLE}")
         return path

@@ -19,6 +19,8 @@ from zoo.data.jetnet import open_jetnet
 from zoo.data.layout import Layout, LayoutFile
 from zoo.data.lhc_olympics import find_frame, open_lhc_olympics
 from zoo.data.quark_gluon import NPZ_MAGIC, open_quark_gluon
+from zoo.data.manifest import folder_of, read_manifest
+from zoo.data.shards import open_shards
 from zoo.data.store import ARROW_MAGIC, JetTable, bad_jets, count_jets, open_store
 from zoo.data.top_tagging import open_top_tagging
 
@@ -92,11 +94,12 @@ class RejectedJetsWarning(UserWarning):
 def read_jets(path: str | Path, rows: tuple[int, int] | None = None, layout: Layout | None = None) -> JetTable:
     """Read jets from a file of any known format, whichever it is by its content.
 
-    The formats are the zoo's own file and those of `known_formats`. Jets that `zoo.data.store.bad_jets` names are left
-    out with a `RejectedJetsWarning`; ``source_rows`` of the table keeps the row in the file of each jet that stays.
+    The formats are the zoo's own file, a folder that `zoo convert` wrote (to leave it on the disk: `open_tables`), and
+    those of `known_formats`. Jets that `zoo.data.store.bad_jets` names are left out with a `RejectedJetsWarning`;
+    ``source_rows`` of the table keeps the row in the file of each jet that stays.
 
     Args:
-        path: file.
+        path: file or converted folder.
         rows: first row and the row after the last; None reads all.
         layout: which columns of a ROOT, parquet or HDF5 file, or of events in text, hold what; see
             `zoo.data.layout_yaml.read_layout`. The zoo's own file says that itself.
@@ -117,6 +120,9 @@ def read_and_report(
 ) -> tuple[JetTable, ReadReport]:
     """The same as `read_jets`, with the report instead of a warning."""
     path = Path(path)
+    if folder := folder_of(path):
+        table = join_tables(open_shards(folder, rows, verify=True))
+        return table, ReadReport(path, len(table), {})
     found = find_format(path, layout)
     if found is None:
         table = open_store(path)
@@ -125,19 +131,65 @@ def read_and_report(
     chunks, rejected = [], {}
     with found.open(path) as file:
         start, stop = _check_rows(path, rows, len(file))
-        for chunk in file.chunks(start, stop, CHUNK_JETS):
-            reasons = bad_jets(chunk)
-            rejected = {reason: rejected.get(reason, 0) + int(mask.sum()) for reason, mask in reasons.items()}
-            chunks.append(_keep(chunk, ~np.any(list(reasons.values()), axis=0)))
+        for chunk, left_out in _good_jets(file.chunks(start, stop, CHUNK_JETS)):
+            rejected = {reason: rejected.get(reason, 0) + count for reason, count in left_out.items()}
+            chunks.append(chunk)
     report = ReadReport(path, stop - start, rejected)
     if sum(rejected.values()) == report.rows:
         raise ValueError(f"{report}; no jet is left, check the units and the columns")
-    return _join(chunks), report
+    return join_tables(chunks), report
+
+
+def read_chunks(
+    path: str | Path, rows: tuple[int, int], layout: Layout | None = None
+) -> Iterator[tuple[JetTable, dict[str, int]]]:
+    """The good jets of some rows, those of `CHUNK_JETS` rows at a time, and how many were left out by their reason.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: as `read_jets`, except that chunks without a good jet are no error.
+    """
+    path = Path(path)
+    found = find_format(path, layout)
+    if found is None:
+        # whoever reads a file in pieces begins with the first row, and one comparison with the checksums is enough
+        table = open_store(path, verify=rows[0] == 0)
+        yield table.slice(*_check_rows(path, rows, len(table))), {}
+        return
+    with found.open(path) as file:
+        yield from _good_jets(file.chunks(*_check_rows(path, rows, len(file)), CHUNK_JETS))
+
+
+def _good_jets(chunks: Iterator[JetTable]) -> Iterator[tuple[JetTable, dict[str, int]]]:
+    for chunk in chunks:
+        reasons = bad_jets(chunk)
+        yield _keep(chunk, ~np.any(list(reasons.values()), axis=0)), {r: int(mask.sum()) for r, mask in reasons.items()}
+
+
+def open_tables(
+    path: str | Path,
+    rows: tuple[int, int] | None = None,
+    layout: Layout | None = None,
+    *,
+    verify: bool | None = None,
+) -> list[JetTable]:
+    """Read jets as `read_jets` does, but leave those of a converted folder on the disk, one table a shard.
+
+    Args:
+        path: file or converted folder.
+        rows: first row and the row after the last; None reads all.
+        layout: as of `read_jets`; a converted folder needs none.
+        verify: whether a folder is compared with its checksums, see `zoo.data.shards.open_shards`.
+    """
+    folder = folder_of(path)
+    return [read_jets(path, rows, layout)] if folder is None else open_shards(folder, rows, verify=verify)
 
 
 def count_rows(path: str | Path, layout: Layout | None = None) -> int:
     """Number of rows of a file that `read_jets` can read, bad jets included."""
     path = Path(path)
+    if folder := folder_of(path):
+        return read_manifest(folder).jets
     found = find_format(path, layout)
     if found is None:
         return count_jets(path)
@@ -222,7 +274,7 @@ def _keep(table: JetTable, good: np.ndarray) -> JetTable:
     )
 
 
-def _join(tables: list[JetTable]) -> JetTable:
+def join_tables(tables: list[JetTable]) -> JetTable:
     """Tables of the same columns, one after the other."""
     first = tables[0]
     return JetTable(

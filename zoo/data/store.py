@@ -240,6 +240,12 @@ def count_jets(path: str | Path) -> int:
         return header["jets"]
 
 
+def header_checksum(path: str | Path) -> int:
+    """Checksum of the header of the zoo's own file, which holds those of its columns; raises as `open_store` does."""
+    with _open_arrow(Path(path)) as (_, reader):
+        return int(reader.schema.metadata[b"zoo_crc32"])
+
+
 @contextlib.contextmanager
 def _open_arrow(path: Path) -> Iterator[tuple[dict[str, Any], pa.ipc.RecordBatchFileReader]]:
     with path.open("rb") as file:

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from zoo.data.store import JetTable, write_store
+from zoo.progress import progress_bar
 from zoo.simulate.detector import DetectorCard, detect
 from zoo.simulate.generator import Generator, import_extra
 from zoo.simulate.jets import Jets, Selection, select_jets
@@ -183,19 +183,7 @@ def _leave_interrupts_to_the_parent() -> None:
 
 
 def _with_progress(results: Iterator[tuple[Chunk, Jets]], jets: int, title: str) -> Iterator[tuple[Chunk, Jets]]:
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("jets"))
-    console = Console(file=sys.stderr)
-    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as progress:
+    with progress_bar("jets") as progress:
         task = progress.add_task(title, total=jets)
         for chunk, made in results:
             progress.update(task, advance=chunk.jets)

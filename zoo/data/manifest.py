@@ -1,0 +1,128 @@
+"""What a folder of converted jets says of itself; written last, so that a folder without it is unfinished."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from zoo.files import atomic_write
+
+MANIFEST = "manifest.json"
+FORMAT = "zoo-jet-folder"
+VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A file that was converted.
+
+    Args:
+        path: where it lay.
+        bytes: its size.
+        modified_ns: when it was last changed, in nanoseconds since 1970.
+        rows: number of its rows.
+        rejected: number of jets left out, by the reasons of `zoo.data.store.bad_jets`.
+    """
+
+    path: str
+    bytes: int
+    modified_ns: int
+    rows: int
+    rejected: dict[str, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """One file of a converted folder: its name in the folder, number of jets, size and checksum of its header.
+
+    The header holds the checksums of the columns.
+    """
+
+    file: str
+    jets: int
+    bytes: int
+    header_crc32: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """Index of a folder of converted jets.
+
+    Args:
+        jets: number of jets.
+        class_jets: number of jets of each class.
+        metadata: data set, classes and units.
+        particles: particle columns and their types.
+        fields: columns of jets and their types.
+        seed: what the shuffle depends on, beside the order of the sources.
+        jets_per_shard: mean number of jets of a shard that was asked for.
+        compression: of the shards, None for shards that are mapped into memory.
+        shards: the files.
+        sources: what they were made of.
+    """
+
+    jets: int
+    class_jets: dict[str, int]
+    metadata: dict[str, Any]
+    particles: dict[str, str]
+    fields: dict[str, str]
+    seed: int
+    jets_per_shard: int
+    compression: str | None
+    shards: tuple[Shard, ...]
+    sources: tuple[Source, ...]
+
+    @property
+    def bytes(self) -> int:
+        """Size of all shards."""
+        return sum(shard.bytes for shard in self.shards)
+
+
+def folder_of(path: str | Path) -> Path | None:
+    """The folder that ``path`` names, itself or by its manifest; None for a file of jets."""
+    path = Path(path)
+    if path.name == MANIFEST:
+        return path.parent
+    return path if path.is_dir() else None
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write the manifest of a folder whose shards are complete."""
+    content = {"format": FORMAT, "version": VERSION, **dataclasses.asdict(manifest)}
+    with atomic_write(folder / MANIFEST) as file:
+        file.write(json.dumps(content, indent=1).encode())
+
+
+def read_manifest(folder: str | Path) -> Manifest:
+    """The manifest of a folder.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it is damaged, or of another version; the message says what to do.
+    """
+    path = Path(folder) / MANIFEST
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} has no {MANIFEST}: its conversion is unfinished; run 'zoo convert' again")
+    try:
+        content = json.loads(path.read_bytes())
+        found = content.pop("format"), content.pop("version")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _damaged(path, error) from error
+    if found != (FORMAT, VERSION):
+        raise ValueError(
+            f"{path} is {found[0]} version {found[1]}, this zoo reads {FORMAT} version {VERSION}; convert the files "
+            "with this version, or read the folder with a newer one"
+        )
+    try:
+        content["shards"] = tuple(Shard(**shard) for shard in content["shards"])
+        content["sources"] = tuple(Source(**source) for source in content["sources"])
+        manifest = Manifest(**content)
+        if sum(shard.jets for shard in manifest.shards) != manifest.jets:
+            raise ValueError(f"its shards do not have {manifest.jets} jets")
+    except (ValueError, KeyError, TypeError) as error:
+        raise _damaged(path, error) from error
+    return manifest
+
+
+def _damaged(path: Path, error: Exception) -> ValueError:
+    return ValueError(f"{path} cannot be read: {error}; it is damaged, convert the files again")
