@@ -38,6 +38,27 @@ def build_parser() -> argparse.ArgumentParser:
     )
     simulate.set_defaults(run=_simulate)
 
+    convert = commands.add_parser("convert", help="shuffle files of jets into a folder that is read without loading it")
+    convert.add_argument("files", type=Path, nargs="+", metavar="IN", help="files of any format the zoo reads")
+    convert.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make, or to go on with")
+    convert.add_argument("--jets-per-shard", type=int, default=100_000, help="mean number (default: %(default)s)")
+    convert.add_argument("--seed", type=int, default=1, help="of the shuffle; the same seed gives the same bytes")
+    convert.add_argument("--processes", type=int, default=None, help="worker processes (default: all cores)")
+    convert.add_argument("--scheduler", metavar="ADDRESS", help="dask scheduler whose workers see the same files")
+    convert.add_argument("--compression", choices=["lz4", "zstd"], help="small shards that are loaded, not mapped")
+    convert.set_defaults(run=_convert)
+
+    data = commands.add_parser("data", help="public data sets, and converted folders").add_subparsers(
+        required=True, metavar="COMMAND"
+    )
+    verify = data.add_parser("verify", help="compare every column of a converted folder with its checksum")
+    verify.add_argument("folder", type=Path, metavar="DIR", help="what 'zoo convert' wrote")
+    verify.set_defaults(run=_verify)
+    download = data.add_parser("download", help="fetch the public files of a data set, resumed and checked")
+    download.add_argument("name", metavar="NAME", help="such as top_tagging")
+    download.add_argument("--out", type=Path, default=None, metavar="DIR", help="folder to write (default: NAME)")
+    download.set_defaults(run=_download)
+
     report = commands.add_parser("report", help="put several runs or seeds in one table and one picture")
     report.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders that hold a tested report")
     report.add_argument("--out", type=Path, default=Path("comparison"), help="folder to write")
@@ -110,6 +131,43 @@ def _simulate(
     from zoo.simulate import simulate
 
     simulate(dataset, jets=jets, seed=seed, out=out, processes=processes, multiple_interactions=multiple_interactions)
+
+
+def _convert(
+    files: list[Path],
+    out: Path,
+    jets_per_shard: int,
+    seed: int,
+    processes: int | None,
+    scheduler: str | None,
+    compression: str | None,
+) -> None:
+    from zoo.data.convert import convert, describe
+
+    manifest = convert(
+        files,
+        out,
+        jets_per_shard=jets_per_shard,
+        seed=seed,
+        processes=processes,
+        scheduler=scheduler,
+        compression=compression,
+    )
+    print(describe(out, manifest))
+
+
+def _verify(folder: Path) -> None:
+    from zoo.data.shards import verify_shards
+
+    manifest = verify_shards(folder)
+    print(f"{folder}: all {len(manifest.shards)} shards with {manifest.jets} jets match their checksums")
+
+
+def _download(name: str, out: Path | None) -> None:
+    from zoo.data.download import download
+
+    for path in download(name, out or Path(name)):
+        print(path)
 
 
 def _report(runs: list[Path], out: Path) -> None:

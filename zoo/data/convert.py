@@ -1,0 +1,465 @@
+"""From files of any format to a folder of shuffled shards, in memory that does not grow with the data.
+
+Two passes make the shuffle. The first deals the jets of every `PART_ROWS` rows of a file to the shards at random and
+writes them as a part, sorted by shard; the second puts the pieces of one shard together and shuffles them. As each jet
+is dealt independently of the others, the whole is a uniformly random order of all jets.
+
+References:
+    Sandelius, "A simple randomization procedure", J. R. Stat. Soc. B 24 (1962) 472.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import itertools
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from zoo.data.manifest import MANIFEST, Manifest, Shard, Source, read_manifest, write_manifest
+from zoo.data.readers import ReadReport, count_rows, join_tables, read_chunks
+from zoo.data.store import JetTable, header_checksum, open_store, write_store
+from zoo.files import atomic_write
+from zoo.progress import progress_bar
+
+PLAN = "conversion.json"
+PARTS = "parts"
+PLAN_VERSION = 1
+DRAFTS = ".*.draft"  # of `zoo.files.atomic_write`
+
+#: Rows of a file that are read at a time and written as one part: 50 particles a jet of 4 columns take 52 MB.
+PART_ROWS = 65536
+
+#: Shards that one piece of work puts together, so that it opens all parts once for as many.
+SHARDS_AT_ONCE = 8
+
+Work = TypeVar("Work")
+Result = TypeVar("Result")
+#: Function and its arguments -> each argument with its result, in any order.
+Run = Callable[[Callable[[Work], Result], Sequence[Work]], Iterator[tuple[Work, Result]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """All that the bytes of a converted folder depend on.
+
+    Args:
+        seed: of the shuffle.
+        jets_per_shard: mean number of jets of a shard.
+        compression: of the shards, see `zoo.data.store.write_store`.
+        sources: path, size, time of the last change, and number of rows of each file.
+    """
+
+    seed: int
+    jets_per_shard: int
+    compression: str | None
+    sources: tuple[tuple[str, int, int, int], ...]
+
+    @property
+    def rows(self) -> int:
+        """Number of rows of all files."""
+        return sum(rows for *_, rows in self.sources)
+
+    @property
+    def shards(self) -> int:
+        """Number of shards that jets are dealt to."""
+        return max(1, round(self.rows / self.jets_per_shard))
+
+    def parts(self, folder: Path) -> list["Part"]:
+        """The pieces of work of the first pass."""
+        return [
+            Part(folder, Path(path), number, (start, min(start + PART_ROWS, rows)), self.shards, self.seed)
+            for number, (path, *_, rows) in enumerate(self.sources)
+            for start in range(0, rows, PART_ROWS)
+        ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """Some rows of file number ``number``, to be dealt to the shards."""
+
+    folder: Path
+    file: Path
+    number: int
+    rows: tuple[int, int]
+    shards: int
+    seed: int
+
+    @property
+    def path(self) -> Path:
+        """Where its jets are written."""
+        return self.folder / PARTS / f"{self.number:06d}-{self.rows[0]:012d}.arrow"
+
+
+@dataclasses.dataclass(frozen=True)
+class Gathering:
+    """Some shards, to be put together from all parts."""
+
+    folder: Path
+    parts: tuple[Path, ...]
+    shards: tuple[int, ...]
+    seed: int
+    compression: str | None
+
+
+def convert(
+    files: Sequence[str | Path],
+    out: str | Path,
+    *,
+    jets_per_shard: int = 100_000,
+    seed: int = 1,
+    processes: int | None = None,
+    scheduler: str | None = None,
+    compression: str | None = None,
+) -> Manifest:
+    """Convert files to a folder of shards whose jets are in one random order, with a manifest that is written last.
+
+    The bytes depend on the files, their order, ``seed``, ``jets_per_shard`` and ``compression``, not on the number of
+    processes, nor on whether the conversion was interrupted: the same call goes on with what is done. Bad jets are left
+    out and counted. Each jet keeps where it comes from in the fields ``source_file`` (the number of the file) and
+    ``source_row``. While it works the folder takes twice the space.
+
+    Args:
+        files: of any format that `zoo.data.readers.read_jets` knows, all of one data set with the same columns.
+        out: folder to make.
+        jets_per_shard: mean number of jets of a shard; each process holds about three shards in memory.
+        seed: of the shuffle.
+        processes: None for one a core; 1 works without dask.
+        scheduler: address of a dask scheduler whose workers see the same files; None for processes of this machine.
+        compression: None for shards that are mapped into memory, ``"lz4"`` or ``"zstd"`` for small ones.
+
+    Raises:
+        ValueError: if an argument makes no sense, the folder holds something else, a file cannot be read, the files do
+            not fit together, or no good jet is left.
+        OSError: if a file is missing, the disk is full, another process converts to the folder, or a worker dies.
+        ModuleNotFoundError: if dask is needed and not installed.
+    """
+    out = Path(out)
+    check_arguments(files, out, jets_per_shard, seed, processes, compression)
+    out.mkdir(parents=True, exist_ok=True)
+    with _only_one(out):
+        paths = [Path(file).resolve() for file in files]
+        with _workers(processes, scheduler) as run:
+            plan = _make_plan(out, paths, run, seed, jets_per_shard, compression)
+            if not (out / MANIFEST).exists():
+                _clean_up_drafts(out)
+                (out / PARTS).mkdir(exist_ok=True)
+                parts = plan.parts(out)
+                _deal(parts, run)
+                manifest = _gather(out, plan, parts, run)
+                write_manifest(out, manifest)
+        _remove_scaffold(out)
+    return read_manifest(out)
+
+
+def describe(folder: Path, manifest: Manifest) -> str:
+    """What was converted, and which jets of which file were left out, a line each."""
+    classes = ", ".join(f"{jets} {name}" for name, jets in manifest.class_jets.items() if jets)
+    lines = [f"{folder}: {manifest.jets} jets in {len(manifest.shards)} shards: {classes}"]
+    reports = (ReadReport(Path(source.path), source.rows, source.rejected) for source in manifest.sources)
+    return "\n".join([*lines, *(str(report) for report in reports if report.rejected)])
+
+
+def check_arguments(
+    files: Sequence[str | Path],
+    out: Path,
+    jets_per_shard: int,
+    seed: int,
+    processes: int | None,
+    compression: str | None,
+) -> None:
+    """Refuse what cannot work before any file is read.
+
+    Raises:
+        ValueError: naming the argument, its value and the remedy.
+        FileNotFoundError: if a file is missing.
+    """
+    if not files or len({Path(file).resolve() for file in files}) < len(files):
+        raise ValueError("files: give at least one file and none twice")
+    for file in files:
+        if not Path(file).is_file():
+            raise FileNotFoundError(f"files: {file} is not a file; give files of jets")
+    for name, value, smallest in (
+        ("jets_per_shard", jets_per_shard, 1),
+        ("seed", seed, 0),
+        ("processes", processes, 1),
+    ):
+        if value is not None and value < smallest:
+            raise ValueError(f"{name}: must be at least {smallest}, not {value}")
+    if compression not in (None, "lz4", "zstd"):
+        raise ValueError(f"compression: must be lz4, zstd or none, not {compression!r}")
+    if out.exists() and not out.is_dir():
+        raise NotADirectoryError(f"{out} is a file; name a folder to make")
+
+
+@contextlib.contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    """Hold a lock on a folder that the system releases even if this process is killed."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        _lock(descriptor, folder)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise BlockingIOError(f"{folder}: another process converts to it; wait, or name another folder") from error
+
+
+def _make_plan(
+    folder: Path, paths: list[Path], run: Run, seed: int, jets_per_shard: int, compression: str | None
+) -> Plan:
+    """The plan of this call; a folder that was begun or finished with another one is refused."""
+    old = _read_plan(folder)
+    now = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+    if old is not None:
+        wanted = Plan(seed, jets_per_shard, compression, ())
+        for key in ("seed", "jets_per_shard", "compression"):
+            if getattr(old, key) != getattr(wanted, key):
+                raise _other_plan(folder, f"{key} {getattr(old, key)}, not {getattr(wanted, key)}")
+        for before, after in itertools.zip_longest((source[:3] for source in old.sources), now):
+            if before != after:
+                raise _other_plan(folder, f"{_describe(before)}, not {_describe(after)}")
+        return old
+    if any(not entry.match(DRAFTS) for entry in folder.iterdir()):
+        raise ValueError(f"{folder} holds other files; name a folder that is empty or does not exist")
+    plan = Plan(seed, jets_per_shard, compression, _inspect(paths, now, run))
+    with atomic_write(folder / PLAN) as file:
+        file.write(json.dumps({"version": PLAN_VERSION, **dataclasses.asdict(plan)}, indent=1).encode())
+    return plan
+
+
+def _read_plan(folder: Path) -> Plan | None:
+    if (folder / MANIFEST).exists():
+        manifest = read_manifest(folder)
+        sources = tuple((source.path, source.bytes, source.modified_ns, source.rows) for source in manifest.sources)
+        return Plan(manifest.seed, manifest.jets_per_shard, manifest.compression, sources)
+    path = folder / PLAN
+    if not path.is_file():
+        return None
+    content = json.loads(path.read_bytes())
+    if content.pop("version") != PLAN_VERSION:
+        raise ValueError(f"{path} was begun by another version of the zoo; delete the folder and convert again")
+    content["sources"] = tuple(tuple(source) for source in content["sources"])
+    return Plan(**content)
+
+
+def _other_plan(folder: Path, difference: str) -> ValueError:
+    return ValueError(f"{folder} holds another conversion, with {difference}; name another folder, or delete this one")
+
+
+def _describe(source: tuple[str, int, int] | None) -> str:
+    if source is None:
+        return "no further file"
+    path, size, modified = source
+    return f"the file {path} of {size} bytes, changed at {modified} ns"
+
+
+def _inspect(paths: list[Path], found: list[tuple[str, int, int]], run: Run) -> tuple[tuple[str, int, int, int], ...]:
+    """The sources with their numbers of rows, once they are found to fit together."""
+    looks = dict(run(_look_at, paths))
+    first = looks[paths[0]][1]
+    for path in paths:
+        for key, value in looks[path][1].items():
+            if value != first[key]:
+                raise ValueError(
+                    f"{path}: {key} {value} differ from {first[key]} in {paths[0]}; convert them to different folders"
+                )
+    return tuple((*source, looks[path][0]) for source, path in zip(found, paths, strict=True))
+
+
+def _look_at(path: Path) -> tuple[int, dict[str, Any]]:
+    """Number of rows, and what the first one shows of the columns."""
+    rows = count_rows(path)
+    if not rows:
+        raise ValueError(f"{path} holds no jet; leave it out")
+    table, _ = next(read_chunks(path, (0, 1)))
+    return rows, {
+        **{key: table.metadata.get(key) for key in ("dataset", "classes", "units")},
+        "particle columns": _types(table.particles),
+        "jet columns": _types(table.fields),
+    }
+
+
+def _types(columns: dict[str, np.ndarray]) -> dict[str, str]:
+    return {name: values.dtype.str for name, values in columns.items()}
+
+
+def _clean_up_drafts(folder: Path) -> None:
+    """Remove what a killed conversion was writing."""
+    for draft in [*folder.glob(DRAFTS), *(folder / PARTS).glob(DRAFTS)]:
+        draft.unlink()
+
+
+def _remove_scaffold(folder: Path) -> None:
+    shutil.rmtree(folder / PARTS, ignore_errors=True)
+    (folder / PLAN).unlink(missing_ok=True)
+
+
+def _deal(parts: list[Part], run: Run) -> None:
+    """First pass: write the parts that are not yet there."""
+    left = [part for part in parts if not part.path.exists()]
+    with progress_bar("jets") as progress:
+        total = sum(part.rows[1] - part.rows[0] for part in parts)
+        missing = sum(part.rows[1] - part.rows[0] for part in left)
+        task = progress.add_task("reading", total=total, completed=total - missing)
+        for part, _ in run(deal_part, left):
+            progress.update(task, advance=part.rows[1] - part.rows[0])
+
+
+def deal_part(part: Part) -> None:
+    """Deal the good jets of a part to the shards and write them, sorted by shard."""
+    start, stop = part.rows
+    chunks, rejected = [], Counter()
+    for chunk, left_out in read_chunks(part.file, part.rows):
+        chunks.append(chunk)
+        rejected.update(left_out)
+    table = join_tables(chunks)
+    random = np.random.default_rng([part.seed, 0, part.number, start])
+    # dealt by row, so that a jet's shard does not depend on which jets before it are bad
+    shard = random.integers(part.shards, size=stop - start)[table.rows_in_source(np.arange(len(table))) - start]
+    ends = np.cumsum(np.bincount(shard, minlength=part.shards))
+    origin = {
+        "source_file": np.full(len(table), part.number, dtype=np.int32),
+        "source_row": table.rows_in_source(np.arange(len(table))),
+    }
+    dealt = dataclasses.replace(
+        table,
+        fields=table.fields | origin,
+        metadata={"of": table.metadata, "ends": ends.tolist(), "rejected": dict(rejected)},
+    ).take(np.argsort(shard, kind="stable"))
+    write_store(part.path, dealt)
+
+
+def _gather(folder: Path, plan: Plan, parts: list[Part], run: Run) -> Manifest:
+    """Second pass: write the shards that are not yet there; returns the manifest."""
+    tables = [open_store(part.path, verify=False) for part in parts]
+    rejected: list[Counter] = [Counter() for _ in plan.sources]
+    for part, table in zip(parts, tables, strict=True):
+        rejected[part.number].update(table.metadata["rejected"])
+    jets = np.diff(np.sum([table.metadata["ends"] for table in tables], axis=0), prepend=0)
+    if not jets.any():
+        raise ValueError(f"{folder}: no good jet is left of {plan.rows}; check the units and the columns")
+    paths = tuple(part.path for part in parts)
+    numbers = np.flatnonzero(jets).tolist()
+    groups = [tuple(numbers[i : i + SHARDS_AT_ONCE]) for i in range(0, len(numbers), SHARDS_AT_ONCE)]
+    work = [Gathering(folder, paths, group, plan.seed, plan.compression) for group in groups]
+    counts: dict[int, list[int]] = {}
+    with progress_bar("jets") as progress:
+        task = progress.add_task("shuffling", total=int(jets.sum()))
+        for done, found in run(gather_shards, work):
+            counts.update(zip(done.shards, found, strict=True))
+            progress.update(task, advance=int(jets[list(done.shards)].sum()))
+    metadata = tables[0].metadata["of"]
+    class_jets = np.sum(list(counts.values()), axis=0).tolist()
+    return Manifest(
+        jets=int(jets.sum()),
+        class_jets=dict(zip(metadata["classes"], class_jets, strict=True)),
+        metadata={key: metadata[key] for key in ("dataset", "classes", "units")},
+        particles=_types(tables[0].particles),
+        fields=_types(tables[0].fields),
+        seed=plan.seed,
+        jets_per_shard=plan.jets_per_shard,
+        compression=plan.compression,
+        shards=tuple(_describe_shard(_shard_path(folder, number), int(jets[number])) for number in numbers),
+        sources=tuple(
+            Source(*source, rejected={reason: count for reason, count in sorted(counts.items()) if count})
+            for source, counts in zip(plan.sources, rejected, strict=True)
+        ),
+    )
+
+
+def _shard_path(folder: Path, number: int) -> Path:
+    return folder / f"shard-{number:06d}.arrow"
+
+
+def _describe_shard(path: Path, jets: int) -> Shard:
+    return Shard(path.name, jets, path.stat().st_size, header_checksum(path))
+
+
+def gather_shards(work: Gathering) -> list[list[int]]:
+    """Put some shards together, shuffle and write them; returns the number of jets of each class of each shard."""
+    parts = [open_store(path, verify=False) for path in work.parts]
+    return [_gather_shard(work, number, parts) for number in work.shards]
+
+
+def _gather_shard(work: Gathering, number: int, parts: list[JetTable]) -> list[int]:
+    metadata = parts[0].metadata["of"]
+    path = _shard_path(work.folder, number)
+    if path.exists():
+        label = open_store(path, verify=False).label
+    else:
+        pieces = join_tables([_piece(part, number) for part in parts])
+        order = np.random.default_rng([work.seed, 1, number]).permutation(len(pieces))
+        shard = dataclasses.replace(pieces, metadata={**metadata, "shuffled": True}).take(order)
+        write_store(path, shard, compression=work.compression)
+        label = shard.label
+    return np.bincount(label, minlength=len(metadata["classes"])).tolist()
+
+
+def _piece(part: JetTable, number: int) -> JetTable:
+    ends = part.metadata["ends"]
+    return part.slice(ends[number - 1] if number else 0, ends[number])
+
+
+@contextlib.contextmanager
+def _workers(processes: int | None, scheduler: str | None) -> Iterator[Run]:
+    """What runs the pieces of work: this process, or those of dask."""
+    if processes == 1 and scheduler is None:
+        yield _run_here
+        return
+    try:
+        from dask import config
+        from distributed import Client, LocalCluster
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "several processes need dask: pip install 'zoo[dask]', or ask for one with --processes 1"
+        ) from error
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(config.set({"distributed.worker.memory.terminate": False}))
+        if scheduler is None:
+            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+            scheduler = stack.enter_context(
+                LocalCluster(
+                    n_workers=processes or cores,
+                    threads_per_worker=1,
+                    dashboard_address=None,
+                    memory_limit=0,
+                    silence_logs="CRITICAL",
+                )
+            )
+        client = stack.enter_context(Client(scheduler))
+        yield lambda function, work: _run_on(client, function, work)
+
+
+def _run_here(function: Callable[[Work], Result], work: Iterable[Work]) -> Iterator[tuple[Work, Result]]:
+    for item in work:
+        yield item, function(item)
+
+
+def _run_on(client: Any, function: Callable[[Work], Result], work: Sequence[Work]) -> Iterator[tuple[Work, Result]]:
+    from distributed import KilledWorker, as_completed
+
+    futures = client.map(function, work, pure=False)
+    item_of = dict(zip(futures, work, strict=True))
+    try:
+        for future in as_completed(futures):
+            yield item_of[future], future.result()
+            future.release()
+    except KilledWorker as error:
+        raise ChildProcessError(
+            "a conversion process died several times (killed, or out of memory?); run the same command with fewer "
+            "processes: it goes on with what is done"
+        ) from error
+    finally:
+        client.cancel(futures)
