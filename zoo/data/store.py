@@ -171,8 +171,9 @@ def bad_jets(table: JetTable) -> dict[str, np.ndarray]:
 
 
 def _any_particle(flags: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    before = np.concatenate([[0], np.cumsum(flags)])
-    return before[offsets[1:]] > before[offsets[:-1]]
+    found = np.zeros(len(offsets) - 1, dtype=bool)
+    found[np.searchsorted(offsets, np.flatnonzero(flags), side="right") - 1] = True
+    return found
 
 
 def write_store(path: str | Path, table: JetTable, *, compression: str | None = None) -> None:
