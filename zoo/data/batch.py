@@ -61,14 +61,19 @@ def gather(table: JetTable, rows: np.ndarray, columns: Sequence[str] = ()) -> Pa
             says of the jets themselves, `JET_COLUMNS`, always comes along.
     """
     particle, counts = table.particles_of(rows)
-    four_momenta = np.empty((len(particle), len(MOMENTUM_COLUMNS)), dtype=np.float32)
+    four_momenta = np.empty((len(MOMENTUM_COLUMNS), len(particle)), dtype=np.float32)
     for i, name in enumerate(MOMENTUM_COLUMNS):
-        four_momenta[:, i] = table.particles[name][particle]
+        _take(table.particles[name], particle, four_momenta[i])
     further = {name: table.particles[name][particle] for name in columns if name in table.particles}
     if has_jet_columns(table):
         further |= {name: table.fields[name][rows] for name in JET_COLUMNS}
     index = table.rows_in_source(rows)
-    return PackedJets(four_momenta, counts, table.label[rows], table.weight[rows], index, further)
+    return PackedJets(four_momenta.T, counts, table.label[rows], table.weight[rows], index, further)
+
+
+def _take(column: np.ndarray, particle: np.ndarray, out: np.ndarray) -> None:
+    # twice as fast as with a check of the positions, which are right by construction
+    column.take(particle, out=out, mode="clip")
 
 
 def concatenate(parts: Sequence[PackedJets]) -> PackedJets:
@@ -88,15 +93,22 @@ def collate(jets: PackedJets, features: FeatureTable) -> JetBatch:
     """
     four_momenta, counts = torch.from_numpy(jets.four_momenta), torch.from_numpy(jets.counts)
     columns = {name: torch.from_numpy(values) for name, values in jets.columns.items()}
-    longest = int(counts.max()) if len(counts) else 0
+    longest = int(jets.counts.max()) if len(counts) else 0
     mask = torch.arange(longest) < counts[:, None]
-    padded = torch.zeros(len(counts), longest, features.input_dim + 4)
-    padded[mask] = torch.cat([features.packed(four_momenta, counts, columns), four_momenta], dim=1)
     return JetBatch(
-        features=padded[..., : features.input_dim].contiguous(),
-        four_momenta=padded[..., features.input_dim :].contiguous(),
+        features=_pad(features.packed(four_momenta, counts, columns), mask),
+        four_momenta=_pad(four_momenta, mask),
         mask=mask,
         label=torch.from_numpy(jets.label),
         weight=torch.from_numpy(jets.weight),
         index=torch.from_numpy(jets.index),
     )
+
+
+def _pad(packed: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The particles (particle, feature) in their places (batch, particle, feature), and zeros."""
+    rows = np.ascontiguousarray(packed.numpy())
+    padded = np.zeros((mask.numel(), rows.shape[1]), dtype=rows.dtype)
+    particle = np.dtype((np.void, rows.shape[1] * rows.itemsize))  # moved whole, which is twice as fast
+    padded.view(particle)[np.flatnonzero(mask.numpy())] = rows.view(particle)
+    return torch.from_numpy(padded).view(*mask.shape, -1)

@@ -51,7 +51,7 @@ def particle_inputs(four_momenta: Tensor, counts: Tensor, columns: Mapping[str, 
         counts: int64 (jet,), number of particles of each jet.
         columns: further columns (particle,) by name, and, if the file has them, `JET_COLUMNS` (jet,).
     """
-    momenta = four_momenta.double()
+    momenta = four_momenta.T.contiguous().double().T  # column by column
     jet_of_particle = torch.repeat_interleave(counts, output_size=len(momenta))
     if all(name in columns for name in JET_COLUMNS):
         jet_pt, jet_eta, jet_phi, jet_energy = (columns[name].double() for name in JET_COLUMNS)
@@ -147,6 +147,11 @@ class Feature:
             if not (key == "clip" and value is None) and not (_is_number(value) and math.isfinite(value)):
                 raise ValueError(f"feature {self.name!r}: {key} must be a finite number, not {value!r}")
 
+    def standardise(self, particles: ParticleInputs) -> Tensor:
+        """The values float32 (particle,) that a model sees."""
+        values = (FORMULAS[self.formula](particles) - self.centre) * self.scale
+        return (values if self.clip is None else values.clamp(-self.clip, self.clip)).float()
+
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
@@ -205,12 +210,7 @@ class FeatureTable:
         """
         self.check_columns(columns)
         particles = particle_inputs(four_momenta, counts, columns)
-        values = torch.stack([FORMULAS[feature.formula](particles) for feature in self.features], dim=-1)
-        values = (values - values.new_tensor([f.centre for f in self.features])) * values.new_tensor(
-            [f.scale for f in self.features]
-        )
-        limits = values.new_tensor([math.inf if f.clip is None else f.clip for f in self.features])
-        return values.clamp(-limits, limits).float()
+        return torch.stack([feature.standardise(particles) for feature in self.features], dim=-1)
 
     def padded(self, four_momenta: Tensor, mask: Tensor, columns: Mapping[str, Tensor] = NO_COLUMNS) -> Tensor:
         """Features float32 (batch, particle, feature), zero where ``mask`` is False.
