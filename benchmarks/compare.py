@@ -90,13 +90,13 @@ def _peak_memory(build: Callable[[str], nn.Module], name: str, batch: tuple[torc
     batch = JetBatch(*batch)
     model = build(name)
     train_step(model, JetBatch(*(values[:1] for values in batch)))  # what the first step of any size allocates
-    before = _resident("VmRSS")
+    before = resident("VmRSS")
     train_step(model, batch)
-    return _resident("VmHWM") - before
+    return resident("VmHWM") - before
 
 
-def _resident(key: str) -> float:
-    """Resident bytes of this process: now (VmRSS) or at most so far (VmHWM)."""
+def resident(key: str) -> float:
+    """Bytes of this process as its status says: resident now (VmRSS), at most so far (VmHWM), and others."""
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return 1024 * float(status[key].split()[0])
 
