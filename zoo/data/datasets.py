@@ -15,6 +15,16 @@ JET_COLUMNS = ("jet_pt", "jet_eta", "jet_phi", "jet_energy")
 
 
 @dataclasses.dataclass(frozen=True)
+class RemoteFile:
+    """A file that `zoo data download` fetches: its name, where it is, its MD5 as published, and its size if known."""
+
+    name: str
+    url: str
+    md5: str
+    size: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Dataset:
     """Facts of one data set.
 
@@ -29,7 +39,7 @@ class Dataset:
         citation: paper.
         licence: licence of the files.
         file_units: unit of momenta and energies in the source files.
-        checksums: MD5 sums of source files by name, as far as they are known.
+        files: what can be fetched, with checksums.
     """
 
     name: str
@@ -42,7 +52,7 @@ class Dataset:
     citation: str
     licence: str
     file_units: str = "GeV"
-    checksums: tuple[tuple[str, str], ...] = ()
+    files: tuple[RemoteFile, ...] = ()
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -86,6 +96,28 @@ dd3ad998b0a1bd9acea2ecf029a8a921 a56d6bb98361b55382aa8c06225e05d8 266c688e9e6ff1
 c5e083019de6cd6a0ef12bcec1ea566b 48605d55edff665f0c7d2f800b5a622e 8fd47760957b5fd9adec9048b50cd1a9
 d43d611484b55391e891ba31c605f792 6753508e34014cc69714a01fca20ec38
 """
+_ZENODO = "https://zenodo.org/records/{record}/files/{name}?download=1"
+
+
+def _on_zenodo(record: int, name: str, md5: str, size: int | None = None) -> RemoteFile:
+    return RemoteFile(name, _ZENODO.format(record=record, name=name), md5, size)
+
+
+#: MD5 of the archives of JetClass as published beside them.
+_JETCLASS_ARCHIVES = {
+    "train_100M_part0": "de4fd2dca2e68ab3c85d5cfd3bcc65c3",
+    "train_100M_part1": "9722a359c5ef697bea0fbf79bf50f003",
+    "train_100M_part2": "1e9f66cd1f915f9d10e90ae1d7761720",
+    "train_100M_part3": "47348fc8985319fa4806da87500482fa",
+    "train_100M_part4": "6b0ce16bd93b442a8d51914466990279",
+    "train_100M_part5": "416e347512e716de51d392bee327b8e9",
+    "train_100M_part6": "e9b9c1557b1b39bf0a16e4ab631ae451",
+    "train_100M_part7": "5bfc6cb285ccb7680cefa9ac82ad1a2e",
+    "train_100M_part8": "540c1a0d66dfad78d2b363c5740ccf86",
+    "train_100M_part9": "668f40b3275167ff7104c48317c0ae2a",
+    "val_5M": "7235ccb577ed85023ea3ab4d5e6160cf",
+    "test_20M": "64e5156d26d101adeb43b8388207d767",
+}
 
 DATASETS = {
     "top_tagging": Dataset(
@@ -98,6 +130,11 @@ DATASETS = {
         source="https://zenodo.org/records/2603256",
         citation="Kasieczka et al., The Machine Learning Landscape of Top Taggers (2019), arXiv:1902.09914",
         licence="CC-BY-4.0",
+        files=(
+            _on_zenodo(2603256, "train.h5", "45663819f47c13724f67eb0fd80bfa5c", 1_038_496_555),
+            _on_zenodo(2603256, "val.h5", "dca4b7248027618f041f9baa86d360fc", 347_378_076),
+            _on_zenodo(2603256, "test.h5", "13163479dee30a5fe546e4536cc3d04d", 347_849_376),
+        ),
     ),
     "jetclass": Dataset(
         name="jetclass",
@@ -109,6 +146,9 @@ DATASETS = {
         source="https://zenodo.org/records/6619768",
         citation="Qu, Li and Qian, Particle Transformer for Jet Tagging (2022), arXiv:2202.03772",
         licence="CC-BY-4.0",
+        files=tuple(
+            _on_zenodo(6619768, f"JetClass_Pythia_{name}.tar", md5) for name, md5 in _JETCLASS_ARCHIVES.items()
+        ),
     ),
     "jetclass2": Dataset(
         name="jetclass2",
@@ -131,8 +171,9 @@ DATASETS = {
         source="https://zenodo.org/records/3164691",
         citation="Komiske, Metodiev and Thaler, Energy Flow Networks (2018), arXiv:1810.05165",
         licence="CC-BY-4.0",
-        checksums=tuple(
-            (f"QG_jets{f'_{number}' if number else ''}.npz", md5) for number, md5 in enumerate(_QUARK_GLUON_MD5.split())
+        files=tuple(
+            _on_zenodo(3164691, f"QG_jets{f'_{number}' if number else ''}.npz", md5)
+            for number, md5 in enumerate(_QUARK_GLUON_MD5.split())
         ),
     ),
     "hls4ml": Dataset(
@@ -163,12 +204,12 @@ DATASETS = {
         source="https://zenodo.org/records/6975118",
         citation="Kansal et al., Particle Cloud Generation with Message Passing GANs (2021), arXiv:2106.11535",
         licence="CC-BY-4.0",
-        checksums=(
-            ("g.hdf5", "4f537329da897a22a59762c9fd8b74da"),
-            ("q.hdf5", "0ede789774bb74d4795c5d19d7ef66c6"),
-            ("t.hdf5", "6c9d0663b352c85f74fcd2553e6872bf"),
-            ("w.hdf5", "16cc265cb039f76bba43bab408916e3e"),
-            ("z.hdf5", "90ffacd034dc87c802bc43385af9fea3"),
+        files=(
+            _on_zenodo(6975118, "g.hdf5", "4f537329da897a22a59762c9fd8b74da"),
+            _on_zenodo(6975118, "q.hdf5", "0ede789774bb74d4795c5d19d7ef66c6"),
+            _on_zenodo(6975118, "t.hdf5", "6c9d0663b352c85f74fcd2553e6872bf"),
+            _on_zenodo(6975118, "w.hdf5", "16cc265cb039f76bba43bab408916e3e"),
+            _on_zenodo(6975118, "z.hdf5", "90ffacd034dc87c802bc43385af9fea3"),
         ),
     ),
     "lhc_olympics": Dataset(

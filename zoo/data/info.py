@@ -110,7 +110,8 @@ def _describe_columns(table: JetTable) -> Iterator[ColumnInfo]:
 
 
 def _check_sum(path: Path, dataset: str) -> Iterator[str]:
-    published = dict(DATASETS[dataset].checksums).get(path.name) if dataset in DATASETS else None
+    files = DATASETS[dataset].files if dataset in DATASETS else ()
+    published = next((file.md5 for file in files if file.name == path.name), None)
     if published is not None:
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "md5").hexdigest()
