@@ -151,6 +151,7 @@ def in_new_process(function: Callable, *arguments: object) -> dict[str, float]:
 def measure_epoch(name: str, folder: Path, batch_size: int) -> dict[str, float]:
     """Jets a second of the second epoch, and peak bytes of both."""
     torch.set_num_threads(1)
+    multiprocessing.set_start_method("fork", force=True)  # weaver-core's data set cannot be sent to a spawned worker
     from weaver.utils.dataset import SimpleIterDataset  # noqa: F401 - its imports are not the loader's memory
 
     before = resident("VmRSS")

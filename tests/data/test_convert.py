@@ -155,6 +155,18 @@ def test_an_error_in_a_worker_process_is_told(files, tmp_path):
         convert(files, tmp_path / "out", processes=2)
 
 
+@pytest.mark.slow
+def test_a_worker_that_dies_is_an_error():
+    from dask import config
+
+    with (
+        config.set({"distributed.scheduler.allowed-failures": 0}),
+        room._workers(2, None) as run,
+        pytest.raises(ChildProcessError, match="a conversion process died several times"),
+    ):
+        list(run(os._exit, [1]))
+
+
 INTERRUPTED = """
 import itertools, os, signal, sys
 import zoo.files

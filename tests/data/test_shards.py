@@ -1,17 +1,23 @@
 import dataclasses
 import json
+import multiprocessing
 import os
+import pickle
+import signal
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
+from torch.utils.data import DataLoader
 
 from zoo.cli import main
 from zoo.data import JetDataModule
 from zoo.data.convert import convert
 from zoo.data.datamodule import Split
 from zoo.data.datasets import resolve_file
+from zoo.data.features import feature_table
+from zoo.data.loader import JetDataset
 from zoo.data.manifest import read_manifest
 from zoo.data.readers import count_rows, open_tables, read_jets
 from zoo.data.shards import open_shards
@@ -82,6 +88,32 @@ def test_shards_stay_on_the_disk_and_hold_no_open_file(folder):
         mine = [line.split()[0].split("-") for line in maps if line.endswith(str(shard_path(folder, number)))]
         address = table.particles["part_px"].ctypes.data
         assert any(int(first, 16) <= address < int(last, 16) for first, last in mine)
+
+
+def test_other_processes_are_told_where_the_jets_lie(folder):
+    for table in open_tables(folder, rows=(50, 300)):
+        sent = pickle.dumps(table)
+        assert len(sent) < 1000
+        assert_same_jets(pickle.loads(sent), table)
+
+
+@pytest.mark.slow
+def test_spawned_loader_processes_open_the_shards_themselves(folder):
+    dataset = JetDataset(open_tables(folder), [0] * len(read_manifest(folder).shards), feature_table("kin"))
+    options = {"batch_size": None, "num_workers": 1, "multiprocessing_context": "spawn"}
+    (batch,) = DataLoader(dataset, sampler=[np.arange(JETS)], **options)
+    assert sorted(batch.index.tolist()) == list(range(JETS))
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork")
+def test_a_loader_process_that_dies_is_an_error(folder):
+    datamodule = JetDataModule(train=Split([str(folder)]), num_workers=2, batch_size=1)
+    datamodule.setup("fit")
+    batches = iter(datamodule.train_dataloader())
+    next(batches)
+    os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+    with pytest.raises((RuntimeError, EOFError, ConnectionError)):
+        list(batches)
 
 
 def test_a_missing_shard(folder):

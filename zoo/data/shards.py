@@ -42,10 +42,28 @@ def open_shards(
     first = 0
     for shard in manifest.shards:
         if first < stop and first + shard.jets > start:
-            table = _open_shard(folder, shard, first, verify)
-            tables.append(table.slice(max(start - first, 0), min(stop - first, shard.jets)))
+            part = max(start - first, 0), min(stop - first, shard.jets)
+            tables.append(_open_part(folder.resolve(), shard, first, part, verify))
         first += shard.jets
     return tables
+
+
+class ShardTable(JetTable):
+    """Jets of a shard; a process that is given them is told where they lie and opens the shard itself."""
+
+    origin: tuple[Path, Shard, int, tuple[int, int]]
+
+    def __reduce__(self) -> tuple:
+        return _open_part, (*self.origin, False)
+
+
+def _open_part(folder: Path, shard: Shard, first_row: int, part: tuple[int, int], verify: bool) -> ShardTable:
+    """Some jets of a shard whose first jet is row ``first_row`` of the folder."""
+    table = _open_shard(folder, shard, verify)
+    table = dataclasses.replace(table, source_rows=range(first_row, first_row + len(table))).slice(*part)
+    opened = ShardTable(**{field.name: getattr(table, field.name) for field in dataclasses.fields(table)})
+    object.__setattr__(opened, "origin", (folder, shard, first_row, part))
+    return opened
 
 
 def verify_shards(folder: str | Path) -> Manifest:
@@ -60,12 +78,12 @@ def verify_shards(folder: str | Path) -> Manifest:
     with progress_bar("bytes") as progress:
         task = progress.add_task(f"verifying {folder.name}", total=manifest.bytes)
         for shard in manifest.shards:
-            _open_shard(folder, shard, 0, verify=True)
+            _open_shard(folder, shard, verify=True)
             progress.update(task, advance=shard.bytes)
     return manifest
 
 
-def _open_shard(folder: Path, shard: Shard, first_row: int, verify: bool) -> JetTable:
+def _open_shard(folder: Path, shard: Shard, verify: bool) -> JetTable:
     path = folder / shard.file
     if not path.is_file():
         raise FileNotFoundError(
@@ -76,5 +94,4 @@ def _open_shard(folder: Path, shard: Shard, first_row: int, verify: bool) -> Jet
         raise ValueError(f"{path} has {size} bytes instead of {shard.bytes}; copy it again, or convert the files again")
     if header_checksum(path) != shard.header_crc32:
         raise ValueError(f"{path} is not the shard that the manifest names; copy it again, or convert the files again")
-    table = open_store(path, verify=verify)
-    return dataclasses.replace(table, source_rows=range(first_row, first_row + len(table)))
+    return open_store(path, verify=verify)
