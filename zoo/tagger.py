@@ -85,8 +85,12 @@ class JetTagger(LightningModule):
         return loss
 
     def on_train_epoch_end(self) -> None:
-        """Log the mean loss of the epoch, as seen while the weights moved."""
-        loss = self._epoch_loss["sum"] / self._epoch_loss["weight"]
+        """Log the mean loss of the epoch over all processes, as seen while the weights moved."""
+        total = self._epoch_loss
+        if self.trainer.world_size > 1:
+            mine = torch.tensor(list(total.values()), dtype=torch.float64, device=self.device)
+            total = dict(zip(total, self.trainer.strategy.reduce(mine, reduce_op="sum").tolist(), strict=True))
+        loss = total["sum"] / total["weight"]
         self._epoch_loss = dict.fromkeys(self._epoch_loss, 0.0)
         self.log("train_loss", loss, prog_bar=True, logger=False)
         self._write({"train_loss": loss, "epoch": self.current_epoch}, self.global_step - 1)

@@ -226,6 +226,23 @@ def test_two_processes_share_each_jet_once(jets_file, tmp_path):
         assert len(seen[0][name]) == len(seen[1][name])
 
 
+@pytest.mark.slow
+def test_figures_of_two_processes_are_those_of_one(make_table, tmp_path):
+    write_store(tmp_path / "jets.arrow", make_table(208))
+    script = Path(__file__).with_name("evaluate_on_processes.py")
+
+    def run(processes: int) -> dict[str, float]:
+        command = [sys.executable, script, tmp_path / "jets.arrow", str(processes)]
+        shown = subprocess.run(command, check=True, timeout=600, capture_output=True, text=True).stdout
+        return json.loads(shown.splitlines()[-1])
+
+    one, two = run(1), run(2)
+    for name in ("train_loss", "val_loss"):  # sums in another order
+        assert two.pop(name) == pytest.approx(one.pop(name), rel=1e-6)
+    assert {"val_auc", "val_accuracy"} <= one.keys()
+    assert two == one
+
+
 def test_a_dead_worker_is_an_error(make_datamodule):
     datamodule = make_datamodule(num_workers=1, batch_size=1)
     datamodule.setup()

@@ -1,0 +1,39 @@
+"""Validates and fits on some processes and prints the figures; a script, as spawned processes import it anew."""
+
+import json
+import sys
+
+import lightning.pytorch as pl
+import torch
+
+import zoo
+from zoo.data import JetDataModule
+from zoo.data.datamodule import Split
+from zoo.tagger import JetTagger
+
+
+def main(file: str, processes: int) -> None:
+    torch.set_num_threads(1)
+    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    strategy = "ddp_spawn" if processes > 1 else "auto"
+    trainer = pl.Trainer(
+        accelerator="cpu", devices=processes, strategy=strategy, max_epochs=1, num_sanity_val_steps=0, **options
+    )
+    # the same batches are validated, whatever the number of processes
+    splits = {"train": Split([file], rows=(0, 128)), "val": Split([file], rows=(128, 208))}
+    datamodule = JetDataModule(**splits, batch_size=32 // processes, eval_batch_size=10)
+
+    def tagger() -> JetTagger:
+        torch.manual_seed(1)
+        model = zoo.create_model("pfn", input_dim=datamodule.input_dim, num_classes=2)
+        # so slow that the weights, and with them the losses, stay as they are
+        return JetTagger(model, learning_rate=1e-12)
+
+    (figures,) = trainer.validate(tagger(), datamodule, verbose=False)
+    trainer.fit(tagger(), datamodule)
+    figures["train_loss"] = trainer.callback_metrics["train_loss"].item()
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))
