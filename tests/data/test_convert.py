@@ -366,6 +366,19 @@ def test_files_that_do_not_fit_together(files, make_table, shared_data, tmp_path
         convert([tmp_path / "top.arrow", tmp_path / "extended.arrow"], tmp_path / "out", processes=1)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"metadata": {"classes": ["qcd", "top"]}}, r"jets.arrow does not say its dataset; write it again"),
+        ({"label": np.array([0, 1, 2, 0, 1])}, r"jets.arrow: column 'label' must be 0 to 1; correct the labels"),
+    ],
+)
+def test_files_of_the_zoo_that_are_no_data_set(make_table, tmp_path, changes, message):
+    write_store(tmp_path / "jets.arrow", dataclasses.replace(make_table(5), **changes))
+    with pytest.raises(ValueError, match=message):
+        convert([tmp_path / "jets.arrow"], tmp_path / "out", processes=1)
+
+
 def test_real_files_of_every_format(shared_data, tmp_path):
     folder = shared_data / "jetclass2"
     for suffix in ("root", "parquet"):

@@ -33,6 +33,9 @@ PARTS = "parts"
 PLAN_VERSION = 1
 DRAFTS = ".*.draft"  # of `zoo.files.atomic_write`
 
+#: What tables say of themselves that has to be the same for all files.
+FACTS = ("dataset", "classes", "units")
+
 #: Rows of a file that are read at a time and written as one part: 50 particles a jet of 4 columns take 52 MB.
 PART_ROWS = 65536
 
@@ -284,8 +287,11 @@ def _look_at(path: Path) -> tuple[int, dict[str, Any]]:
     if not rows:
         raise ValueError(f"{path} holds no jet; leave it out")
     table, _ = next(read_chunks(path, (0, 1)))
+    for key in FACTS:
+        if key not in table.metadata:
+            raise ValueError(f"{path} does not say its {key}; write it again with them in the metadata")
     return rows, {
-        **{key: table.metadata.get(key) for key in ("dataset", "classes", "units")},
+        **{key: table.metadata[key] for key in FACTS},
         "particle columns": _types(table.particles),
         "jet columns": _types(table.fields),
     }
@@ -325,6 +331,9 @@ def deal_part(part: Part) -> None:
         chunks.append(chunk)
         rejected.update(left_out)
     table = join_tables(chunks)
+    num_classes = len(table.metadata["classes"])
+    if np.any((table.label < 0) | (table.label >= num_classes)):
+        raise ValueError(f"{part.file}: column 'label' must be 0 to {num_classes - 1}; correct the labels")
     random = np.random.default_rng([part.seed, 0, part.number, start])
     # dealt by row, so that a jet's shard does not depend on which jets before it are bad
     shard = random.integers(part.shards, size=stop - start)[table.rows_in_source(np.arange(len(table))) - start]
@@ -336,7 +345,7 @@ def deal_part(part: Part) -> None:
     dealt = dataclasses.replace(
         table,
         fields=table.fields | origin,
-        metadata={"of": table.metadata, "ends": ends.tolist(), "rejected": dict(rejected)},
+        metadata={"of": {key: table.metadata[key] for key in FACTS}, "ends": ends.tolist(), "rejected": dict(rejected)},
     ).take(np.argsort(shard, kind="stable"))
     write_store(part.path, dealt)
 
@@ -365,7 +374,7 @@ def _gather(folder: Path, plan: Plan, parts: list[Part], run: Run) -> Manifest:
     return Manifest(
         jets=int(jets.sum()),
         class_jets=dict(zip(metadata["classes"], class_jets, strict=True)),
-        metadata={key: metadata[key] for key in ("dataset", "classes", "units")},
+        metadata=metadata,
         particles=_types(tables[0].particles),
         fields=_types(tables[0].fields),
         seed=plan.seed,
@@ -373,8 +382,8 @@ def _gather(folder: Path, plan: Plan, parts: list[Part], run: Run) -> Manifest:
         compression=plan.compression,
         shards=tuple(_describe_shard(_shard_path(folder, number), int(jets[number])) for number in numbers),
         sources=tuple(
-            Source(*source, rejected={reason: count for reason, count in sorted(counts.items()) if count})
-            for source, counts in zip(plan.sources, rejected, strict=True)
+            Source(*source, rejected={reason: count for reason, count in sorted(found.items()) if count})
+            for source, found in zip(plan.sources, rejected, strict=True)
         ),
     )
 
@@ -419,14 +428,12 @@ def _workers(processes: int | None, scheduler: str | None) -> Iterator[Run]:
         yield _run_here
         return
     try:
-        from dask import config
         from distributed import Client, LocalCluster
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             "several processes need dask: pip install 'zoo[dask]', or ask for one with --processes 1"
         ) from error
     with contextlib.ExitStack() as stack:
-        stack.enter_context(config.set({"distributed.worker.memory.terminate": False}))
         if scheduler is None:
             cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
             scheduler = stack.enter_context(
