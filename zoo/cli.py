@@ -48,9 +48,15 @@ def build_parser() -> argparse.ArgumentParser:
     convert.add_argument("--compression", choices=["lz4", "zstd"], help="small shards that are loaded, not mapped")
     convert.set_defaults(run=_convert)
 
-    data = commands.add_parser("data", help="public data sets, and converted folders").add_subparsers(
+    data = commands.add_parser("data", help="data sets, and what files and converted folders hold").add_subparsers(
         required=True, metavar="COMMAND"
     )
+    data.add_parser("list", help="classes, units, source and licence of the data sets").set_defaults(run=_data_list)
+    info = data.add_parser("info", help="classes, columns, rejected jets and oddities of a file")
+    info.add_argument("file", metavar="FILE", help="file of jets, converted folder, or packaged sample")
+    info.add_argument("--layout", type=Path, help="YAML file that says which columns hold what")
+    info.add_argument("--jets", type=int, default=100_000, help="rows to read at most (default: %(default)s)")
+    info.set_defaults(run=_data_info)
     verify = data.add_parser("verify", help="compare every column of a converted folder with its checksum")
     verify.add_argument("folder", type=Path, metavar="DIR", help="what 'zoo convert' wrote")
     verify.set_defaults(run=_verify)
@@ -88,15 +94,6 @@ def build_parser() -> argparse.ArgumentParser:
     importing.add_argument("--dataset", required=True, help="what it was trained on, such as top_tagging")
     importing.add_argument("--licence", required=True, help="of the weights, such as MIT")
     importing.set_defaults(run=_import)
-
-    data = commands.add_parser("data", help="which data sets are known, and what a file holds")
-    actions = data.add_subparsers(required=True, metavar="ACTION")
-    actions.add_parser("list", help="classes, units, source and licence of the data sets").set_defaults(run=_data_list)
-    info = actions.add_parser("info", help="classes, columns, rejected jets and oddities of a file")
-    info.add_argument("file", metavar="FILE", help="file of jets, or a packaged sample")
-    info.add_argument("--layout", type=Path, help="YAML file that says which columns hold what")
-    info.add_argument("--jets", type=int, default=100_000, help="rows to read at most (default: %(default)s)")
-    info.set_defaults(run=_data_info)
     return parser
 
 

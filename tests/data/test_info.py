@@ -7,6 +7,7 @@ from rich.console import Console
 
 from zoo.cli import main
 from zoo.data import datasets
+from zoo.data.convert import convert
 from zoo.data.info import describe_file, show_datasets, show_file
 from zoo.data.store import write_store
 
@@ -34,6 +35,14 @@ def test_what_a_good_file_holds(describe, make_table):
     assert energy.largest == table.particles["part_energy"].max()
     assert energy.median == pytest.approx(np.median(table.particles["part_energy"]))
     assert info.oddities == ()
+
+
+def test_a_converted_folder_is_described_like_its_file(make_table, tmp_path):
+    write_store(tmp_path / "jets.arrow", make_table(40))
+    convert([tmp_path / "jets.arrow"], tmp_path / "folder", processes=1)
+    of_file, of_folder = describe_file(tmp_path / "jets.arrow"), describe_file(tmp_path / "folder")
+    assert of_folder.format == "folder of the zoo, Arrow"
+    assert (of_folder.rows, of_folder.jets, of_folder.particles) == (of_file.rows, of_file.jets, of_file.particles)
 
 
 @pytest.mark.parametrize(("factor", "message"), [(1000, "is the file in MeV"), (1e-3, "in GeV and its layout in MeV")])
@@ -91,7 +100,8 @@ def test_published_checksums_are_compared(describe, monkeypatch, tmp_path):
     describe()
     md5 = hashlib.md5((tmp_path / "jets.arrow").read_bytes()).hexdigest()
     for published, oddities in ((md5, 0), ("0" * 32, 1)):
-        facts = dataclasses.replace(datasets.DATASETS["top_tagging"], checksums=(("jets.arrow", published),))
+        remote = datasets.RemoteFile("jets.arrow", "https://example.org/jets.arrow", published)
+        facts = dataclasses.replace(datasets.DATASETS["top_tagging"], files=(remote,))
         monkeypatch.setitem(datasets.DATASETS, "top_tagging", facts)
         found = describe_file(tmp_path / "jets.arrow").oddities
         assert len(found) == oddities

@@ -172,5 +172,5 @@ def test_a_header_of_another_version(arrays, write):
 def test_facts():
     facts = describe_dataset("quark_gluon")
     assert "3164691" in facts.source
-    assert len(dict(facts.checksums)) == 20
-    assert all(len(md5) == 32 for md5 in dict(facts.checksums).values())
+    assert len({file.name for file in facts.files}) == 20
+    assert all(len(file.md5) == 32 for file in facts.files)

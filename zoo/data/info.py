@@ -10,7 +10,9 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from zoo.data.datasets import DATASETS, resolve_file
+from zoo.data.layout import Layout
 from zoo.data.layout_yaml import read_layout
+from zoo.data.manifest import folder_of
 from zoo.data.readers import STORE, ReadReport, count_rows, find_format, read_and_report
 from zoo.data.store import MOMENTUM_COLUMNS, JetTable
 
@@ -91,7 +93,7 @@ def describe_file(path: str | Path, layout: str | Path | None = None, max_rows: 
         raise ValueError(f"jets: must be at least 1, not {max_rows}")
     path = resolve_file(path)
     described = None if layout is None else read_layout(layout)
-    found, rows = find_format(path, described), count_rows(path, described)
+    rows = count_rows(path, described)
     table, report = read_and_report(path, (0, min(rows, max_rows)), described)
     dataset = str(table.metadata.get("dataset", "unknown"))
     classes = table.metadata.get("classes") or [str(label) for label in range(table.label.max() + 1)]
@@ -99,7 +101,14 @@ def describe_file(path: str | Path, layout: str | Path | None = None, max_rows: 
     columns = tuple(_describe_columns(table))
     oddities = (*_check_sum(path, dataset), *_find_oddities(table, jets, columns))
     particles = tuple(np.quantile(table.counts, QUANTILES).tolist())
-    return FileInfo(STORE if found is None else found.name, rows, report, dataset, jets, particles, columns, oddities)
+    return FileInfo(_format_name(path, described), rows, report, dataset, jets, particles, columns, oddities)
+
+
+def _format_name(path: Path, layout: Layout | None) -> str:
+    if folder_of(path):
+        return "folder of the zoo, Arrow"
+    found = find_format(path, layout)
+    return STORE if found is None else found.name
 
 
 def _describe_columns(table: JetTable) -> Iterator[ColumnInfo]:

@@ -18,8 +18,8 @@ from zoo.data.jetclass import open_jetclass_parquet, open_jetclass_root
 from zoo.data.jetnet import open_jetnet
 from zoo.data.layout import Layout, LayoutFile
 from zoo.data.lhc_olympics import find_frame, open_lhc_olympics
-from zoo.data.quark_gluon import NPZ_MAGIC, open_quark_gluon
 from zoo.data.manifest import folder_of, read_manifest
+from zoo.data.quark_gluon import NPZ_MAGIC, open_quark_gluon
 from zoo.data.shards import open_shards
 from zoo.data.store import ARROW_MAGIC, JetTable, bad_jets, count_jets, open_store
 from zoo.data.top_tagging import open_top_tagging
