@@ -110,6 +110,14 @@ class RowBatchNorm(nn.BatchNorm1d):
         return super().forward(rows)
 
 
+@torch.no_grad()
+def track_statistics(norm: nn.BatchNorm1d, mean: Tensor, variance: Tensor, rows: int) -> None:
+    """Move running statistics by the mean and the biased variance (feature,) of a batch of ``rows``."""
+    norm.num_batches_tracked += 1
+    norm.running_mean.lerp_(mean, norm.momentum)
+    norm.running_var.lerp_(variance * rows / max(rows - 1, 1), norm.momentum)
+
+
 def offsets(counts: Tensor) -> Tensor:
     """Where each segment of a packed list starts, with the end of the list appended, (segment,) -> (segment + 1,)."""
     return F.pad(counts.cumsum(0), (1, 0))

@@ -65,7 +65,7 @@ def test_boost_along_the_beam_changes_no_neighbour(jets):
 
 @pytest.mark.parametrize("cached_numbers", [1, 1000, 1 << 17])
 def test_inference_in_blocks_equals_the_layers_one_after_the_other(jets, monkeypatch, cached_numbers):
-    monkeypatch.setattr(sys.modules["zoo.particlenet.particlenet"], "CACHED_NUMBERS", cached_numbers)
+    monkeypatch.setattr(sys.modules["zoo.particlenet.edge_conv"], "CACHED_NUMBERS", cached_numbers)
     model = create_model("particlenet_lite", input_dim=7, num_classes=2).double()
     inputs = (jets.features.double(), jets.four_momenta, jets.mask)
     model(*inputs)  # so that the normalisations have statistics of their own

@@ -9,7 +9,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from zoo.layers import PairBlock, Pairs, complete_pairs, offsets, pack, pair_blocks, pair_sum, psi, segment_sum
+from zoo.layers import (
+    PairBlock,
+    Pairs,
+    complete_pairs,
+    offsets,
+    pack,
+    pair_blocks,
+    pair_sum,
+    psi,
+    segment_sum,
+    track_statistics,
+)
 from zoo.lorentznet.messages import MessageWeights, pair_invariants, pair_messages
 from zoo.physics.lorentz import resolve_masses, squared_mass
 from zoo.registry import register_model
@@ -227,17 +238,11 @@ class PairBatchNorm(nn.BatchNorm1d):
         """The terms r and s (node, embed_dim) and the matrix W (2, embed_dim), of which the normalised sum is made."""
         if self.training and len(invariants):
             mean, variance = _pair_moments(receiver, sender, invariants, weight, graph)
-            self._track(mean, variance, len(invariants))
+            track_statistics(self, mean, variance, len(invariants))
         else:
             mean, variance = self.running_mean, self.running_var
         scale = self.weight * (variance + self.eps).rsqrt()
         return receiver * scale + (self.bias - mean * scale), sender * scale, weight * scale
-
-    @torch.no_grad()
-    def _track(self, mean: Tensor, variance: Tensor, num_pairs: int) -> None:
-        self.num_batches_tracked += 1
-        self.running_mean.lerp_(mean, self.momentum)
-        self.running_var.lerp_(variance * num_pairs / max(num_pairs - 1, 1), self.momentum)
 
 
 def _pair_moments(

@@ -7,22 +7,15 @@ References:
 
 import itertools
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.layers import LengthGroup, Linear, RowBatchNorm, linear, offsets, segment_sum, sort_by_length
+from zoo.particlenet.edge_conv import Neighbors, edge_blocks, edge_mean
 from zoo.physics.kinematics import relative_to_jet
 from zoo.registry import register_model
-
-
-class Neighbors(NamedTuple):
-    """The neighbours j of all particles, sorted by particle, then by distance."""
-
-    j: Tensor  #: (edge,) node
-    starts: Tensor  #: (node + 1,) first edge of each node, and the end
 
 
 class ParticleNet(nn.Module):
@@ -101,55 +94,32 @@ class EdgeConv(nn.Module):
 
     def forward(self, x: Tensor, neighbors: Neighbors) -> Tensor:
         """Updated features (node, dims[-1]) of particles (node, input_dim)."""
-        return self._train(x, neighbors) if self.training or torch.is_grad_enabled() else self._infer(x, neighbors)
-
-    def _train(self, x: Tensor, neighbors: Neighbors) -> Tensor:
-        num_neighbors = neighbors.starts.diff()
-        of_i, of_difference = self.layers[0].weight.chunk(2, dim=1)
+        if not (self.training or torch.is_grad_enabled()):
+            return self._infer(x, neighbors)
+        first, *further = (layer.weight for layer in self.layers)
+        of_i, of_difference = first.chunk(2, dim=1)
         receiver, sender = linear(x, of_i - of_difference), linear(x, of_difference)
-        edge = receiver.repeat_interleave(num_neighbors, dim=0) + sender.index_select(0, neighbors.j)
-        edge = F.relu(self.norms[0](edge))
-        for layer, norm in zip(self.layers[1:], self.norms[1:], strict=True):
-            edge = F.relu(norm(layer(edge)))
-        mean = segment_sum(edge, neighbors.starts) / num_neighbors.clamp(min=1)[:, None]
+        mean = edge_mean(receiver, sender, further, list(self.norms), neighbors)
         return F.relu(self.shortcut_norm(self.shortcut(x)) + mean)
 
     def _infer(self, x: Tensor, neighbors: Neighbors) -> Tensor:
-        """The same with fixed statistics, which are factors of the weights, so edges can stay in the cache."""
+        """The same with fixed statistics, which are factors of the weights, so one pass over the edges is enough."""
         (weight, bias), *layers = (_fold(layer, norm) for layer, norm in zip(self.layers, self.norms, strict=True))
         of_i, of_difference = weight.chunk(2, dim=1)
         receiver, sender = linear(x, of_i - of_difference, bias), linear(x, of_difference)
-        mean = []
-        for nodes, edges in _cache_sized(neighbors, max(norm.num_features for norm in self.norms)):
-            starts = neighbors.starts[nodes.start : nodes.stop + 1] - edges.start
-            num_neighbors = starts.diff()
-            edge = sender.index_select(0, neighbors.j[edges])
-            edge = edge.add_(receiver[nodes].repeat_interleave(num_neighbors, dim=0)).relu_()
+        mean = linear(x, *_fold(self.shortcut, self.shortcut_norm))
+        for block in edge_blocks(neighbors, max(norm.num_features for norm in self.norms)):
+            edge = block.first_layer(receiver, sender).relu_()
             for weight, bias in layers:
                 edge = linear(edge, weight, bias, relu=True)
-            mean.append(segment_sum(edge, starts) / num_neighbors.clamp(min=1)[:, None])
-        return linear(x, *_fold(self.shortcut, self.shortcut_norm)).add_(torch.cat(mean)).relu_()
+            mean[block.nodes] += block.mean(edge)
+        return mean.relu_()
 
 
 def _fold(layer: nn.Linear, norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
     """Weight and bias of a layer without bias and the normalisation that follows, in one."""
     scale = norm.weight / (norm.running_var + norm.eps).sqrt()
     return layer.weight * scale[:, None], norm.bias - norm.running_mean * scale
-
-
-#: Numbers of an (edge, feature) array that stays in the cache of a core, with those before and after it.
-CACHED_NUMBERS = 1 << 17
-
-
-def _cache_sized(neighbors: Neighbors, width: int) -> list[tuple[slice, slice]]:
-    """Runs of nodes, and the edges of each, of about `CACHED_NUMBERS` numbers of ``width`` features; on a GPU all."""
-    nodes = len(neighbors.starts) - 1
-    most_edges = CACHED_NUMBERS // width if neighbors.j.device.type == "cpu" else max(len(neighbors.j), 1)
-    step = max(1, nodes * most_edges // max(len(neighbors.j), 1))
-    firsts = range(0, max(nodes, 1), step)
-    runs = [slice(first, min(first + step, nodes)) for first in firsts]
-    edges = neighbors.starts[[0] + [run.stop for run in runs]].tolist()
-    return [(run, slice(*pair)) for run, pair in zip(runs, itertools.pairwise(edges), strict=True)]
 
 
 @torch.no_grad()
