@@ -80,7 +80,7 @@ def test_few_keys(write):
         ("[qcd, top]", "[on, top]", "classes: must be a string, not True; put quotes"),
         ("[qcd, top]", "qcd", "classes: must be a list of strings, not 'qcd'"),
         ("px: px", "px: 3", "momenta.px: must be a string, not 3"),
-        ("{px: px, py: py, pz: pz}", "[px, py, pz]", "momenta: must be a mapping of names to columns, not"),
+        ("{px: px, py: py, pz: pz}", "[px, py, pz]", "momenta: must be a mapping of names to columns or values, not"),
         ("units: GeV", "units: GeV\nmax_particles: many", "max_particles: must be a whole number, not 'many'"),
         ("units: GeV", "units: GeV\nlabel_values: 5", "label_values: must be a list of whole numbers or a .*, not 5"),
         ("units: GeV", "units: GeV\nlabel_values: {0.5: qcd}", "label_values: must be a whole number, not 0.5"),
