@@ -2,9 +2,8 @@
 
 import contextlib
 import dataclasses
-import difflib
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
@@ -14,6 +13,8 @@ import hdf5plugin  # noqa: F401 - registers the compressions that PyTables write
 import numpy as np
 import pyarrow as pa
 from pyarrow import compute, parquet
+
+from zoo.data.hints import did_you_mean
 
 ROOT_MAGIC = b"root"
 PARQUET_MAGIC = b"PAR1"
@@ -62,17 +63,6 @@ class Columns(Protocol):
 
     def blocks(self, names: Sequence[str], start: int, stop: int, size: int) -> Iterator[Block]:
         """Some columns of the rows ``start`` to ``stop`` in order, at most ``size`` rows at a time."""
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The known name closest to one that is not known, else the first few of them, as the middle of a message."""
-    known, lower = sorted(known), name.lower()
-    close = [other for other in known if other.lower() == lower]
-    close = close or difflib.get_close_matches(name, known, n=1)
-    close = close or [other for other in known if lower in other.lower() or other.lower() in lower]
-    if close:
-        return f"did you mean {close[0]!r}?"
-    return f"found {', '.join(known[:8]) or 'none'}{', ...' if len(known) > 8 else ''}"
 
 
 def damaged(path: Path, error: Exception, column: str | None = None) -> ValueError:

@@ -13,8 +13,9 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import compute, csv
 
-from zoo.data.columns import Block, Columns, Kind, Lists, did_you_mean
+from zoo.data.columns import Block, Columns, Kind, Lists
 from zoo.data.datasets import DATASETS
+from zoo.data.hints import did_you_mean
 from zoo.data.layout import Layout, LayoutFile
 
 FACTS = DATASETS["four_tops"]

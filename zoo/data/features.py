@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import functools
 import math
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from zoo.data.datasets import JET_COLUMNS
+from zoo.data.expressions import Expression, Language, parse
 from zoo.physics import kinematics
 
 #: What jets have beside their particles' momenta, if they have nothing else.
@@ -102,6 +104,53 @@ FORMULAS: dict[str, Callable[[ParticleInputs], Tensor]] = {
     "dphi": lambda of: of.dphi,
 }
 
+
+def _of_tensors(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The function for plain numbers too."""
+    return lambda *values: function(*(torch.as_tensor(value, dtype=torch.float64) for value in values))
+
+
+_TORCH = "abs arctan2 cos cosh exp expm1 hypot log log10 log1p maximum minimum sign sin sinh sqrt tanh"
+
+#: What formulas that users write may call.
+FUNCTIONS = {
+    **{name: _of_tensors(getattr(torch, name)) for name in _TORCH.split()},
+    "clip": _of_tensors(torch.clamp),
+    "where": lambda condition, *values: torch.where(condition, *(torch.as_tensor(v).double() for v in values)),
+}
+
+#: A name as close to that of a formula as this, from 0 to 1, is taken for a slip.
+_SLIP = 0.85
+
+
+@functools.lru_cache(maxsize=1024)
+def _expression(formula: str) -> Expression:
+    """A formula that a user wrote.
+
+    Raises:
+        ValueError: if it is no such expression, or has no name in it.
+    """
+    expression = parse(formula, Language(FUNCTIONS))
+    if not expression.names:
+        raise ValueError(f"in {formula!r}: there is no quantity and no column; name at least one")
+    for name in expression.names:
+        close = [] if name.startswith("part_") else difflib.get_close_matches(name, FORMULAS, n=1, cutoff=_SLIP)
+        if name not in FORMULAS and close:
+            raise ValueError(f"no formula {name!r}; did you mean {close[0]}?")
+    return expression
+
+
+def _work_out(formula: str, particles: ParticleInputs) -> Tensor:
+    """Raw value (particle,) of a formula."""
+    if formula in FORMULAS:
+        return FORMULAS[formula](particles)
+    expression = _expression(formula)
+    values = {
+        name: FORMULAS[name](particles) if name in FORMULAS else particles.columns[name] for name in expression.names
+    }
+    return expression.evaluate(values).double()
+
+
 #: Formula name -> the column that it needs; the others need the momenta alone.
 COLUMN_OF_FORMULA = {
     "charge": "part_charge",
@@ -119,38 +168,68 @@ COLUMN_OF_FORMULA = {
 
 @dataclasses.dataclass(frozen=True)
 class Feature:
-    """One input: the value of a formula, less ``centre``, times ``scale``, limited to ``clip`` in both directions.
+    """One input: the value of a formula, less ``centre``, times ``scale``, limited to ``clip``.
 
     Args:
         name: JetClass's name.
-        formula: key of `FORMULAS`.
+        formula: key of `FORMULAS`; or an expression of those, of particle columns and of `FUNCTIONS`, such as
+            ``tanh(part_d0val / part_d0err)``, in which any name that is no formula is a column.
         centre: subtracted from the raw value.
         scale: multiplies the difference.
-        clip: largest absolute value, None for no limit.
+        clip: largest absolute value, or the smallest and the largest value; None for no limit.
 
     Raises:
-        ValueError: if the formula is unknown or a number is not finite.
+        ValueError: if the formula is unknown or not allowed, or a number is not finite.
     """
 
     name: str
     formula: str
     centre: float = 0.0
     scale: float = 1.0
-    clip: float | None = None
+    clip: float | tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.clip, list):  # as JSON and YAML have it
+            object.__setattr__(self, "clip", tuple(self.clip))
+        for key in ("name", "formula"):
+            if not isinstance(getattr(self, key), str):
+                raise ValueError(f"feature {self.name!r}: {key} must be a string, not {getattr(self, key)!r}")
         if self.formula not in FORMULAS:
-            close = difflib.get_close_matches(self.formula, FORMULAS, n=1) or list(FORMULAS)
-            raise ValueError(f"feature {self.name!r}: no formula {self.formula!r}; did you mean {', '.join(close)}?")
-        for key in ("centre", "scale", "clip"):
-            value = getattr(self, key)
-            if not (key == "clip" and value is None) and not (_is_number(value) and math.isfinite(value)):
-                raise ValueError(f"feature {self.name!r}: {key} must be a finite number, not {value!r}")
+            try:
+                _expression(self.formula)
+            except ValueError as error:
+                raise ValueError(f"feature {self.name!r}: {error}") from None
+        for key, values in (("centre", [self.centre]), ("scale", [self.scale]), ("clip", self._limits or ())):
+            if not all(_is_number(value) and math.isfinite(value) for value in values):
+                raise ValueError(f"feature {self.name!r}: {key} must be a finite number, not {getattr(self, key)!r}")
+        if self._limits is not None and (len(self._limits) != 2 or self._limits[0] > self._limits[1]):
+            raise ValueError(f"feature {self.name!r}: clip must be one limit or two rising ones, not {self.clip!r}")
+
+    @property
+    def _limits(self) -> tuple[float, float] | None:
+        if self.clip is None or isinstance(self.clip, tuple):
+            return self.clip
+        return (-self.clip, self.clip) if _is_number(self.clip) else (self.clip,)
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """Smallest and largest value."""
+        return (-math.inf, math.inf) if self._limits is None else self._limits
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the particle columns that the formula needs beside the momenta."""
+        names = (self.formula,) if self.formula in FORMULAS else _expression(self.formula).names
+        return tuple(
+            COLUMN_OF_FORMULA.get(name, name)
+            for name in names
+            if name not in FORMULAS.keys() - COLUMN_OF_FORMULA.keys()
+        )
 
     def standardise(self, particles: ParticleInputs) -> Tensor:
         """The values float32 (particle,) that a model sees."""
-        values = (FORMULAS[self.formula](particles) - self.centre) * self.scale
-        return (values if self.clip is None else values.clamp(-self.clip, self.clip)).float()
+        values = (_work_out(self.formula, particles) - self.centre) * self.scale
+        return (values if self.clip is None else values.clamp(*self.limits)).float()
 
 
 def _is_number(value: object) -> bool:
@@ -184,8 +263,7 @@ class FeatureTable:
     @property
     def columns(self) -> tuple[str, ...]:
         """Names of the particle columns that the features need beside the momenta."""
-        needed = (COLUMN_OF_FORMULA.get(feature.formula) for feature in self.features)
-        return tuple(dict.fromkeys(name for name in needed if name is not None))
+        return tuple(dict.fromkeys(name for feature in self.features for name in feature.columns))
 
     def check_columns(self, names: Iterable[str]) -> None:
         """Whether jets with the columns ``names`` have all that the features need.

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from zoo.data.columns import Block, Columns, did_you_mean
+from zoo.data.columns import Block, Columns
 from zoo.data.datasets import JET_COLUMNS
+from zoo.data.hints import did_you_mean
 from zoo.data.store import MOMENTUM_COLUMNS, JetTable
 
 #: Factors to GeV.
@@ -303,7 +304,9 @@ class LayoutFile:
             return np.full(rows, self._class_of_file, dtype=np.int64)
         if isinstance(self.layout.label, str):
             return self._read_indices(jets[self.layout.label], first_row)
-        return self._read_flags(np.stack([jets[name] for name in self.layout.label_columns], axis=1), first_row)
+        names = self.layout.label_columns
+        flags = np.stack([jets[name] for name in names], axis=1)
+        return class_of_flags(self.path, names, flags, np.arange(first_row, first_row + rows))
 
     def _read_indices(self, found: np.ndarray, first_row: int) -> np.ndarray:
         class_of_value = self.layout.class_of_value
@@ -321,23 +324,34 @@ class LayoutFile:
             )
         return label
 
-    def _read_flags(self, is_set: np.ndarray, first_row: int) -> np.ndarray:
-        names = self.layout.label_columns
-        rows, columns = np.nonzero((is_set != 0) & (is_set != 1))
-        if len(rows):
-            row, column = rows[0], columns[0]
-            raise ValueError(
-                f"{self.path}: column {names[column]!r} must be 0 or 1, not {is_set[row, column]} as in row "
-                f"{first_row + row}; correct the label"
-            )
-        wrong = np.flatnonzero(is_set.sum(axis=1) != 1)
-        if len(wrong):
-            found = [name for name, value in zip(names, is_set[wrong[0]], strict=True) if value]
-            raise ValueError(
-                f"{self.path}: row {first_row + wrong[0]} has the labels {', '.join(found) or 'none'}; exactly one of "
-                f"{names[0]!r} to {names[-1]!r} must be 1, correct the labels"
-            )
-        return is_set.argmax(axis=1)
+
+def class_of_flags(path: Path, names: Sequence[str], flags: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The class, int64 (jet,), whose flag is set.
+
+    Args:
+        path: the file, for messages.
+        names: of the flags, one a class.
+        flags: (jet, class).
+        rows: row of each jet in the file, for messages.
+
+    Raises:
+        ValueError: if a flag is neither 0 nor 1, or not exactly one of a jet is 1.
+    """
+    wrong_rows, columns = np.nonzero((flags != 0) & (flags != 1))
+    if len(wrong_rows):
+        row, column = wrong_rows[0], columns[0]
+        raise ValueError(
+            f"{path}: column {names[column]!r} must be 0 or 1, not {flags[row, column]} as in row {rows[row]}; "
+            "correct the label"
+        )
+    wrong = np.flatnonzero(flags.sum(axis=1) != 1)
+    if len(wrong):
+        found = [name for name, value in zip(names, flags[wrong[0]], strict=True) if value]
+        raise ValueError(
+            f"{path}: row {rows[wrong[0]]} has the labels {', '.join(found) or 'none'}; exactly one of {names[0]!r} to "
+            f"{names[-1]!r} must be 1, correct the labels"
+        )
+    return flags.argmax(axis=1)
 
 
 def _count_true(flags: np.ndarray, counts: np.ndarray) -> np.ndarray:

@@ -10,8 +10,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from zoo.data.columns import did_you_mean, open_hdf5_file
+from zoo.data.columns import open_hdf5_file
 from zoo.data.datasets import describe_dataset
+from zoo.data.hints import did_you_mean
 from zoo.data.store import MOMENTUM_COLUMNS, JetTable
 
 FACTS = describe_dataset("top_tagging")

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from zoo.data.columns import did_you_mean
+from zoo.data.hints import did_you_mean
 
 Converted = TypeVar("Converted")
 

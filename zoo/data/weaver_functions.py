@@ -1,0 +1,196 @@
+"""What the expressions in weaver's data files may call: parts of NumPy and awkward, and weaver's own helpers."""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from zoo.data.expressions import Language
+
+#: Functions of NumPy beside its universal ones.
+_NUMPY = """
+argmax argmin all any array asarray clip concatenate digitize expand_dims full full_like interp isclose isin max mean
+median min nan_to_num ones ones_like prod ptp round select stack std squeeze sum var where zeros zeros_like
+"""
+
+#: Functions of awkward.
+_AWKWARD = """
+all any argcartesian argcombinations argmax argmin argsort broadcast_arrays cartesian combinations concatenate count
+count_nonzero drop_none fill_none firsts flatten full_like is_none isclose local_index mask max mean min nan_to_num
+num ones_like pad_none prod ptp singletons softmax sort std sum to_numpy to_packed to_regular unflatten unzip
+values_astype var where zeros_like
+"""
+
+_MATH = "acos asin atan atan2 ceil cos cosh exp fabs floor hypot log log10 log2 pow radians sin sinh sqrt tan tanh"
+
+#: Functions that can make one number of a whole block of jets, so that it would depend on where a file is cut.
+_REDUCTIONS = "argmax argmin all any count count_nonzero max mean median min prod ptp std sum var"
+
+_TYPES = "bool_ float32 float64 int8 int16 int32 int64 uint8 uint16 uint32 uint64"
+_NUMBERS = "e inf nan newaxis pi"
+
+_KEYWORDS = """
+a_max a_min atol axis axis1 clip copy counts decimals default depth_limit dtype equal_nan fields fill_value keepdims
+left mask_identity max maxlen min n nan nan_equal neginf posinf replacement right rtol target to valid_when value
+"""
+
+#: Of the four-momenta that ``_p4_from_...`` make, see the library vector.
+_ATTRIBUTES = """
+E M Mt Mt2 E2 M2 beta costheta cottheta energy energy2 eta et et2 gamma m m2 mag mag2 mass mass2 mt mt2 p p2 phi pt pt2
+px py pz rapidity rho rho2 tau tau2 theta transverse_energy transverse_mass x y z t
+"""
+_METHODS = "boost boostX boostY boostZ boost_p4 deltaR deltaR2 deltaRapidityPhi deltaangle deltaeta deltaphi dot"
+
+_RANDOM = ("_batch_permute_indices", "_batch_permute_and_drop_indices")
+
+
+@functools.cache
+def weaver_language() -> Language:
+    """The language of the expressions in weaver's data files."""
+    import awkward as ak
+
+    universal = [name for name, value in vars(np).items() if isinstance(value, np.ufunc)]
+    parts = {
+        "np": {name: getattr(np, name) for name in (*universal, *_NUMPY.split(), *_TYPES.split())} | {"clip": _clip},
+        "ak": {name: getattr(ak, name) for name in _AWKWARD.split()},
+        "math": {name: getattr(math, name) for name in _MATH.split()},
+    }
+    for name in _REDUCTIONS.split():
+        for module in ("np", "ak"):
+            if name in parts[module]:
+                parts[module][name] = _of_each_jet(f"{module}.{name}", parts[module][name])
+    parts |= {"numpy": parts["np"], "awkward": parts["ak"]}
+    functions = {f"{module}.{name}": value for module, part in parts.items() for name, value in part.items()}
+    constants = {
+        f"{module}.{name}": getattr(np, name)
+        for module in ("np", "numpy")
+        for name in (*_NUMBERS.split(), *_TYPES.split())
+    }
+    constants |= {f"math.{name}": getattr(math, name) for name in ("e", "inf", "nan", "pi")}
+    return Language(
+        functions=functions | _HELPERS,
+        constants=constants | {"bool": bool, "float": float, "int": int},
+        keywords=frozenset(_KEYWORDS.split()),
+        attributes=frozenset(_ATTRIBUTES.split()),
+        methods=frozenset(_METHODS.split()),
+    )
+
+
+def _of_each_jet(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def reduce(*arguments: Any, **keywords: Any) -> Any:
+        result = function(*arguments, **keywords)
+        if np.ndim(result) == 0:
+            raise ValueError(f"{name} makes one number of all jets that happen to be read together; give it an axis=1")
+        return result
+
+    return reduce
+
+
+def _hash(*columns: Sequence[Any]) -> np.ndarray:
+    """Python's hash of the values of each row."""
+    return np.array([hash(row) for row in zip(*columns, strict=True)])
+
+
+def _concat(arrays: Sequence[Any], axis: int = 0) -> Any:
+    import awkward as ak
+
+    if not len(arrays):
+        return np.array([])
+    join = np.concatenate if isinstance(arrays[0], np.ndarray) else ak.concatenate
+    return join(arrays, axis=axis)
+
+
+def _stack(arrays: Sequence[Any], axis: int = 1) -> Any:
+    import awkward as ak
+
+    if not len(arrays) or isinstance(arrays[0], np.ndarray):
+        return np.stack(arrays, axis=axis) if len(arrays) else np.array([])
+    with_axis = (*[slice(None)] * axis, np.newaxis)
+    return ak.concatenate([array[with_axis] for array in arrays], axis=axis)
+
+
+def _clip(array: Any, a_min: Any, a_max: Any) -> Any:
+    """Numbers limited to a range, NaN left as it is, in lists of any length."""
+    return np.minimum(np.maximum(array, a_min), a_max)
+
+
+def _pad(array: Any, maxlen: int, value: float = 0, dtype: str = "float32") -> np.ndarray:
+    """Lists cut or filled up to one length, (jet, maxlen)."""
+    import awkward as ak
+
+    if isinstance(array, np.ndarray) and array.ndim >= 2 and array.shape[1] == maxlen:
+        return array
+    lists = ak.values_astype(_as_lists(array), dtype)
+    padded = ak.fill_none(ak.pad_none(lists, maxlen, axis=1, clip=True), value, axis=1)
+    return ak.to_numpy(padded).astype(dtype)
+
+
+def _repeat_pad(array: Any, maxlen: int, dtype: str = "float32") -> np.ndarray:
+    """Lists cut, or repeated from their start, up to one length (jet, maxlen); an empty list gives zeros."""
+    import awkward as ak
+
+    lists = _as_lists(array)
+    counts, values = ak.to_numpy(ak.num(lists)), ak.to_numpy(ak.flatten(lists))
+    place = np.arange(maxlen) % np.maximum(counts, 1)[:, None] + (np.cumsum(counts) - counts)[:, None]
+    repeated = np.append(values, 0)[np.minimum(place, len(values))]
+    return np.where(counts[:, None] > 0, repeated, 0).astype(dtype)
+
+
+def _as_lists(array: Any) -> Any:
+    import awkward as ak
+
+    lists = ak.Array(array)
+    return ak.unflatten(lists, 1) if lists.ndim == 1 else lists
+
+
+def _batch_argsort(array: Any) -> Any:
+    import awkward as ak
+
+    return ak.argsort(array)
+
+
+def _batch_gather(array: Any, indices: Any) -> Any:
+    return array[indices]
+
+
+def _refuse_random(*arguments: Any, **keywords: Any) -> None:
+    raise ValueError(
+        "a random order or choice of particles is not made when a file is read, as the zoo reads it once; leave it out"
+    )
+
+
+def _p4_from_pxpypze(px: Any, py: Any, pz: Any, energy: Any) -> Any:
+    return _p4({"px": px, "py": py, "pz": pz, "energy": energy})
+
+
+def _p4_from_ptetaphie(pt: Any, eta: Any, phi: Any, energy: Any) -> Any:
+    return _p4({"pt": pt, "eta": eta, "phi": phi, "energy": energy})
+
+
+def _p4_from_ptetaphim(pt: Any, eta: Any, phi: Any, mass: Any) -> Any:
+    return _p4({"pt": pt, "eta": eta, "phi": phi, "mass": mass})
+
+
+def _p4(components: dict[str, Any]) -> Any:
+    import vector
+
+    return vector.zip(components)
+
+
+_HELPERS: dict[str, Callable[..., Any]] = {
+    "len": len,
+    "_hash": _hash,
+    "_concat": _concat,
+    "_stack": _stack,
+    "_clip": _clip,
+    "_pad": _pad,
+    "_repeat_pad": _repeat_pad,
+    "_batch_argsort": _batch_argsort,
+    "_batch_gather": _batch_gather,
+    "_p4_from_pxpypze": _p4_from_pxpypze,
+    "_p4_from_ptetaphie": _p4_from_ptetaphie,
+    "_p4_from_ptetaphim": _p4_from_ptetaphim,
+    **dict.fromkeys(_RANDOM, _refuse_random),
+}
