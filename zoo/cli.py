@@ -57,6 +57,14 @@ def build_parser() -> argparse.ArgumentParser:
     info.add_argument("--layout", type=Path, help="YAML file that says which columns hold what")
     info.add_argument("--jets", type=int, default=100_000, help="rows to read at most (default: %(default)s)")
     info.set_defaults(run=_data_info)
+    fit = data.add_parser("fit-scaling", help="fit centres and scales that are 'auto', and write them down")
+    fit.add_argument("files", nargs="+", metavar="FILE", help="files of jets to train on")
+    described = fit.add_mutually_exclusive_group(required=True)
+    described.add_argument("--weaver-yaml", type=Path, help="data file of weaver, the weights of which are made too")
+    described.add_argument("--features", type=Path, help="YAML file of features")
+    fit.add_argument("--layout", type=Path, help="with --features: YAML file that says which columns hold what")
+    fit.add_argument("--out", type=Path, required=True, help="the same with the fitted numbers, to write")
+    fit.set_defaults(run=_fit_scaling)
     verify = data.add_parser("verify", help="compare every column of a converted folder with its checksum")
     verify.add_argument("folder", type=Path, metavar="DIR", help="what 'zoo convert' wrote")
     verify.set_defaults(run=_verify)
@@ -107,6 +115,19 @@ def _data_info(file: str, layout: Path | None, jets: int) -> None:
     from zoo.data.info import show_file
 
     show_file(file, layout, jets)
+
+
+def _fit_scaling(
+    files: list[str], weaver_yaml: Path | None, features: Path | None, layout: Path | None, out: Path
+) -> None:
+    from zoo.data.fit import fit_features, fit_weaver_yaml
+
+    if features is not None:
+        fit_features(files, features, out, layout)
+    elif layout is not None:
+        raise ValueError("--layout: belongs to --features; a data file of weaver describes the files itself")
+    else:
+        fit_weaver_yaml(files, weaver_yaml, out)
 
 
 def _check(name: str, data: str, jets: int, features: str, classes: int) -> None:

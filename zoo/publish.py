@@ -10,17 +10,18 @@ import yaml
 
 from zoo.checkpoints import read_model_weights
 from zoo.data.batch import JetBatch, collate, gather
-from zoo.data.datamodule import Split
+from zoo.data.datamodule import Split, find_features, read_description
 from zoo.data.datasets import DATASETS, describe_dataset
-from zoo.data.features import FeatureTable, feature_table
-from zoo.data.layout import Layout
-from zoo.data.layout_yaml import read_layout
-from zoo.data.readers import read_jets
+from zoo.data.features import FeatureTable
+from zoo.data.readers import Description, read_jets
 from zoo.hub import PretrainedConfig, save_pretrained
 from zoo.registry import create_model
 
 #: Jets whose logits are stored with the weights.
 GOLDEN_JETS = 8
+
+#: Rows that they are taken from, of which some may not be selected.
+GOLDEN_ROWS = 1024
 
 
 def publish_run(run: Path, out: Path, *, licence: str, paper: str) -> None:
@@ -41,8 +42,8 @@ def publish_run(run: Path, out: Path, *, licence: str, paper: str) -> None:
     settings = _read(run / "config.yaml", yaml.safe_load, "train it with train.py")
     report = _read(run / "report" / "metrics.json", json.loads, "test it with train.py test")
     data, builder = settings["data"], settings["model"]["model"]
-    table = feature_table(data["features"])
-    layout = read_layout(data["layout"]) if data.get("layout") else None
+    layout = read_description(data.get("layout"), data.get("weaver_yaml"), data.get("classes"))
+    table = find_features(data["features"], layout)
     dataset = layout or describe_dataset(data["dataset"])
     name = builder["class_path"].rpartition(".")[2]
     try:
@@ -74,10 +75,10 @@ def _read(path: Path, parse: Callable[[str], Any], remedy: str) -> dict[str, Any
         raise ValueError(f"{path}: is damaged ({error}); {remedy}") from error
 
 
-def _first_jets(split: dict[str, Any], table: FeatureTable, layout: Layout | None) -> JetBatch:
+def _first_jets(split: dict[str, Any], table: FeatureTable, layout: Description | None) -> JetBatch:
     path, (start, stop) = next(iter(Split(**split).ranges(layout).items()))
-    jets = read_jets(path, rows=(start, min(start + GOLDEN_JETS, stop)), layout=layout)
-    return collate(gather(jets, np.arange(len(jets)), table.columns), table)
+    jets = read_jets(path, rows=(start, min(start + GOLDEN_ROWS, stop)), layout=layout)
+    return collate(gather(jets, np.arange(min(len(jets), GOLDEN_JETS)), table.columns), table)
 
 
 def _origin(name: str) -> str:

@@ -8,10 +8,14 @@ import torch
 import uproot
 import vector
 
+from zoo.cli import main
 from zoo.data.batch import collate, gather
-from zoo.data.datasets import JET_COLUMNS
+from zoo.data.datamodule import JetDataModule, Split
+from zoo.data.datasets import JET_COLUMNS, resolve_file
 from zoo.data.features import Feature, FeatureTable, feature_table
+from zoo.data.features_yaml import read_features
 from zoo.data.readers import read_jets
+from zoo.data.store import open_store
 
 
 def packed(table) -> tuple[torch.Tensor, torch.Tensor]:
@@ -256,3 +260,90 @@ def test_columns_of_the_tables():
     assert feature_table("kinpid").columns == pid
     assert feature_table("full").columns == (*pid, "part_d0val", "part_d0err", "part_dzval", "part_dzerr")
     assert [feature_table(name).input_dim for name in ("kin", "kinpid", "full")] == [7, 13, 17]
+
+
+USER_FEATURES = """
+features:
+  - {name: pt_log, formula: log_pt, centre: 1.7, scale: 0.7, clip: 5}
+  - {name: significance, formula: tanh(part_d0val / part_d0err), clip: [-0.5, 0.9]}
+  - {name: hard_muon, formula: "where((part_isMuon > 0) & (log_pt > 2), 1, 0)"}
+  - {name: ring, formula: "hypot(deta, dphi) - minimum(delta_r, 0.1)", centre: 0.1, scale: 10.0}
+"""
+
+
+def test_features_of_a_user(tmp_path, shared_data):
+    (tmp_path / "mine.yaml").write_text(USER_FEATURES)
+    table = read_features(tmp_path / "mine.yaml")
+    assert table.columns == ("part_d0val", "part_d0err", "part_isMuon")
+    assert FeatureTable.from_dict(json.loads(json.dumps(table.to_dict()))) == table
+    path = shared_data / "jetclass2" / "JetClassII_example.root"
+    jets = gather(read_jets(path), np.arange(100), table.columns)
+    found = collate(jets, table)
+    of = {name: values.astype(float) for name, values in jets.columns.items()}
+    pt = np.hypot(*jets.four_momenta[:, 1:3].astype(float).T)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        expected = [
+            np.clip((np.log(pt) - 1.7) * 0.7, -5, 5),
+            np.clip(np.tanh(of["part_d0val"] / of["part_d0err"]), -0.5, 0.9),
+            (of["part_isMuon"] > 0) & (np.log(pt) > 2),
+        ]
+    np.testing.assert_allclose(found.features[found.mask].numpy()[:, :3], np.stack(expected, axis=1), atol=1e-6)
+    kin = collate(jets, feature_table("kin")).features[found.mask].numpy()
+    ring = np.hypot(kin[:, 5], kin[:, 6])
+    np.testing.assert_allclose(
+        found.features[found.mask].numpy()[:, 3], (ring - np.minimum(ring, 0.1) - 0.1) * 10, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("log_pt,", "log_ptt,", "mine.yaml: feature 'pt_log': no formula 'log_ptt'; did you mean log_pt"),
+        (
+            "tanh(part_d0val / part_d0err)",
+            "cot(part_d0val)",
+            "feature 'significance': .* there is no function 'cot' here",
+        ),
+        ("tanh(part_d0val / part_d0err)", "part_d0val.__class__", "'significance': .* is not allowed"),
+        ("tanh(part_d0val / part_d0err)", "1 + 2", "'significance': .* no quantity and no column"),
+        ("clip: [-0.5, 0.9]", "clip: [0.9, -0.5]", "'significance': clip must be one limit or two rising ones"),
+        ("centre: 1.7", "center: 1.7", "there is no key 'center'; did you mean 'centre'"),
+        ("centre: 1.7", "centre: wide", "pt_log.centre: must be a finite number, not 'wide'"),
+        ("centre: 1.7", "centre: auto", "mine.yaml: the centre .* of 'pt_log' are yet to be .* 'zoo data fit-scaling"),
+        ("formula: log_pt,", "", "the key 'formula' is missing; a feature has at least name, formula"),
+        ("name: pt_log", "name: ring", "a name stands twice"),
+        ("features:", "feature:", "there is no key 'feature'; did you mean 'features'"),
+    ],
+)
+def test_mistakes_in_features_of_a_user_are_named(tmp_path, old, new, message):
+    assert old in USER_FEATURES
+    (tmp_path / "mine.yaml").write_text(USER_FEATURES.replace(old, new, 1))
+    with pytest.raises(ValueError, match=message):
+        read_features(tmp_path / "mine.yaml")
+
+
+def test_scales_are_fitted_on_demand(tmp_path):
+    text = USER_FEATURES.replace("centre: 1.7, scale: 0.7", "centre: auto").replace(
+        "centre: 0.1, scale: 10.0", "centre: auto"
+    )
+    text = "\n".join(line for line in text.splitlines() if "part_" not in line)
+    (tmp_path / "mine.yaml").write_text(text)
+    out = tmp_path / "scaled.yaml"
+    arguments = ["--features", str(tmp_path / "mine.yaml"), "--out", str(out)]
+    main(["data", "fit-scaling", "sample:top_tagging/val", *arguments])
+    features = read_features(out)
+    assert [feature.clip for feature in features.features] == [5, None]
+    jets = open_store(resolve_file("sample:top_tagging/val"))
+    batch = collate(gather(jets, np.arange(len(jets))), features)
+    low, centre, high = np.percentile(batch.features[batch.mask].numpy(), [16, 50, 84], axis=0)
+    np.testing.assert_allclose(centre, 0, atol=1e-4)
+    np.testing.assert_allclose(np.maximum(high, -low), 1, atol=1e-4)
+    with pytest.raises(SystemExit, match="2"):
+        main(["data", "fit-scaling", "sample:top_tagging/val", *arguments])
+
+
+def test_training_with_features_of_a_user(tmp_path):
+    (tmp_path / "mine.yaml").write_text("features: [{name: x, formula: log_pt - log_energy}]")
+    module = JetDataModule(features=str(tmp_path / "mine.yaml"), train=Split(["sample:top_tagging/val"]))
+    module.setup("fit")
+    assert next(iter(module.train_dataloader())).features.shape[2] == module.input_dim == 1

@@ -11,12 +11,13 @@ import lightning.pytorch as pl
 import numpy as np
 
 from zoo.data.datasets import DATASETS, describe_dataset, resolve_file
-from zoo.data.features import feature_table
-from zoo.data.layout import Layout
+from zoo.data.features import FeatureTable, feature_table
+from zoo.data.features_yaml import read_features
 from zoo.data.layout_yaml import read_layout
 from zoo.data.loader import BatchRows, JetDataset, JetLoader, make_loader
-from zoo.data.readers import count_rows, open_tables
+from zoo.data.readers import Description, count_rows, open_tables
 from zoo.data.store import JetTable
+from zoo.data.weaver_yaml import WeaverYaml, read_weaver_yaml
 
 
 @dataclasses.dataclass
@@ -46,7 +47,7 @@ class Split:
         if self.fraction is not None and not 0 <= self.fraction[0] < self.fraction[1] <= 1:
             raise ValueError(f"fraction: must be two rising numbers from 0 to 1, not {list(self.fraction)}")
 
-    def ranges(self, layout: Layout | None = None) -> dict[Path, tuple[int, int]]:
+    def ranges(self, layout: Description | None = None) -> dict[Path, tuple[int, int]]:
         """First row and the row after the last of each file, by its resolved path."""
         paths = (resolve_file(file).resolve() for file in self.files)
         return {path: self._range(count_rows(path, layout)) for path in paths}
@@ -57,12 +58,41 @@ class Split:
         return (0, rows) if self.rows is None else tuple(self.rows)
 
 
+def read_description(
+    layout: str | None, weaver_yaml: str | None = None, classes: list[str] | None = None
+) -> Description | None:
+    """What says which columns hold what, of the arguments of `JetDataModule`.
+
+    Raises:
+        ValueError: if they contradict each other, or a file is wrong.
+    """
+    if layout is not None and weaver_yaml is not None:
+        raise ValueError("layout and weaver_yaml are two ways to say the same; give one of them")
+    if weaver_yaml is not None:
+        return read_weaver_yaml(weaver_yaml, classes)
+    if classes is not None:
+        raise ValueError("classes: belong to a 'weaver_yaml' with custom labels; leave them out")
+    return None if layout is None else read_layout(layout)
+
+
+def find_features(features: str, description: Description | None) -> FeatureTable:
+    """The features of a model: those of weaver's data file, of a YAML file, or of a name.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if there are none of that name, the file is wrong, or a scale is yet to be fitted.
+    """
+    if isinstance(description, WeaverYaml):
+        return description.feature_table
+    return read_features(features) if features.endswith((".yaml", ".yml")) else feature_table(features)
+
+
 class JetDataModule(pl.LightningDataModule):
     """Jets of a data set in batches: shuffled globally for training, sorted by length for evaluation.
 
     Args:
         dataset: name of the data set, see `zoo.data.datasets`.
-        features: name of the feature table, see `zoo.data.features`.
+        features: name of the feature table, see `zoo.data.features`, or a YAML file, see `zoo.data.features_yaml`.
         train: jets to train on.
         val: jets to validate on.
         test: jets to test on.
@@ -78,6 +108,8 @@ class JetDataModule(pl.LightningDataModule):
             ``dataset``, and the classes are its.
         verify: whether converted folders are compared with their checksums before they are used, which reads them
             once; None: if they hold 1 GB at most. Files are always compared.
+        weaver_yaml: data file of weaver, see `zoo.data.weaver_yaml`; it replaces ``dataset`` and ``features``.
+        classes: names of the classes if the labels of that file are custom ones.
 
     Raises:
         ValueError: if an argument is out of range or contradicts another.
@@ -100,11 +132,13 @@ class JetDataModule(pl.LightningDataModule):
         seed: int = 1,
         layout: str | None = None,
         verify: bool | None = None,
+        weaver_yaml: str | None = None,
+        classes: list[str] | None = None,
     ) -> None:
         super().__init__()
-        self.layout = None if layout is None else read_layout(layout)
+        self.layout = read_description(layout, weaver_yaml, classes)
         self.description = self.layout or describe_dataset(dataset)
-        self.feature_table = feature_table(features)
+        self.feature_table = find_features(features, self.layout)
         self.splits = {"train": train, "val": val, "test": test, "predict": predict}
         self.batch_size = _at_least(1, "batch_size", batch_size)
         self.eval_batch_size = _at_least(1, "eval_batch_size", eval_batch_size)
@@ -173,10 +207,13 @@ class JetDataModule(pl.LightningDataModule):
         first_of_file = dict(zip(ranges, first_index, strict=True))
         if name == "train":
             ranges = self._limit(ranges)
+        layout = self.layout
+        if isinstance(layout, WeaverYaml):
+            layout = layout.for_split("test" if name == "predict" else name)
         tables = [
             (self._check_table(path, table), first_of_file[path])
             for path, rows in ranges.items()
-            for table in open_tables(path, rows, self.layout, verify=self.verify)
+            for table in open_tables(path, rows, layout, verify=self.verify)
         ]
         dataset = JetDataset(*zip(*tables, strict=True), self.feature_table)
         if name == "train":

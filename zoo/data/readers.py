@@ -23,6 +23,11 @@ from zoo.data.quark_gluon import NPZ_MAGIC, open_quark_gluon
 from zoo.data.shards import open_shards
 from zoo.data.store import ARROW_MAGIC, JetTable, bad_jets, count_jets, open_store
 from zoo.data.top_tagging import open_top_tagging
+from zoo.data.weaver_file import open_with_weaver
+from zoo.data.weaver_yaml import WeaverYaml
+
+#: What says which columns of a file hold what.
+Description = Layout | WeaverYaml
 
 #: Jets read at a time: 200 padded constituents of so many jets take 26 MB.
 CHUNK_JETS = 8192
@@ -91,7 +96,7 @@ class RejectedJetsWarning(UserWarning):
     """Some jets of a file were left out; its argument is a `ReadReport`."""
 
 
-def read_jets(path: str | Path, rows: tuple[int, int] | None = None, layout: Layout | None = None) -> JetTable:
+def read_jets(path: str | Path, rows: tuple[int, int] | None = None, layout: Description | None = None) -> JetTable:
     """Read jets from a file of any known format, whichever it is by its content.
 
     The formats are the zoo's own file, a folder that `zoo convert` wrote (to leave it on the disk: `open_tables`), and
@@ -102,7 +107,8 @@ def read_jets(path: str | Path, rows: tuple[int, int] | None = None, layout: Lay
         path: file or converted folder.
         rows: first row and the row after the last; None reads all.
         layout: which columns of a ROOT, parquet or HDF5 file, or of events in text, hold what; see
-            `zoo.data.layout_yaml.read_layout`. The zoo's own file says that itself.
+            `zoo.data.layout_yaml.read_layout` and `zoo.data.weaver_yaml.read_weaver_yaml`. The zoo's own file says that
+            itself.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -116,7 +122,7 @@ def read_jets(path: str | Path, rows: tuple[int, int] | None = None, layout: Lay
 
 
 def read_and_report(
-    path: str | Path, rows: tuple[int, int] | None = None, layout: Layout | None = None
+    path: str | Path, rows: tuple[int, int] | None = None, layout: Description | None = None
 ) -> tuple[JetTable, ReadReport]:
     """The same as `read_jets`, with the report instead of a warning."""
     path = Path(path)
@@ -135,7 +141,7 @@ def read_and_report(
             rejected = {reason: rejected.get(reason, 0) + count for reason, count in left_out.items()}
             chunks.append(chunk)
     report = ReadReport(path, stop - start, rejected)
-    if sum(rejected.values()) == report.rows:
+    if not any(map(len, chunks)):
         raise ValueError(f"{report}; no jet is left, check the units and the columns")
     return join_tables(chunks), report
 
@@ -185,7 +191,7 @@ def open_tables(
     return [read_jets(path, rows, layout)] if folder is None else open_shards(folder, rows, verify=verify)
 
 
-def count_rows(path: str | Path, layout: Layout | None = None) -> int:
+def count_rows(path: str | Path, layout: Description | None = None) -> int:
     """Number of rows of a file that `read_jets` can read, bad jets included."""
     path = Path(path)
     if folder := folder_of(path):
@@ -203,7 +209,7 @@ def known_formats() -> tuple[str, ...]:
     return (STORE, *(known.name for known in formats))
 
 
-def find_format(path: Path, layout: Layout | None = None) -> Format | None:
+def find_format(path: Path, layout: Description | None = None) -> Format | None:
     """The kind of a file by its content; None for the zoo's own.
 
     Raises:
@@ -214,6 +220,9 @@ def find_format(path: Path, layout: Layout | None = None) -> Format | None:
         start = file.read(_START_BYTES)
     if start.startswith(ARROW_MAGIC):
         return None
+    if isinstance(layout, WeaverYaml):
+        opener = functools.partial(open_with_weaver, description=layout)
+        return Format(f"weaver's data file {layout.name!r}", opener)
     if layout is not None:
         opener = open_event_lines if is_dark_machines(start) else functools.partial(open_columns, key=layout.tree)
         return Format(f"layout {layout.name!r}", functools.partial(_open_described, layout=layout, opener=opener))

@@ -1,0 +1,167 @@
+"""Centres, scales and reweighting histograms fitted to files, on demand, and written where they can be read."""
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from zoo.data.batch import collate, gather
+from zoo.data.datasets import resolve_file
+from zoo.data.features import Feature, FeatureTable
+from zoo.data.features_yaml import AUTO, read_feature_values
+from zoo.data.layout_yaml import read_layout
+from zoo.data.readers import CHUNK_JETS, count_rows, read_jets
+from zoo.data.weaver_file import VariableReader, Variables, open_weaver_columns, wanted_by_weights, weight_inputs
+from zoo.data.weaver_weights import make_histograms
+from zoo.data.weaver_yaml import Reweighting, WeaverYaml, read_without_classes
+from zoo.data.yaml_values import read_yaml
+from zoo.files import atomic_write
+
+#: One standard deviation of a normal distribution on either side of its middle, and the middle, in percent.
+PERCENTILES = (16, 50, 84)
+
+
+def centre_and_scale(values: np.ndarray) -> tuple[float, float]:
+    """The median, and one over the larger distance from it to the 16 % and 84 % quantiles; 1 if that is 0.
+
+    NaN counts as 0, as it does in weaver, and flags as 0 and 1.
+
+    Example:
+        >>> centre_and_scale(np.arange(101.0))
+        (50.0, 0.029411764705882353)
+    """
+    values = values.astype(np.float32) if values.dtype == bool else values
+    low, centre, high = np.percentile(np.nan_to_num(values) if np.isnan(values).any() else values, PERCENTILES)
+    width = max(high - centre, centre - low)
+    return float(centre), float(1.0 if width == 0 else 1.0 / width)
+
+
+def fit_weaver_yaml(files: Sequence[str | Path], weaver_yaml: str | Path, out: str | Path) -> None:
+    """Write one of weaver's data files again with the numbers that weaver would fit when it loads jets.
+
+    Centres and scales come from the first part (``data_fraction``) of each file, histograms for the reweighting from
+    whole files, in both cases from the jets that ``selection`` selects. What the file has already stays. weaver reads
+    the result as it reads its own ``.auto.yaml``.
+
+    Args:
+        files: the jets to train on.
+        weaver_yaml: data file.
+        out: file to write.
+
+    Raises:
+        FileExistsError: if ``out`` exists.
+        ValueError: if there is nothing to fit, or a file is bad.
+    """
+    out = _require_new(out)
+    description = read_without_classes(weaver_yaml)
+    paths = [resolve_file(file) for file in files]
+    weights = description.weights
+    needs_histograms = isinstance(weights, Reweighting) and weights.histograms is None
+    if not description.unfitted and not needs_histograms:
+        raise ValueError(f"{weaver_yaml}: there is nothing to fit, all numbers are given; use it as it is")
+    values = read_yaml(Path(weaver_yaml), dict)
+    if description.unfitted:
+        values["preprocess"] = {**values.get("preprocess", {}), "params": _fit_inputs(paths, description)}
+    if needs_histograms:
+        histograms = _fit_histograms(paths, description, weights)
+        values["weights"] = {**values["weights"], "reweight_hists": {k: v.tolist() for k, v in histograms.items()}}
+    _write(out, values)
+
+
+def fit_features(
+    files: Sequence[str | Path],
+    features: str | Path,
+    out: str | Path,
+    layout: str | Path | None = None,
+    max_rows: int = 100_000,
+) -> None:
+    """Write a file of features again, with a centre and a scale in place of every centre that is ``auto``.
+
+    Args:
+        files: the jets to train on.
+        features: YAML file, see `zoo.data.features_yaml`.
+        out: file to write.
+        layout: YAML file that describes the files of jets, see `zoo.data.layout_yaml`.
+        max_rows: number of rows of each file to read at most.
+
+    Raises:
+        FileExistsError: if ``out`` exists.
+        ValueError: if there is nothing to fit, or a file is bad.
+    """
+    out = _require_new(out)
+    values = read_feature_values(features)
+    unfitted = [feature for feature in values if feature.get("centre") == AUTO]
+    if not unfitted:
+        raise ValueError(f"{features}: there is nothing to fit, no centre is {AUTO!r}; use it as it is")
+    table = FeatureTable(tuple(Feature(feature["name"], feature["formula"]) for feature in unfitted))
+    described = None if layout is None else read_layout(layout)
+    parts = []
+    for path in map(resolve_file, files):
+        rows = min(count_rows(path, described), max_rows)
+        jets = read_jets(path, (0, rows), described)
+        batch = collate(gather(jets, np.arange(len(jets)), table.columns), table)
+        parts.append(batch.features[batch.mask].numpy())
+    for feature, column in zip(unfitted, np.concatenate(parts).T, strict=True):
+        feature["centre"], feature["scale"] = centre_and_scale(column)
+    _write(out, {"features": values})
+
+
+def _require_new(out: str | Path) -> Path:
+    if Path(out).exists():
+        raise FileExistsError(f"{out} exists; remove it or choose another file")
+    return Path(out)
+
+
+def _write(out: Path, values: dict[str, Any]) -> None:
+    with atomic_write(out) as file:
+        file.write(yaml.safe_dump(values, sort_keys=False).encode())
+
+
+def _fit_inputs(paths: Sequence[Path], description: WeaverYaml) -> dict[str, dict[str, Any]]:
+    found: dict[str, list[np.ndarray]] = {name: [] for name in description.unfitted}
+    for variables in _read(paths, description, description.unfitted, description.data_fraction):
+        for name, parts in found.items():
+            parts.append(variables.lists(name).values)
+    params = {}
+    for variable in (*description.inputs, *description.points):
+        centre, scale = variable.centre, variable.scale
+        if centre == "auto":
+            values = np.concatenate(found[variable.name])
+            if not len(values):
+                raise ValueError(
+                    f"{description.path}: no jet is left to fit {variable.name!r} to; change the selection"
+                )
+            centre, scale = centre_and_scale(values)
+        params[variable.name] = {
+            "length": variable.length,
+            "pad_mode": variable.pad_mode,
+            "center": centre,
+            "scale": scale,
+            "min": variable.smallest,
+            "max": variable.largest,
+            "pad_value": variable.pad_value,
+        }
+    return params
+
+
+def _fit_histograms(paths: Sequence[Path], description: WeaverYaml, weights: Reweighting) -> dict[str, np.ndarray]:
+    blocks = [weight_inputs(weights, variables) for variables in _read(paths, description, wanted_by_weights(weights))]
+    values = {name: np.concatenate([block[name] for block, _ in blocks]) for name in weights.names}
+    base = None if weights.base_weight is None else np.concatenate([part for _, part in blocks])
+    try:
+        return make_histograms(weights, values, base)
+    except ValueError as error:
+        raise ValueError(f"{description.path}: {error}") from None
+
+
+def _read(
+    paths: Sequence[Path], description: WeaverYaml, wanted: Sequence[str], fraction: float = 1.0
+) -> Iterator[Variables]:
+    for path in paths:
+        with open_weaver_columns(path, description) as columns:
+            reader = VariableReader(path, columns, description, wanted)
+            stop = max(1, math.trunc(fraction * len(reader)))
+            yield from reader.blocks(0, stop, CHUNK_JETS)

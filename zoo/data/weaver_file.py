@@ -1,0 +1,334 @@
+"""Jets of a file as one of weaver's data files describes them."""
+
+import contextlib
+import re
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zoo.data.columns import ROOT_MAGIC, Block, Columns, Lists, open_columns
+from zoo.data.hints import did_you_mean
+from zoo.data.layout import class_of_flags
+from zoo.data.store import MOMENTUM_COLUMNS, JetTable
+from zoo.data.weaver_weights import weigh
+from zoo.data.weaver_yaml import IS_TRAINING, Input, Reweighting, WeaverYaml
+
+_LARGEST = np.finfo(np.float32).max
+
+
+class ExpressionError(ValueError):
+    """An expression cannot be worked out; the message names the file and the expression."""
+
+
+class Variables(dict):
+    """Variables of some rows by name: columns, and what is computed of them when it is asked for."""
+
+    def __init__(self, path: Path, description: WeaverYaml, columns: Mapping[str, Any], rows: np.ndarray) -> None:
+        super().__init__(columns)
+        self.path = path
+        self.description = description
+        self.rows = rows
+
+    def __missing__(self, name: str) -> Any:
+        self[name] = value = self.work_out(self.description.variables[name])
+        return value
+
+    def work_out(self, text: str) -> Any:
+        """The value of an expression of the data file, or of a variable."""
+        expression = self.description.parsed.get(text)
+        if expression is None:
+            return self[text]
+        try:
+            with np.errstate(all="ignore"):  # what is not finite is limited, or counted as a bad jet
+                return expression.evaluate(self)
+        except ExpressionError:
+            raise
+        except Exception as error:  # whatever NumPy, awkward and vector raise
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise ExpressionError(
+                f"{self.path}: {text!r} cannot be worked out: {reason}; correct it in {self.description.path}"
+            ) from error
+
+    def numbers(self, text: str) -> np.ndarray:
+        """An expression that is one number a row, (row,)."""
+        import awkward as ak
+
+        value = self.work_out(text)
+        if isinstance(value, ak.Array) and (value.ndim != 1 or ak.fields(value)):
+            raise self._is_not("one number", text, value)
+        value = ak.to_numpy(value) if isinstance(value, ak.Array) else np.asarray(value)
+        if value.ndim == 0:
+            value = np.full(len(self.rows), value)
+        if np.ma.is_masked(value) or value.shape != self.rows.shape or value.dtype.kind not in "fiub":
+            raise self._is_not("one number", text, value)
+        return np.ma.getdata(value)
+
+    def lists(self, text: str) -> Lists:
+        """An expression that is a list of numbers a row."""
+        import awkward as ak
+
+        value = self.work_out(text)
+        value = value if isinstance(value, ak.Array) else ak.from_numpy(np.asarray(value))
+        if value.ndim != 2 or len(value) != len(self.rows) or ak.fields(value):
+            raise self._is_not("a list of numbers", text, value)
+        flat = ak.to_numpy(ak.flatten(value))
+        if np.ma.is_masked(flat) or flat.dtype.kind not in "fiub":
+            raise self._is_not("a list of numbers", text, value)
+        return Lists(ak.to_numpy(ak.num(value)), np.ma.getdata(flat))
+
+    def _is_not(self, expected: str, text: str, value: Any) -> ExpressionError:
+        found = value.type if hasattr(value, "type") else f"{value.dtype} {value.shape}"
+        return ExpressionError(
+            f"{self.path}: {text!r} must be {expected} for each of {len(self.rows)} rows, is {found}; correct it in "
+            f"{self.description.path}"
+        )
+
+
+class VariableReader:
+    """The variables of a file, of the rows that are selected.
+
+    Args:
+        path: the file.
+        columns: its columns.
+        description: what to select and to compute.
+        wanted: the expressions and variables that will be asked for.
+
+    Raises:
+        ValueError: if a column is missing.
+    """
+
+    def __init__(self, path: Path, columns: Columns, description: WeaverYaml, wanted: Iterable[str]) -> None:
+        self.path = path
+        self.columns = columns
+        self.description = description
+        is_test = description.split == "test"
+        self.selection = description.test_selection if is_test else description.selection
+        self._constants = {IS_TRAINING: description.split == "train"} | {
+            name: self._value_of_file(values) for name, values in description.file_magic.items()
+        }
+        needed: dict[str, None] = {}
+        for text in (*wanted, *(() if self.selection is None else (self.selection,))):
+            self._add_columns(text, needed)
+        self._columns = {name: self._find(name) for name in needed}
+        if not self._columns:
+            raise ValueError(f"{description.path}: no column of {path} is used")
+
+    def _value_of_file(self, values: Mapping[str, float]) -> float:
+        return next((value for pattern, value in values.items() if re.search(pattern, str(self.path))), 0)
+
+    def _add_columns(self, text: str, needed: dict[str, None]) -> None:
+        expression = self.description.parsed.get(text)
+        for name in (text,) if expression is None else expression.names:
+            if name in self.description.variables:
+                self._add_columns(self.description.variables[name], needed)
+            elif name not in self._constants:
+                needed[name] = None
+
+    def _find(self, name: str) -> str:
+        column = name
+        for part, replacement in self.description.branch_magic.items():
+            column = column.replace(part, replacement)
+        if column not in self.columns.names:
+            known = {*self.columns.names, *self.description.variables}
+            raise ValueError(
+                f"{self.path}: column {column!r} is missing, which {self.description.path} needs; "
+                f"{did_you_mean(column, known)}"
+            )
+        return column
+
+    def __len__(self) -> int:
+        return self.columns.count_rows(list(self._columns.values()))
+
+    def blocks(self, start: int, stop: int, size: int) -> Iterator[Variables]:
+        """The selected ones of the rows ``start`` to ``stop``, of at most ``size`` rows at a time."""
+        for block in self.columns.blocks(list(dict.fromkeys(self._columns.values())), start, stop, size):
+            rows = len(_first(block))
+            yield self._select(self._variables(block, np.arange(start, start + rows)))
+            start += rows
+        if start != stop:
+            raise ValueError(f"{self.path} ends at row {start} instead of {stop}; it is truncated, fetch it again")
+
+    def _variables(self, block: Block, rows: np.ndarray) -> Variables:
+        import awkward as ak
+
+        values = {name: self._to_awkward(column, block[column]) for name, column in self._columns.items()}
+        values |= {name: ak.from_numpy(np.full(len(rows), value)) for name, value in self._constants.items()}
+        return Variables(self.path, self.description, values, rows)
+
+    def _to_awkward(self, column: str, values: np.ndarray | Lists) -> Any:
+        import awkward as ak
+
+        if not isinstance(values, Lists):
+            return ak.from_numpy(values)
+        if self.columns.kind(column).is_padded:
+            return ak.from_numpy(values.values.reshape(len(values.counts), -1))
+        return ak.unflatten(values.values, values.counts)
+
+    def _select(self, variables: Variables) -> Variables:
+        if self.selection is None:
+            return variables
+        selected = variables.numbers(self.selection).astype(bool)
+        columns = {name: variables[name][selected] for name in (*self._columns, *self._constants)}
+        return Variables(self.path, self.description, columns, variables.rows[selected])
+
+
+def _first(block: Block) -> np.ndarray:
+    values = next(iter(block.values()))
+    return values.counts if isinstance(values, Lists) else values
+
+
+@contextlib.contextmanager
+def open_with_weaver(path: Path, description: WeaverYaml) -> Iterator["WeaverFile"]:
+    """Open a ROOT, parquet or HDF5 file with one of weaver's data files.
+
+    Raises:
+        ValueError: if the file is of another format or damaged, a column is missing, or a number is yet to be fitted.
+    """
+    with open_weaver_columns(path, description) as columns:
+        yield WeaverFile(path, columns, description)
+
+
+def open_weaver_columns(path: Path, description: WeaverYaml) -> AbstractContextManager[Columns]:
+    """Open the columns of a file; ``treename`` counts in ROOT files only, as in weaver."""
+    with path.open("rb") as file:
+        is_root = file.read(len(ROOT_MAGIC)) == ROOT_MAGIC
+    return open_columns(path, description.tree if is_root else None)
+
+
+class WeaverFile:
+    """An open file with one of weaver's data files; see `zoo.data.readers.JetFile`.
+
+    Rows that are not selected are left out without a word. Jets have their first ``length`` particles, less those that
+    the mask leaves out. The raw values of the features are the particle columns ``weaver_...``: what is infinite is the
+    largest number there is if it will be limited, and NaN is what becomes 0, as in weaver.
+
+    Raises:
+        ValueError: if a column is missing, or a scale or weight is yet to be fitted.
+    """
+
+    def __init__(self, path: Path, columns: Columns, description: WeaverYaml) -> None:
+        description.require_scaling()
+        self.path = path
+        self.description = description
+        self._fields = description.monitors + (description.observers if description.split == "test" else ())
+        self._weights = None if description.split == "test" else description.weights
+        self._reader = VariableReader(path, columns, description, self._wanted())
+        self._not_numbers: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._reader)
+
+    def chunks(self, start: int, stop: int, size: int) -> Iterator[JetTable]:
+        """The selected ones of the rows ``start`` to ``stop``, of at most ``size`` rows at a time."""
+        selected = 0
+        for variables in self._reader.blocks(start, stop, size):
+            selected += len(variables.rows)
+            yield self._to_table(variables)
+        if not selected:
+            raise ValueError(
+                f"{self.path}: of the rows {start} to {stop} none is selected by {self._reader.selection!r}; change "
+                f"the selection in {self.description.path}, or the rows"
+            )
+        if self._not_numbers:
+            name, count = next(iter(self._not_numbers.items()))
+            warnings.warn(f"{self.path}: {count} values of {name!r} are NaN; they become 0, as in weaver", stacklevel=4)
+
+    def _wanted(self) -> Iterator[str]:
+        yield from (variable.name for variable in self.description.inputs)
+        yield from self.description.labels.values()
+        yield from self._fields
+        yield from wanted_by_weights(self._weights)
+
+    def _to_table(self, variables: Variables) -> JetTable:
+        lists = {variable.name: variables.lists(variable.name) for variable in self.description.inputs}
+        counts, is_kept = self._choose_particles(lists, variables.rows)
+        particles = {
+            column: lists[variable.name].values[is_kept].astype(np.float32)
+            for column, variable in zip(_MOMENTA, self.description.vectors, strict=True)
+        }
+        for variable in self.description.features:
+            particles[variable.column] = self._limit(variable, lists[variable.name].values[is_kept])
+        return JetTable(
+            particles=particles,
+            offsets=np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]),
+            fields=self._read_fields(variables),
+            label=self._read_labels(variables),
+            weight=self._read_weights(variables),
+            metadata=self.description.metadata,
+            source_rows=variables.rows,
+        )
+
+    def _choose_particles(self, lists: Mapping[str, Lists], rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Number of particles of each jet, and which of all they are."""
+        first, *others = self.description.inputs
+        counts = lists[first.name].counts
+        for other in others:
+            wrong = np.flatnonzero(lists[other.name].counts != counts)
+            if len(wrong):
+                found, expected = lists[other.name].counts[wrong[0]], counts[wrong[0]]
+                raise ValueError(
+                    f"{self.path}: {other.name!r} has {found} particles in row {rows[wrong[0]]}, {first.name!r} has "
+                    f"{expected}; correct it in {self.description.path}"
+                )
+        jet = np.repeat(np.arange(len(counts)), counts)
+        is_kept = np.arange(len(jet)) - (np.cumsum(counts) - counts)[jet] < first.length
+        if self.description.mask is not None:
+            is_kept &= lists[self.description.mask.name].values != 0
+        return np.bincount(jet[is_kept], minlength=len(counts)), is_kept
+
+    def _limit(self, variable: Input, values: np.ndarray) -> np.ndarray:
+        values = values.astype(np.float32)
+        is_nan = np.isnan(values)
+        if is_nan.any():
+            self._not_numbers[variable.name] = self._not_numbers.get(variable.name, 0) + int(is_nan.sum())
+        if variable.centre is None:
+            return np.where(is_nan, np.float32(0), values)
+        return np.nan_to_num(values, nan=variable.centre, posinf=_LARGEST, neginf=-_LARGEST)
+
+    def _read_fields(self, variables: Variables) -> dict[str, np.ndarray]:
+        further = tuple(self.description.labels)[1:] if self.description.is_custom else ()
+        texts = {name: self.description.labels[name] for name in further} | {name: name for name in self._fields}
+        fields = {name: variables.numbers(text) for name, text in texts.items()}
+        return {name: values.astype(np.uint8) if values.dtype == bool else values for name, values in fields.items()}
+
+    def _read_labels(self, variables: Variables) -> np.ndarray:
+        texts = tuple(self.description.labels.values())
+        if not self.description.is_custom:
+            flags = np.stack([variables.numbers(text) for text in texts], axis=1)
+            return class_of_flags(self.path, texts, flags, variables.rows)
+        found, most = variables.numbers(texts[0]), len(self.description.classes) - 1
+        wrong = np.flatnonzero(~np.isin(found, np.arange(most + 1)))
+        if len(wrong):
+            raise ValueError(
+                f"{self.path}: the label {texts[0]!r} must be a whole number from 0 to {most}, not {found[wrong[0]]} "
+                f"as in row {variables.rows[wrong[0]]}; correct it in {self.description.path} or name more classes"
+            )
+        return found.astype(np.int64)
+
+    def _read_weights(self, variables: Variables) -> np.ndarray:
+        if self._weights is None:
+            return np.ones(len(variables.rows), dtype=np.float32)
+        if isinstance(self._weights, str):
+            return variables.numbers(self._weights).astype(np.float32)
+        return weigh(self._weights, self._weights.histograms, *weight_inputs(self._weights, variables))
+
+
+def wanted_by_weights(weights: str | Reweighting | None) -> tuple[str, ...]:
+    """The expressions and variables that weights are made of."""
+    if isinstance(weights, Reweighting):
+        return weights.names if weights.base_weight is None else (*weights.names, weights.base_weight)
+    return () if weights is None else (weights,)
+
+
+def weight_inputs(weights: Reweighting, variables: Variables) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
+    """The variables and the base weight that `zoo.data.weaver_weights` needs."""
+    base = None if weights.base_weight is None else variables.numbers(weights.base_weight)
+    return {name: variables.numbers(name) for name in weights.names}, base
+
+
+#: Columns of the momenta in the order of weaver's vectors.
+_MOMENTA = (*MOMENTUM_COLUMNS[1:], MOMENTUM_COLUMNS[0])
