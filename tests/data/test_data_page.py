@@ -11,8 +11,10 @@ import yaml
 
 import train
 from zoo import load_pretrained
+from zoo.data.features_yaml import read_features
 from zoo.data.layout_yaml import read_layout
 from zoo.data.readers import known_formats
+from zoo.data.weaver_yaml import read_weaver_yaml
 from zoo.publish import publish_run
 
 PAGE = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
@@ -48,7 +50,7 @@ def nano(tmp_path, monkeypatch):
 
 
 def test_from_a_nano_file_to_a_trained_tagger(nano):
-    layout, config = blocks("yaml")
+    layout, config, *_ = blocks("yaml")
     Path("layout.yaml").write_text(layout.replace("tree: Events", ""))
     convert, read = blocks("python")
     exec(convert, {})
@@ -80,6 +82,17 @@ def test_the_layout_of_the_page(tmp_path):
     layout = read_layout(tmp_path / "layout.yaml")
     assert layout.tree == "Events"
     assert layout.classes == ("b", "c", "light")
+
+
+def test_the_features_and_the_data_file_of_weaver_of_the_page(tmp_path):
+    *_, features, weaver = blocks("yaml")
+    (tmp_path / "my_features.yaml").write_text(features)
+    (tmp_path / "JetClass_top.yaml").write_text(weaver)
+    assert read_features(tmp_path / "my_features.yaml").columns == ("part_d0val", "part_d0err")
+    description = read_weaver_yaml(tmp_path / "JetClass_top.yaml")
+    assert description.classes == ("QCD", "Tbqq")
+    with pytest.raises(ValueError, match=r"histograms of 'weights' are yet to be fitted, .*'zoo data fit-scaling"):
+        description.for_split("train").require_scaling()
 
 
 def test_every_format_stands_in_the_table():
