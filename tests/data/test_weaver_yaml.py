@@ -16,7 +16,7 @@ from weaver.utils.data.preprocess import (
     _build_new_variables,
     _build_weights,
 )
-from weaver.utils.dataset import _load_next
+from weaver.utils.dataset import _get_reweight_indices, _load_next
 
 import train
 from zoo import load_pretrained
@@ -307,6 +307,20 @@ def test_weights_are_those_of_weaver(jets, write, tmp_path, monkeypatch, name):
     assert set(read_jets(jets, layout=read_weaver_yaml(data_file, split="test")).weight) == {1}
 
 
+def test_drawing_jets_and_weighing_losses_have_the_same_mean(jets, write, tmp_path):
+    data_file = write(JETCLASS + WEIGHTS)
+    main(["data", "fit-scaling", str(jets), "--weaver-yaml", str(data_file), "--out", str(tmp_path / "out.yaml")])
+    weight = read_jets(jets, layout=read_weaver_yaml(tmp_path / "out.yaml", split="train")).weight
+    assert 0 <= weight.min() < 0.5 < weight.max() <= 0.9
+    np.random.seed(3)  # noqa: NPY002 - weaver draws from the global state
+    draws = 3000
+    drawn = np.concatenate([_get_reweight_indices(weight) for _ in range(draws)])
+    share = np.bincount(drawn, minlength=len(weight)) / len(drawn)
+    error = np.sqrt(share.max() / len(drawn))
+    np.testing.assert_allclose(share, weight / weight.sum(), atol=6 * error)
+    assert np.ptp(share) > 30 * error
+
+
 def test_fitted_scales_are_those_of_weaver(jets, write, tmp_path):
     values = yaml.safe_load(JETCLASS + WEIGHTS)
     values["preprocess"] = {"method": "auto", "data_fraction": 0.4}
@@ -427,6 +441,7 @@ def test_training_with_a_data_file(jets, write, tmp_path):
         ({"new_variables": {"x": "[y for y in z]"}}, "new_variables.x: in .* is not allowed"),
         ({"new_variables": {"x": "np.fromfile('x')"}}, "there is no function 'np.fromfile' here; did you mean"),
         ({"new_variables": {"x": "np.log(y)", "y": "x + 1"}}, r"new_variables.x: needs itself \(x -> y -> x\)"),
+        ({"labels": {"type": "simple", "value": ["a", "b", "a"]}}, "labels.value: a label stands twice"),
         ({"new_variables": {"x": 3}}, "new_variables.x: must be a string, not 3"),
         ({"inputs": {"pf_features": {"length": "8", "vars": ["x"]}}}, "inputs.pf_features.length: must be a whole"),
         ({"inputs": {"pf_features": {"lenght": 8, "vars": ["x"]}}}, "there is no key 'lenght'; did you mean 'length'"),
@@ -457,6 +472,20 @@ def changed_inputs(name, variable):
     values = yaml.safe_load(JETCLASS)
     values["inputs"][f"pf_{name}"]["vars"][0] = variable
     return values["inputs"]
+
+
+def test_many_variables_of_each_other_and_merged_keys(jets, tmp_path):
+    """Each variable needs the two before it, so that following each way anew would never end."""
+    chain = "\n".join(f"  v{i}: v{i - 1} + v{i - 2}" for i in range(2, 60))
+    text = JETCLASS.replace("new_variables:", f"new_variables:\n  v0: part_px\n  v1: part_py\n{chain}")
+    text = text.replace("      - part_isMuon", "      - [v59, 0, 1.0e-14]")
+    text = text.replace(
+        "pf_points:\n    length: 6\n    pad_mode: wrap", "pf_points: &points\n    length: 6\n    pad_mode: wrap"
+    )
+    text = text.replace("pf_features:\n    length: 6\n    pad_mode: wrap", "pf_features:\n    <<: *points")
+    (tmp_path / "mine.yaml").write_text(text)
+    assert "*points" in text
+    assert compare(jets, tmp_path / "mine.yaml", "train") < 1e-6
 
 
 @pytest.mark.parametrize(

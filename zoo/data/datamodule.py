@@ -188,7 +188,7 @@ class JetDataModule(pl.LightningDataModule):
         for name in ("train", "val", "test"):
             if self.splits[name] is not None:
                 try:
-                    ranges[name] = self.splits[name].ranges(self.layout)
+                    ranges[name] = self.splits[name].ranges(self._layout_of(name))
                 except FileNotFoundError:
                     continue  # the files of a stage may come later than those of another; reading them tells
         for (one, ranges_one), (two, ranges_two) in itertools.combinations(ranges.items(), 2):
@@ -201,15 +201,19 @@ class JetDataModule(pl.LightningDataModule):
                         raise ValueError(message)
                     warnings.warn(message, stacklevel=3)
 
+    def _layout_of(self, name: str) -> Description | None:
+        """What describes the files of a split; weaver's data files select other jets to train on than to test."""
+        if isinstance(self.layout, WeaverYaml):
+            return self.layout.for_split("test" if name == "predict" else name)
+        return self.layout
+
     def _read(self, name: str) -> JetDataset:
-        ranges = self.splits[name].ranges(self.layout)
-        first_index = np.cumsum([0] + [count_rows(path, self.layout) for path in ranges])[:-1].tolist()
+        layout = self._layout_of(name)
+        ranges = self.splits[name].ranges(layout)
+        first_index = np.cumsum([0] + [count_rows(path, layout) for path in ranges])[:-1].tolist()
         first_of_file = dict(zip(ranges, first_index, strict=True))
         if name == "train":
             ranges = self._limit(ranges)
-        layout = self.layout
-        if isinstance(layout, WeaverYaml):
-            layout = layout.for_split("test" if name == "predict" else name)
         tables = [
             (self._check_table(path, table), first_of_file[path])
             for path, rows in ranges.items()

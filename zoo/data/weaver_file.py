@@ -110,23 +110,25 @@ class VariableReader:
         self._constants = {IS_TRAINING: description.split == "train"} | {
             name: self._value_of_file(values) for name, values in description.file_magic.items()
         }
-        needed: dict[str, None] = {}
+        self._needed: dict[str, None] = {}
         for text in (*wanted, *(() if self.selection is None else (self.selection,))):
-            self._add_columns(text, needed)
-        self._columns = {name: self._find(name) for name in needed}
+            self._add_names(text)
+        computed = {*description.variables, *self._constants}
+        self._columns = {name: self._find(name) for name in self._needed if name not in computed}
         if not self._columns:
             raise ValueError(f"{description.path}: no column of {path} is used")
 
     def _value_of_file(self, values: Mapping[str, float]) -> float:
         return next((value for pattern, value in values.items() if re.search(pattern, str(self.path))), 0)
 
-    def _add_columns(self, text: str, needed: dict[str, None]) -> None:
+    def _add_names(self, text: str) -> None:
+        """Add the variables in an expression, and what they are computed of."""
         expression = self.description.parsed.get(text)
         for name in (text,) if expression is None else expression.names:
-            if name in self.description.variables:
-                self._add_columns(self.description.variables[name], needed)
-            elif name not in self._constants:
-                needed[name] = None
+            if name not in self._needed:
+                self._needed[name] = None
+                if name in self.description.variables:
+                    self._add_names(self.description.variables[name])
 
     def _find(self, name: str) -> str:
         column = name

@@ -312,17 +312,20 @@ class _Parser:
         variables = {
             name: self._expression(f"new_variables.{name}", text) for name, text in given.items() if name != text
         }
+        known: set[str] = set()
         for name in variables:
-            self._check_cycle(name, variables, ())
+            self._check_cycle(name, variables, (), known)
         return variables
 
-    def _check_cycle(self, name: str, variables: Mapping[str, str], users: tuple[str, ...]) -> None:
+    def _check_cycle(self, name: str, variables: Mapping[str, str], users: tuple[str, ...], known: set[str]) -> None:
+        """Refuse a variable that needs itself; ``known`` are those that do not."""
         if name in users:
             circle = " -> ".join((*users[users.index(name) :], name))
             raise ValueError(f"new_variables.{name}: needs itself ({circle}); give the result another name")
-        if name in variables:
+        if name in variables and name not in known:
             for needed in self.parsed[variables[name]].names:
-                self._check_cycle(needed, variables, (*users, name))
+                self._check_cycle(needed, variables, (*users, name), known)
+            known.add(name)
 
     def _file_magic(self) -> Mapping[str, Mapping[str, float]]:
         return {
@@ -443,6 +446,8 @@ class _Parser:
                 raise ValueError("labels.value: must be a mapping of at least one label to its expression")
             return True, {name: self._expression(f"labels.value.{name}", text) for name, text in given.items()}
         given = strings("labels.value", values["value"])
+        if len(set(given)) < len(given):
+            raise ValueError(f"labels.value: a label stands twice in {list(given)}")
         return False, {text: self._expression("labels.value", text) for text in given}
 
     def _weights(self) -> str | Reweighting | None:
