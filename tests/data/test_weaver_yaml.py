@@ -307,6 +307,19 @@ def test_weights_are_those_of_weaver(jets, write, tmp_path, monkeypatch, name):
     assert set(read_jets(jets, layout=read_weaver_yaml(data_file, split="test")).weight) == {1}
 
 
+@pytest.mark.filterwarnings("ignore:.*reweighting")
+def test_custom_labels_are_variables(jets, write, tmp_path, monkeypatch):
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    values = yaml.safe_load(JETCLASS + WEIGHTS)
+    values["labels"] = {"type": "custom", "value": {"is_top": "1*label_Tbqq", "is_light": "1 - is_top"}}
+    values["weights"]["reweight_classes"] = ["is_top", "is_light"]
+    data_file = write(yaml.safe_dump(values, sort_keys=False))
+    main(["data", "fit-scaling", str(jets), "--weaver-yaml", str(data_file), "--out", str(tmp_path / "out.yaml")])
+    table = read_jets(jets, layout=read_weaver_yaml(tmp_path / "out.yaml", ["other", "top"], "train"))
+    np.testing.assert_allclose(table.weight, weights_by_weaver(jets, data_file), rtol=1e-6, atol=1e-9)
+    np.testing.assert_array_equal(table.fields["is_light"], 1 - table.label)
+
+
 def test_drawing_jets_and_weighing_losses_have_the_same_mean(jets, write, tmp_path):
     data_file = write(JETCLASS + WEIGHTS)
     main(["data", "fit-scaling", str(jets), "--weaver-yaml", str(data_file), "--out", str(tmp_path / "out.yaml")])
@@ -440,7 +453,7 @@ def test_training_with_a_data_file(jets, write, tmp_path):
         ({"new_variables": {"x": "lambda: 1"}}, "new_variables.x: in .*: 'lambda: 1' is not allowed"),
         ({"new_variables": {"x": "[y for y in z]"}}, "new_variables.x: in .* is not allowed"),
         ({"new_variables": {"x": "np.fromfile('x')"}}, "there is no function 'np.fromfile' here; did you mean"),
-        ({"new_variables": {"x": "np.log(y)", "y": "x + 1"}}, r"new_variables.x: needs itself \(x -> y -> x\)"),
+        ({"new_variables": {"x": "np.log(y)", "y": "x + 1"}}, r"new_variables: 'x' needs itself \(x -> y -> x\)"),
         ({"labels": {"type": "simple", "value": ["a", "b", "a"]}}, "labels.value: a label stands twice"),
         ({"new_variables": {"x": 3}}, "new_variables.x: must be a string, not 3"),
         ({"inputs": {"pf_features": {"length": "8", "vars": ["x"]}}}, "inputs.pf_features.length: must be a whole"),

@@ -119,7 +119,7 @@ class WeaverYaml:
         tree: tree of a ROOT file; None: the only one.
         selection: expression; None selects all.
         test_selection: the same for ``test``.
-        variables: expressions by name, as the file has them.
+        variables: expressions by name, custom labels among them.
         branch_magic: parts of names, and what stands instead of them in the files of jets.
         file_magic: variables that depend on the file's name: values by patterns.
         features: inputs of a model.
@@ -262,9 +262,9 @@ class _Parser:
         self.parsed: dict[str, Expression] = {}
 
     def parse(self) -> WeaverYaml:
-        variables = self._variables()
-        inputs = self._inputs()
         is_custom, labels = self._labels()
+        variables = self._variables(labels if is_custom else {})
+        inputs = self._inputs()
         observers, monitors = (self._get(key, strings, ()) for key in ("observers", "monitor_variables"))
         if observers and monitors:
             raise ValueError("observers and monitor_variables: weaver takes one of them; leave the other out")
@@ -307,11 +307,11 @@ class _Parser:
     def _expression_at(self, key: str) -> str | None:
         return self._get(key, self._expression, None)
 
-    def _variables(self) -> Mapping[str, str]:
+    def _variables(self, labels: Mapping[str, str]) -> Mapping[str, str]:
+        """New variables and custom labels, which are variables too, by their expressions."""
         given = self._get("new_variables", mapping, {})
-        variables = {
-            name: self._expression(f"new_variables.{name}", text) for name, text in given.items() if name != text
-        }
+        variables = {name: self._expression(f"new_variables.{name}", text) for name, text in given.items()}
+        variables = {name: text for name, text in (variables | labels).items() if name != text}
         known: set[str] = set()
         for name in variables:
             self._check_cycle(name, variables, (), known)
@@ -321,7 +321,7 @@ class _Parser:
         """Refuse a variable that needs itself; ``known`` are those that do not."""
         if name in users:
             circle = " -> ".join((*users[users.index(name) :], name))
-            raise ValueError(f"new_variables.{name}: needs itself ({circle}); give the result another name")
+            raise ValueError(f"new_variables: {name!r} needs itself ({circle}); give the result another name")
         if name in variables and name not in known:
             for needed in self.parsed[variables[name]].names:
                 self._check_cycle(needed, variables, (*users, name), known)
