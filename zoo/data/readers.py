@@ -147,7 +147,7 @@ def read_and_report(
 
 
 def read_chunks(
-    path: str | Path, rows: tuple[int, int], layout: Layout | None = None
+    path: str | Path, rows: tuple[int, int], layout: Description | None = None
 ) -> Iterator[tuple[JetTable, dict[str, int]]]:
     """The good jets of some rows, those of `CHUNK_JETS` rows at a time, and how many were left out by their reason.
 
@@ -175,7 +175,7 @@ def _good_jets(chunks: Iterator[JetTable]) -> Iterator[tuple[JetTable, dict[str,
 def open_tables(
     path: str | Path,
     rows: tuple[int, int] | None = None,
-    layout: Layout | None = None,
+    layout: Description | None = None,
     *,
     verify: bool | None = None,
 ) -> list[JetTable]:
