@@ -7,16 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.data.writers import random_momenta, top_tagging_rows
 from zoo.data.store import JetTable
 
 MakeTable = Callable[..., JetTable]
-
-
-def random_momenta(particles: int, seed: int) -> np.ndarray:
-    """Massless four-momenta (particle, 4) in GeV, float32, roughly those of a jet along +x at pt 600 GeV."""
-    random = np.random.default_rng(seed)
-    momenta = random.normal([12.0, 0.0, 4.0], [4.0, 2.0, 2.0], size=(particles, 3))
-    return np.column_stack([np.linalg.norm(momenta, axis=1), momenta]).astype(np.float32)
 
 
 @pytest.fixture(scope="session")
@@ -43,16 +37,7 @@ def make_table() -> MakeTable:
 @pytest.fixture
 def top_tagging_frame() -> pd.DataFrame:
     """Six jets in the public layout, zero-padded to four constituents; jet ``j`` has 1 + j % 4 of them."""
-    rows = np.zeros((6, 4, 4), dtype=np.float32)
-    for jet, row in enumerate(rows):
-        row[: 1 + jet % 4] = random_momenta(1 + jet % 4, seed=jet)
-    names = [f"{component}_{i}" for i in range(4) for component in ("E", "PX", "PY", "PZ")]
-    frame = pd.DataFrame(rows.reshape(6, 16), columns=names)
-    for name in ("truthE", "truthPX", "truthPY", "truthPZ"):
-        frame[name] = np.float32(0)
-    frame["ttv"] = 0
-    frame["is_signal_new"] = [0, 1, 0, 1, 1, 0]
-    return frame
+    return top_tagging_rows(6)
 
 
 @pytest.fixture

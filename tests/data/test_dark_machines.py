@@ -3,15 +3,9 @@ import dataclasses
 import numpy as np
 import pytest
 
+from tests.data.writers import LINES
 from zoo.data.dark_machines import LAYOUT, is_dark_machines
 from zoo.data.readers import RejectedJetsWarning, count_rows, read_jets
-
-LINES = [
-    "7;ttH;1;239073.7;-0.08691;j,222072.1,192993.9,-0.53710,2.78658;b,52456.0,49350.6,-0.32490,-2.44215",
-    "8;tttt;0.5;1000;3.1;e+,112430.6,81538.2,-0.84511,-2.85950",
-    "9;ttZ;1;0;0;m-,27914.3,22684.4,-0.66662,0.25541;m+,60000,30000,1.31,1;g,20000,20000,0,0",
-    "10;ttW;2;1e3;0;e-,112430.6,81538.2,-0.84511,-2.85950",
-]
 
 
 @pytest.fixture

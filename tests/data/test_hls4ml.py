@@ -1,45 +1,21 @@
-import h5py
 import numpy as np
 import pytest
 
+from tests.data.writers import hls4ml_arrays, write_arrays
 from zoo.data.readers import RejectedJetsWarning, count_rows, read_jets
-
-PARTICLE_NAMES = "px py pz e erel pt ptrel eta etarel etarot phi phirel phirot deltaR costheta costhetarel pdgid"
-JET_NAMES = "j_ptfrac j_pt j_eta j_mass j_multiplicity j_g j_q j_w j_z j_t j_undef"
 
 
 @pytest.fixture
 def arrays() -> dict:
     """Five jets, one of each class, padded to 8 particles; jet ``j`` has 1 + j of them."""
-    random = np.random.default_rng(3)
-    particles = np.zeros((5, 8, 16))
-    for jet in range(5):
-        momenta = random.normal(0, 20, (1 + jet, 3))
-        particles[jet, : 1 + jet, :3] = momenta
-        particles[jet, : 1 + jet, 3] = np.sqrt((momenta**2).sum(axis=1) + 0.14**2)
-        particles[jet, : 1 + jet, 4:] = 7.0
-    jets = random.uniform(1, 2, (5, 11))
-    jets[:, 5:] = np.eye(6)[:5]
-    return {
-        "jetConstituentList": particles,
-        "particleFeatureNames": np.array([f"j1_{name}" for name in PARTICLE_NAMES.split()], dtype="S"),
-        "jets": jets,
-        "jetFeatureNames": np.array(JET_NAMES.split(), dtype="S"),
-        "jetImage": np.zeros((5, 4, 4)),
-    }
+    return hls4ml_arrays(5)
 
 
 @pytest.fixture
 def write(tmp_path):
     """Function that writes arrays as the public files have them."""
 
-    def write(arrays):
-        with h5py.File(tmp_path / "jetImage_0.h5", "w") as file:
-            for name, values in arrays.items():
-                file.create_dataset(name, data=values, compression="gzip")
-        return tmp_path / "jetImage_0.h5"
-
-    return write
+    return lambda arrays: write_arrays(tmp_path / "jetImage_0.h5", arrays)
 
 
 def test_every_number_is_read(arrays, write):

@@ -7,14 +7,12 @@ import pytest
 import uproot
 from pyarrow import parquet
 
+from tests.data.writers import FLAGS, IMPACT, changed, jetclass_columns, write_parquet, write_rntuple, write_root
 from zoo.data.datasets import JET_COLUMNS, describe_dataset
 from zoo.data.readers import RejectedJetsWarning, count_rows, read_jets
 from zoo.data.store import MOMENTUM_COLUMNS, open_store, write_store
 
 CLASSES = describe_dataset("jetclass").classes
-FLAGS = ("part_isChargedHadron", "part_isNeutralHadron", "part_isPhoton", "part_isElectron", "part_isMuon")
-IMPACT = ("part_d0val", "part_d0err", "part_dzval", "part_dzerr")
-COUNTS = np.array([3, 1, 4, 2, 5, 1, 2, 3, 1, 2, 4, 1])
 
 
 @pytest.fixture(params=["root", "parquet"])
@@ -22,71 +20,20 @@ def example(request, shared_data):
     return shared_data / "jetclass2" / f"JetClassII_example.{request.param}"
 
 
+COUNTS = np.array([3, 1, 4, 2, 5, 1, 2, 3, 1, 2, 4, 1])
+
+
 @pytest.fixture
 def columns() -> dict:
     """Twelve jets as JetClass has them; the class of jet ``j`` is j % 10."""
-    random = np.random.default_rng(5)
-    particles = int(COUNTS.sum())
-    momenta = random.normal([12.0, 0.0, 4.0], [4.0, 2.0, 2.0], size=(particles, 3)).astype(np.float32)
-    energy = np.linalg.norm(momenta.astype(float), axis=1).astype(np.float32)
-    kinds = random.integers(0, 5, particles)
-    flat = dict(zip(("part_px", "part_py", "part_pz"), momenta.T, strict=True)) | {"part_energy": energy}
-    flat |= {"part_charge": random.integers(-1, 2, particles).astype(np.int32)}
-    flat |= {name: kinds == kind for kind, name in enumerate(FLAGS)}
-    flat |= {name: random.normal(0, 2, particles).astype(np.float32) for name in IMPACT}
-    jets = {name: random.uniform(1, 2, len(COUNTS)).astype(np.float32) for name in JET_COLUMNS}
-    labels = {f"label_{name}": np.arange(12) % 10 == i for i, name in enumerate(CLASSES)}
-    lists = {name: ak.unflatten(np.ascontiguousarray(values), COUNTS) for name, values in flat.items()}
-    return {**lists, **jets, **labels}
+    return jetclass_columns(COUNTS)
 
 
 @pytest.fixture(params=["root", "rntuple", "parquet"])
 def write(request, tmp_path):
     """Function that writes columns in one of the formats, five jets a basket, cluster or row group."""
     writers = {"root": write_root, "rntuple": write_rntuple, "parquet": write_parquet}
-    return lambda columns: writers[request.param](tmp_path, columns)
-
-
-def write_root(folder, columns):
-    path = folder / "jets.root"
-    lists = {name: values for name, values in columns.items() if isinstance(values, ak.Array)}
-    flat = {name: np.asarray(values) for name, values in columns.items() if name not in lists}
-    with uproot.recreate(path) as file:
-        types = {name: ak.type(values[:0]).content for name, values in lists.items()}
-        file.mktree("tree", types | {name: values.dtype for name, values in flat.items()})
-        for rows in (slice(0, 5), slice(5, 10), slice(10, 12)):
-            file["tree"].extend({name: values[rows] for name, values in {**lists, **flat}.items()})
-    return path
-
-
-def write_rntuple(folder, columns):
-    path = folder / "jets.root"
-    with uproot.recreate(path) as file:
-        ntuple = file.mkrntuple("tree", {name: values[:5] for name, values in columns.items()})
-        for rows in (slice(5, 10), slice(10, 12)):
-            ntuple.extend({name: values[rows] for name, values in columns.items()})
-    return path
-
-
-def write_parquet(folder, columns):
-    path = folder / "jets.parquet"
-    table = pa.table({name: _arrow(values) for name, values in columns.items()})
-    parquet.write_table(table, path, row_group_size=5, write_page_checksum=True)
-    return path
-
-
-def _arrow(values):
-    if not isinstance(values, ak.Array):
-        return pa.array(values)
-    offsets = np.concatenate([[0], np.cumsum(ak.to_numpy(ak.num(values)))]).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(ak.to_numpy(ak.flatten(values))))
-
-
-def changed(columns, name, row, particle, value):
-    values = ak.to_list(columns[name])
-    values[row][particle] = value
-    dtype = ak.to_numpy(ak.flatten(columns[name])).dtype
-    return {**columns, name: ak.values_astype(ak.Array(values), dtype)}
+    return lambda columns: writers[request.param](tmp_path / f"jets.{request.param}", columns)
 
 
 def test_root_and_parquet_give_the_same_jets(shared_data):
@@ -178,7 +125,7 @@ def test_rows_outside_the_file(columns, write, rows):
 
 def test_other_row_groups_are_not_read(columns, tmp_path):
     """Control: a file whose last row group is damaged gives the jets of the first."""
-    path = write_parquet(tmp_path, columns)
+    path = write_parquet(tmp_path / "jets.parquet", columns)
     group = parquet.ParquetFile(path).metadata.row_group(2)
     flip(path, group.column(0))
     assert len(read_jets(path, (0, 10))) == 10
@@ -195,7 +142,7 @@ def flip(path, column):
 
 
 def test_a_damaged_page_names_the_column(columns, tmp_path):
-    path = write_parquet(tmp_path, columns)
+    path = write_parquet(tmp_path / "jets.parquet", columns)
     group = parquet.ParquetFile(path).metadata.row_group(1)
     flip(
         path, next(c for c in map(group.column, range(group.num_columns)) if c.path_in_schema.startswith("part_d0err"))
@@ -207,7 +154,7 @@ def test_a_damaged_page_names_the_column(columns, tmp_path):
 
 
 def test_a_damaged_basket_names_the_branch(columns, tmp_path):
-    path = write_root(tmp_path, columns)
+    path = write_root(tmp_path / "jets.root", columns)
     with uproot.open(path) as file:
         branch = file["tree"]["part_d0err"]
         seek = branch.member("fBasketSeek")[1]
@@ -314,7 +261,7 @@ def test_bad_jets_are_left_out_and_counted(columns, write):
 
 
 def test_nulls_are_named(columns, tmp_path):
-    path = write_parquet(tmp_path, columns)
+    path = write_parquet(tmp_path / "jets.parquet", columns)
     table = parquet.read_table(path)
     holes = pa.array([None, *table["part_px"].to_pylist()[1:]], type=table["part_px"].type)
     parquet.write_table(table.set_column(table.column_names.index("part_px"), "part_px", holes), path)
@@ -337,13 +284,13 @@ def test_a_root_file_of_something_else(tmp_path):
 
 
 def test_a_colon_in_the_name_of_a_file(columns, tmp_path):
-    path = write_root(tmp_path, columns).rename(tmp_path / "a:b.root")
+    path = write_root(tmp_path / "jets.root", columns).rename(tmp_path / "a:b.root")
     assert len(read_jets(path)) == 12
 
 
 @pytest.mark.parametrize("compression", [None, "zstd"])
 def test_all_columns_survive_the_zoos_own_file(columns, tmp_path, compression):
-    table = read_jets(write_parquet(tmp_path, columns))
+    table = read_jets(write_parquet(tmp_path / "jets.parquet", columns))
     write_store(tmp_path / "jets.arrow", table, compression=compression)
     back = open_store(tmp_path / "jets.arrow")
     assert back.metadata == table.metadata
@@ -355,7 +302,7 @@ def test_all_columns_survive_the_zoos_own_file(columns, tmp_path, compression):
 
 
 def test_damage_to_a_further_column_of_the_zoos_own_file_is_named(columns, tmp_path):
-    table = read_jets(write_parquet(tmp_path, columns))
+    table = read_jets(write_parquet(tmp_path / "jets.parquet", columns))
     write_store(tmp_path / "jets.arrow", table)
     content = (tmp_path / "jets.arrow").read_bytes()
     wanted = table.particles["part_dzval"].tobytes()

@@ -1,7 +1,7 @@
-import h5py
 import numpy as np
 import pytest
 
+from tests.data.writers import jetnet_arrays, write_arrays
 from zoo.data.batch import collate, gather
 from zoo.data.features import feature_table
 from zoo.data.readers import RejectedJetsWarning, count_rows, read_jets
@@ -10,27 +10,14 @@ from zoo.data.readers import RejectedJetsWarning, count_rows, read_jets
 @pytest.fixture
 def arrays() -> dict:
     """Four jets of 1 TeV, padded to 6 particles; jet ``j`` has 2 + j of them; what is masked is not zero."""
-    random = np.random.default_rng(4)
-    particles = random.normal(0, 0.1, (4, 6, 4)).astype(np.float32)
-    particles[..., 2] = random.uniform(0.01, 0.3, (4, 6))
-    particles[..., 3] = np.arange(6) < np.arange(2, 6)[:, None]
-    jets = np.column_stack(
-        [random.uniform(900, 1100, 4), random.normal(0, 1, 4), random.uniform(20, 200, 4), [2, 3, 4, 5]]
-    )
-    return {"particle_features": particles, "jet_features": jets.astype(np.float32)}
+    return jetnet_arrays(4)
 
 
 @pytest.fixture
 def write(tmp_path):
     """Function that writes arrays as one of the public files."""
 
-    def write(arrays, name="t.hdf5"):
-        with h5py.File(tmp_path / name, "w") as file:
-            for key, values in arrays.items():
-                file[key] = values
-        return tmp_path / name
-
-    return write
+    return lambda arrays, name="t.hdf5": write_arrays(tmp_path / name, arrays)
 
 
 def test_momenta_are_made_of_the_relative_ones(arrays, write):

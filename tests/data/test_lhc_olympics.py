@@ -3,17 +3,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.data.writers import lhc_olympics_rows
 from zoo.data.readers import RejectedJetsWarning, count_rows, read_jets
 
 
 @pytest.fixture
 def rows() -> np.ndarray:
     """Five events, padded to 7 particles; event ``j`` has 1 + j of them; the label is last."""
-    random = np.random.default_rng(6)
-    particles = np.zeros((5, 7, 3))
-    for event in range(5):
-        particles[event, : 1 + event] = random.normal([100, 0, 0], [10, 1, 1], (1 + event, 3))
-    return np.column_stack([particles.reshape(5, 21), [0, 1, 0, 0, 1]])
+    return lhc_olympics_rows(5)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import zipfile
 import numpy as np
 import pytest
 
+from tests.data.writers import quark_gluon_arrays
 from zoo.data.batch import collate, gather
 from zoo.data.datasets import describe_dataset
 from zoo.data.features import feature_table
@@ -15,11 +16,7 @@ KINDS = ("ChargedHadron", "NeutralHadron", "Photon", "Electron", "Muon")
 @pytest.fixture
 def arrays() -> dict:
     """Three jets with 4, 2 and 1 particles as EnergyFlow publishes them."""
-    particles = np.zeros((3, 5, 4))
-    particles[0, :4] = [[100, 0.5, 3, 211], [50, 0.4, 3.1, 22], [20, 0.6, 2.9, -11], [3, 0.5, 3, 130]]
-    particles[1, :2] = [[200, -1, 6.2, -2212], [0.5, -1.2, 6.3, 13]]
-    particles[2, :1] = [[500, 1.7, 1, -2112]]
-    return {"X": particles, "y": np.array([1.0, 0.0, 1.0])}
+    return quark_gluon_arrays()
 
 
 @pytest.fixture(params=[np.savez, np.savez_compressed])
