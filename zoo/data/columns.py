@@ -12,6 +12,7 @@ import h5py
 import hdf5plugin  # noqa: F401 - registers the compressions that PyTables writes
 import numpy as np
 import pyarrow as pa
+import xxhash
 from pyarrow import compute, parquet
 
 from zoo.data.hints import did_you_mean
@@ -128,6 +129,8 @@ def open_root(path: Path, key: str | None = None) -> Iterator[Columns]:
         name = key or ("tree" if "tree" in trees else trees[0] if len(trees) == 1 else None)
         tree = file[name] if name in trees else None
         facts = None if tree is None else (tree.keys(full_paths=False), tree.num_entries)
+        if tree is not None and not isinstance(tree, uproot.TTree):
+            _verify_page_lists(tree)
     except Exception as error:  # uproot raises many kinds for a damaged file
         raise damaged(path, error) from error
     with file:
@@ -140,6 +143,16 @@ def open_root(path: Path, key: str | None = None) -> Iterator[Columns]:
         else:
             found = ", ".join(trees) or "none"
             raise ValueError(f"{path} must hold a TTree 'tree', or only one; found {found}; name it in a layout")
+
+
+def _verify_page_lists(ntuple: Any) -> None:
+    """Compare the lists of pages of an RNTuple with their checksums, which uproot does for its other headers."""
+    for group in ntuple.footer.cluster_group_records:
+        link = group.page_list_link
+        chunk, _ = ntuple.read_locator(link.locator, link.env_uncomp_size)
+        content = chunk.raw_data.tobytes()
+        if xxhash.xxh3_64_intdigest(content[:-8]) != int.from_bytes(content[-8:], "little"):
+            raise ValueError("a list of pages does not match its checksum")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,7 +170,10 @@ class _Tree:
     def kind(self, name: str) -> Kind:
         import uproot
 
-        found = self.tree[name].interpretation
+        try:
+            found = self.tree[name].interpretation
+        except Exception as error:  # uproot raises many kinds for a damaged file
+            raise damaged(self.path, error, name) from error
         is_list = isinstance(found, uproot.AsJagged)
         content = found.content if is_list else found
         dtype = content.to_dtype if isinstance(content, uproot.AsDtype) else np.dtype(object)
@@ -291,7 +307,7 @@ def open_hdf5_file(path: Path) -> Iterator[h5py.File]:
     try:
         with h5py.File(path) as file:
             yield file
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, KeyError) as error:  # a member with a damaged header is a KeyError
         raise damaged(path, error) from error
 
 
