@@ -154,6 +154,20 @@ def test_pickles_are_never_read(arrays, write, tmp_path):
     assert trap.exists()
 
 
+@pytest.mark.parametrize(("old", "new"), [(b"(1500, 5, 4)", b"(1500, 4, 4)"), (b"<f8", b"<f4")])
+def test_a_header_of_fewer_numbers(arrays, write, old, new):
+    """What is left of the member would never be read, nor its checksum compared."""
+    path = write({"X": np.tile(arrays["X"], (500, 1, 1)), "y": np.tile(arrays["y"], 500)})
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    assert members["X.npy"].count(old) == 1
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content.replace(old, new) if name == "X.npy" else content)
+    with pytest.raises(ValueError, match=r"column 'X' cannot be read: 240000 bytes instead of \d+ for the shape"):
+        read_jets(path)
+
+
 def test_a_header_of_another_version(arrays, write):
     path = write(arrays)
     with zipfile.ZipFile(path) as archive:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -65,7 +66,7 @@ def open_quark_gluon(path: Path) -> Iterator[LayoutFile]:
                     f"{particles.shape} and {label.shape}; keep pt, rapidity, phi and the pdg id"
                 )
             yield LayoutFile(path, _Archive(path, particles, label), LAYOUT)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
         raise damaged(path, error) from error
 
 
@@ -105,11 +106,16 @@ def _find_array(path: Path, archive: zipfile.ZipFile, name: str) -> _Array:
             shape, is_fortran, dtype = _read_header(file)
         except ValueError as error:
             raise damaged(path, error, name) from error
+        start = file.tell()
     if dtype.kind not in "iuf" or is_fortran:
         raise ValueError(
             f"{path}: array {name!r} must hold numbers in C order, not {dtype}; objects are pickled and never read, "
             "write it again with numpy.savez"
         )
+    # the checksum is that of the whole member, and is not compared if less of it is read
+    found, expected = archive.getinfo(member).file_size - start, dtype.itemsize * math.prod(shape)
+    if found != expected:
+        raise damaged(path, ValueError(f"{found} bytes instead of {expected} for the shape {shape}"), name)
     return _Array(archive, member, shape, dtype)
 
 
