@@ -60,4 +60,8 @@ def _read_names(path: Path, file: h5py.File, array: str, member: str) -> list[st
         raise ValueError(
             f"{path}: {member!r} has {len(read)} names for {data.shape[-1]} columns of {array!r}; add them"
         )
+    needed = {*LAYOUT.lists, *LAYOUT.numbers}
+    twice = [name for name in read if read.count(name) > 1 and f"{array}/{name}" in needed]
+    if twice:
+        raise ValueError(f"{path}: {member!r} has the name {twice[0]!r} twice; correct the names")
     return read

@@ -249,16 +249,21 @@ class LayoutFile:
             self._check_counts(name, lists[name].counts, first, counts, first_row)
         values = {name: column.values for name, column in lists.items()}
         if self.layout.mask is not None or self._is_padded:
-            real = self._is_particle(values)
+            real = self._is_particle(values, counts, first_row)
             counts = _count_true(real, counts)
             values = {name: column[real] for name, column in values.items()}
         self._check_most(counts, first_row)
         return counts, values
 
-    def _is_particle(self, values: dict[str, np.ndarray]) -> np.ndarray:
-        if self.layout.mask is not None:
-            return values[self.layout.mask] != 0
-        return np.logical_or.reduce([values[name] != 0 for name in self.layout.momenta.values()])
+    def _is_particle(self, values: dict[str, np.ndarray], counts: np.ndarray, first_row: int) -> np.ndarray:
+        if self.layout.mask is None:
+            return np.logical_or.reduce([values[name] != 0 for name in self.layout.momenta.values()])
+        mask = values[self.layout.mask]
+        wrong = np.flatnonzero(np.isnan(mask))
+        if len(wrong):
+            row = first_row + np.searchsorted(np.cumsum(counts), wrong[0], side="right")
+            raise ValueError(f"{self.path}: column {self.layout.mask!r} is not a number in row {row}; correct the mask")
+        return mask != 0
 
     def _check_counts(self, name: str, found: np.ndarray, first: str, expected: np.ndarray, first_row: int) -> None:
         wrong = np.flatnonzero(found != expected)
