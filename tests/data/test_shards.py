@@ -18,7 +18,7 @@ from zoo.data.datamodule import Split
 from zoo.data.datasets import resolve_file
 from zoo.data.features import feature_table
 from zoo.data.loader import JetDataset
-from zoo.data.manifest import read_manifest
+from zoo.data.manifest import read_manifest, write_manifest
 from zoo.data.readers import count_rows, open_tables, read_jets
 from zoo.data.shards import open_shards
 from zoo.data.store import JetTable, write_store
@@ -39,8 +39,7 @@ def shard_path(folder: Path, number: int = 1) -> Path:
 
 
 def change_manifest(folder: Path, **changes: object) -> None:
-    path = folder / "manifest.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    write_manifest(folder, dataclasses.replace(read_manifest(folder), **changes))
 
 
 def damage(path: Path, position: int) -> None:
@@ -135,10 +134,8 @@ def test_a_shard_of_another_conversion(folder, tmp_path):
     path = shard_path(folder)
     table = dataclasses.replace(read_jets(path), weight=read_jets(path).weight + 1)
     write_store(path, table)
-    manifest = read_manifest(folder)
-    shards = [dataclasses.asdict(shard) for shard in manifest.shards]
-    shards[1]["bytes"] = path.stat().st_size
-    change_manifest(folder, shards=shards)
+    first, second, *others = read_manifest(folder).shards
+    change_manifest(folder, shards=(first, dataclasses.replace(second, bytes=path.stat().st_size), *others))
     with pytest.raises(ValueError, match=r"shard-000001.arrow is not the shard that the manifest names"):
         open_shards(folder, verify=False)
 
@@ -177,16 +174,24 @@ def test_an_unfinished_folder(folder):
 
 
 def test_a_manifest_of_another_version(folder):
-    change_manifest(folder, version=2)
-    with pytest.raises(ValueError, match="zoo-jet-folder version 2, this zoo reads zoo-jet-folder version 1"):
+    path = folder / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 1}))
+    with pytest.raises(ValueError, match="zoo-jet-folder version 1, this zoo reads zoo-jet-folder version 2"):
         read_jets(folder)
 
 
-@pytest.mark.parametrize("text", ["", "[1]", "{}", '{"format": "zoo-jet-folder", "version": 1, "jets": 3}'])
+@pytest.mark.parametrize("text", ["", "[1]", "{}", '{"format": "zoo-jet-folder", "version": 2, "jets": 3}'])
 def test_a_damaged_manifest(folder, text):
     (folder / "manifest.json").write_text(text)
     with pytest.raises(ValueError, match=r"manifest.json cannot be read: .* convert the files again"):
         read_jets(folder)
+
+
+def test_a_changed_number_in_a_manifest(folder):
+    path = folder / "manifest.json"
+    path.write_text(path.read_text().replace('"seed": 1', '"seed": 3'))
+    with pytest.raises(ValueError, match=r"manifest.json cannot be read: it does not match its checksum; .* again"):
+        read_manifest(folder)
 
 
 def test_a_manifest_whose_numbers_do_not_agree(folder):

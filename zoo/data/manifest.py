@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from zoo.files import atomic_write
 
 MANIFEST = "manifest.json"
 FORMAT = "zoo-jet-folder"
-VERSION = 1
+VERSION = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,9 +89,14 @@ def folder_of(path: str | Path) -> Path | None:
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write the manifest of a folder whose shards are complete."""
-    content = {"format": FORMAT, "version": VERSION, **dataclasses.asdict(manifest)}
+    content = dataclasses.asdict(manifest)
+    head = {"format": FORMAT, "version": VERSION, "crc32": _checksum(content)}
     with atomic_write(folder / MANIFEST) as file:
-        file.write(json.dumps(content, indent=1).encode())
+        file.write(json.dumps({**head, **content}, indent=1).encode())
+
+
+def _checksum(content: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(content, sort_keys=True).encode())
 
 
 def read_manifest(folder: str | Path) -> Manifest:
@@ -114,6 +120,8 @@ def read_manifest(folder: str | Path) -> Manifest:
             "with this version, or read the folder with a newer one"
         )
     try:
+        if content.pop("crc32") != _checksum(content):
+            raise ValueError("it does not match its checksum")
         content["shards"] = tuple(Shard(**shard) for shard in content["shards"])
         content["sources"] = tuple(Source(**source) for source in content["sources"])
         manifest = Manifest(**content)
