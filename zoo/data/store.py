@@ -306,8 +306,10 @@ def _from_arrow(batch: pa.RecordBatch, header: dict[str, Any]) -> JetTable:
     if batch.num_rows != header["jets"]:
         raise ValueError(f"{batch.num_rows} jets instead of {header['jets']}")
     jagged = batch.column("particles")
-    offsets = _to_numpy(jagged.offsets)
-    particles = {field.name: _from_planes(jagged.values.field(i)) for i, field in enumerate(jagged.type.value_type)}
+    offsets = _to_numpy("offsets", jagged.offsets)
+    particles = {
+        field.name: _from_planes(field.name, jagged.values.field(field.name)) for field in jagged.type.value_type
+    }
     if header["packed"]:
         energy = particles["part_energy"].view(np.int32) + _massless_energy(particles)
         particles["part_energy"] = energy.view(np.float32)
@@ -316,12 +318,12 @@ def _from_arrow(batch: pa.RecordBatch, header: dict[str, Any]) -> JetTable:
         particles=particles,
         offsets=offsets,
         fields={
-            name.removeprefix(prefix): _to_numpy(batch.column(name))
+            name.removeprefix(prefix): _to_numpy(name, batch.column(name))
             for name in batch.schema.names
             if name.startswith(prefix)
         },
-        label=_to_numpy(batch.column("label")),
-        weight=_to_numpy(batch.column("weight")),
+        label=_to_numpy("label", batch.column("label")),
+        weight=_to_numpy("weight", batch.column("weight")),
         metadata=header["metadata"],
     )
     names = _columns(table).keys()
@@ -338,7 +340,9 @@ def _verify(table: JetTable, header: dict[str, Any]) -> None:
             raise ValueError(f"column {name!r} does not match its checksum")
 
 
-def _to_numpy(array: pa.Array) -> np.ndarray:
+def _to_numpy(name: str, array: pa.Array) -> np.ndarray:
+    if array.null_count or not (pa.types.is_integer(array.type) or pa.types.is_floating(array.type)):
+        raise ValueError(f"column {name!r} must hold numbers, not {array.type} with {array.null_count} nulls")
     return array.to_numpy(zero_copy_only=True)
 
 
@@ -357,8 +361,8 @@ def _to_planes(values: np.ndarray) -> pa.Array:
     return pa.StructArray.from_arrays([pa.array(np.ascontiguousarray(plane)) for plane in planes], list("0123"))
 
 
-def _from_planes(array: pa.Array) -> np.ndarray:
+def _from_planes(name: str, array: pa.Array) -> np.ndarray:
     if not pa.types.is_struct(array.type):
-        return _to_numpy(array)
-    planes = [_to_numpy(array.field(i)) for i in range(array.type.num_fields)]
+        return _to_numpy(name, array)
+    planes = [_to_numpy(name, array.field(i)) for i in range(array.type.num_fields)]
     return np.stack(planes, axis=1).reshape(-1).view(np.float32)
