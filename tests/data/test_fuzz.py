@@ -7,12 +7,15 @@ none at all: of a file of DarkMachines, bits are flipped in separators, and it i
 
 import dataclasses
 import itertools
+import json
 import pickle
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,7 @@ import awkward as ak
 import h5py
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from tests.data import writers
@@ -445,18 +449,150 @@ def store() -> JetTable:
     )
 
 
-def write_plain(path: Path, table: JetTable) -> None:
-    write_store(path, table)
+def store_batch() -> pa.RecordBatch:
+    """What the file of `store` holds, header included."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_store(Path(folder) / "jets.arrow", store())
+        with pa.OSFile(str(Path(folder) / "jets.arrow")) as file:
+            return pa.ipc.open_file(file).get_batch(0)
+
+
+def write_batch(path: Path, batch: pa.RecordBatch) -> None:
+    with pa.ipc.new_file(path, batch.schema) as writer:
+        writer.write_batch(batch)
+
+
+def _replaced(name: str, change: Callable[[pa.Array], pa.Array]) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
+    """Change of one column."""
+
+    def replace(batch: pa.RecordBatch) -> pa.RecordBatch:
+        columns = {other: change(batch[other]) if other == name else batch[other] for other in batch.schema.names}
+        return pa.RecordBatch.from_pydict(columns).replace_schema_metadata(batch.schema.metadata)
+
+    return replace
+
+
+def _numbers(name: str, change: Callable[[np.ndarray], None]) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
+    """Change of the numbers of one column of the particles."""
+
+    def replace(particles: pa.Array) -> pa.Array:
+        columns = {field.name: particles.values.field(field.name).to_numpy() for field in particles.type.value_type}
+        change(values := columns[name].copy())
+        flat = pa.StructArray.from_arrays([pa.array(v) for v in (columns | {name: values}).values()], list(columns))
+        return pa.LargeListArray.from_arrays(particles.offsets, flat)
+
+    return _replaced("particles", replace)
+
+
+def _moved(particles: pa.Array) -> pa.Array:
+    """The particles of row `ROW` belong to the next one."""
+    offsets = particles.offsets.to_numpy().copy()
+    offsets[ROW + 1] = offsets[ROW]
+    return pa.LargeListArray.from_arrays(pa.array(offsets), particles.values)
+
+
+def _header(**changes: object) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
+    """Change of the header, with its checksum."""
+
+    def change(batch: pa.RecordBatch) -> pa.RecordBatch:
+        text = json.dumps(json.loads(batch.schema.metadata[b"zoo"]) | changes).encode()
+        return batch.replace_schema_metadata({"zoo": text, "zoo_crc32": str(zlib.crc32(text))})
+
+    return change
+
+
+def _renamed_column(old: str, new: str) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
+    def rename(batch: pa.RecordBatch) -> pa.RecordBatch:
+        names = [new if name == old else name for name in batch.schema.names]
+        return batch.rename_columns(names).replace_schema_metadata(batch.schema.metadata)
+
+    return rename
+
+
+_CHECKSUM = "does not match its checksum"
+
+STORE_WRONG = {
+    "no label": (lambda b: b.drop_columns(["label"]), "label"),
+    "no particles column": (lambda b: b.drop_columns(["particles"]), "particles"),
+    "no field": (lambda b: b.drop_columns(["fields.jet_mass"]), "'fields.jet_mass'.* missing or unknown"),
+    "label renamed": (_renamed_column("label", "Label"), "label"),
+    "field renamed": (_renamed_column("fields.jet_mass", "fields.mass"), "'fields.jet_mass'.* missing or unknown"),
+    "label floats": (_replaced("label", lambda v: v.cast("float64")), "column 'label' must hold int64, not float64"),
+    "weight float64": (_replaced("weight", lambda v: v.cast("float64")), "column 'weight' must hold float32"),
+    "label text": (_replaced("label", lambda v: v.cast("string")), "column 'label' must hold numbers, not string"),
+    "weights exchanged": (
+        _replaced("weight", lambda v: v.take(pa.array(range(JETS - 1, -1, -1)))),
+        "'weight' does not",
+    ),
+    "nan": (_numbers("part_px", lambda v: v.put(ROW, np.nan)), f"'particles.part_px' {_CHECKSUM}"),
+    "infinite": (_numbers("part_pz", lambda v: v.put(ROW, np.inf)), f"'particles.part_pz' {_CHECKSUM}"),
+    "negative energy": (_numbers("part_energy", lambda v: v.put(ROW, -1)), f"'particles.part_energy' {_CHECKSUM}"),
+    "no particles": (_replaced("particles", _moved), f"'offsets' {_CHECKSUM}"),
+    "no jets": (lambda b: b[:0].replace_schema_metadata(b.schema.metadata), "0 jets instead of 24"),
+    "fewer jets": (lambda b: b[1:].replace_schema_metadata(b.schema.metadata), "23 jets instead of 24"),
+    "no header": (lambda b: b.replace_schema_metadata(None), "without the metadata 'zoo'"),
+    "other version": (_header(version=2), "zoo-jets version 2, this zoo reads zoo-jets version 1"),
+    "no checksums": (_header(checksums={}), "missing or unknown"),
+    "other checksum": (lambda b: b.replace_schema_metadata({**b.schema.metadata, b"zoo_crc32": b"1"}), _CHECKSUM),
+}
 
 
 def write_compressed(path: Path, table: JetTable) -> None:
     write_store(path, table, compression="zstd")
 
 
-def write_folder(path: Path, table: JetTable) -> None:
-    write_store(path.with_suffix(".arrow"), table)
-    convert([path.with_suffix(".arrow")], path, jets_per_shard=JETS // 3, processes=1)
-    path.with_suffix(".arrow").unlink()
+def _ten_thousand(table: JetTable) -> JetTable:
+    rows = np.repeat(table.offsets[ROW], 10_000)
+    particle = np.concatenate([np.arange(rows[0]), rows, np.arange(table.offsets[ROW + 1], table.offsets[-1])])
+    counts = table.counts.copy()
+    counts[ROW] = 10_000
+    particles = {name: values[particle] for name, values in table.particles.items()}
+    return dataclasses.replace(table, particles=particles, offsets=np.concatenate([[0], np.cumsum(counts)]))
+
+
+COMPRESSED_WRONG = {"ten thousand particles": (_ten_thousand, 10_000)}
+
+
+def folder_files() -> Files:
+    """A converted folder with three shards."""
+    with tempfile.TemporaryDirectory() as parent:
+        write_store(Path(parent) / "jets.arrow", store())
+        convert([Path(parent) / "jets.arrow"], Path(parent) / "out", jets_per_shard=JETS // 3, processes=1)
+        return read_files(Path(parent) / "out")
+
+
+_SHARD, _OTHER = "shard-000001.arrow", "shard-000002.arrow"
+
+
+def _manifest(change: Callable[[dict], object]) -> Callable[[Files], Files]:
+    """Change of the manifest's content."""
+
+    def replace(files: Files) -> Files:
+        content = json.loads(files["manifest.json"])
+        change(content)
+        return {**files, "manifest.json": json.dumps(content).encode()}
+
+    return replace
+
+
+_MANIFEST = r"manifest.json cannot be read: .*"
+
+FOLDER_WRONG = {
+    "no manifest": (lambda f: _without(f, "manifest.json"), "has no manifest.json"),
+    "no shard": (lambda f: _without(f, _SHARD), f"{_SHARD} is missing"),
+    "shard renamed": (lambda f: _renamed(f, _SHARD, "shard-000007.arrow"), f"{_SHARD} is missing"),
+    "shards exchanged": (lambda f: {**f, _SHARD: f[_OTHER], _OTHER: f[_SHARD]}, "shard-00000[12].arrow (has|is not)"),
+    "shard of another kind": (lambda f: {**f, _SHARD: b"x" * len(f[_SHARD])}, f"{_SHARD} is not a jet file of the zoo"),
+    "manifest of a list": (lambda f: {**f, "manifest.json": b"[]"}, _MANIFEST),
+    "manifest of nothing": (lambda f: {**f, "manifest.json": b"null"}, _MANIFEST),
+    "manifest of bytes": (lambda f: {**f, "manifest.json": bytes(range(256))}, _MANIFEST),
+    "version 1": (_manifest(lambda m: m.update(version=1)), "is zoo-jet-folder version 1"),
+    "fewer shards": (_manifest(lambda m: m["shards"].pop()), _MANIFEST + _CHECKSUM),
+    "no classes": (_manifest(lambda m: m.pop("class_jets")), _MANIFEST + _CHECKSUM),
+    "a key more": (_manifest(lambda m: m.update(more=1)), _MANIFEST + _CHECKSUM),
+    "other path": (_manifest(lambda m: m["shards"][0].update(file="/etc/passwd")), _MANIFEST + _CHECKSUM),
+    "text for a number": (_manifest(lambda m: m.update(jets=str(JETS))), _MANIFEST + _CHECKSUM),
+}
 
 
 FORMATS = {
@@ -473,9 +609,9 @@ FORMATS = {
     "dark machines": Format(
         "events.csv", dark_machines, write_lines, DARK_MACHINES_WRONG, b";,\n", can_end=ends_with_an_object
     ),
-    "store": Format("jets.arrow", store, write_plain, {}),
-    "compressed store": Format("jets.arrow", store, write_compressed, {}),
-    "folder": Format("out", store, write_folder, {}),
+    "store": Format("jets.arrow", store_batch, write_batch, STORE_WRONG),
+    "compressed store": Format("jets.arrow", store, write_compressed, COMPRESSED_WRONG),
+    "folder": Format("out", folder_files, lambda path, files: write_files(path, files), FOLDER_WRONG),
 }
 
 
@@ -624,4 +760,4 @@ def test_wrong_content(undamaged, reader, tmp_path, name, change):
         assert answer[0].counts[ROW] == outcome
     else:
         assert isinstance(answer, str), answer
-        assert re.search(f"{re.escape(str(path))}.*{outcome}", answer)
+        assert re.search(f"{re.escape(str(path))}.*{outcome}", answer, re.DOTALL), answer
