@@ -46,6 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     convert.add_argument("--processes", type=int, default=None, help="worker processes (default: all cores)")
     convert.add_argument("--scheduler", metavar="ADDRESS", help="dask scheduler whose workers see the same files")
     convert.add_argument("--compression", choices=["lz4", "zstd"], help="small shards that are loaded, not mapped")
+    convert.add_argument("--layout", type=Path, help="YAML file that says which columns of the files hold what")
     convert.set_defaults(run=_convert)
 
     data = commands.add_parser("data", help="data sets, and what files and converted folders hold").add_subparsers(
@@ -159,8 +160,10 @@ def _convert(
     processes: int | None,
     scheduler: str | None,
     compression: str | None,
+    layout: Path | None,
 ) -> None:
     from zoo.data.convert import convert, describe
+    from zoo.data.layout_yaml import read_layout
 
     manifest = convert(
         files,
@@ -170,6 +173,7 @@ def _convert(
         processes=processes,
         scheduler=scheduler,
         compression=compression,
+        layout=None if layout is None else read_layout(layout),
     )
     print(describe(out, manifest))
 

@@ -18,9 +18,12 @@ import pytest
 from pyarrow import parquet
 
 from zoo.cli import main
+from zoo.data import JetDataModule
 from zoo.data import convert as room
 from zoo.data.convert import convert
+from zoo.data.datamodule import Split
 from zoo.data.datasets import DATASETS
+from zoo.data.layout_yaml import read_layout
 from zoo.data.manifest import read_manifest
 from zoo.data.readers import read_jets
 from zoo.data.store import MOMENTUM_COLUMNS, JetTable, bad_jets, write_store
@@ -377,6 +380,97 @@ def test_files_of_the_zoo_that_are_no_data_set(make_table, tmp_path, changes, me
     write_store(tmp_path / "jets.arrow", dataclasses.replace(make_table(5), **changes))
     with pytest.raises(ValueError, match=message):
         convert([tmp_path / "jets.arrow"], tmp_path / "out", processes=1)
+
+
+LAYOUT = """
+units: MeV
+classes: [b, light]
+momenta: {px: x, py: y, pz: z, energy: e}
+label: flavour
+label_values: {5: b, 0: light, 21: light}
+"""
+
+
+@pytest.fixture
+def described(make_table, tmp_path) -> tuple[list[Path], Path]:
+    """Two files in MeV with columns of other names, and their layout."""
+    paths = [tmp_path / "one.parquet", tmp_path / "two.parquet"]
+    for seed, path in enumerate(paths):
+        table = make_table(100, seed)
+        offsets = pa.array(table.offsets.astype(np.int32))
+        columns = {
+            name: pa.ListArray.from_arrays(offsets, pa.array(1000 * table.particles[column]))
+            for name, column in zip("exyz", MOMENTUM_COLUMNS, strict=True)
+        }
+        parquet.write_table(pa.table(columns | {"flavour": np.array([5, 21])[table.label]}), path)
+    (tmp_path / "mine.yaml").write_text(LAYOUT)
+    return paths, tmp_path / "mine.yaml"
+
+
+def test_files_with_a_layout(described, tmp_path, capsys):
+    files, path = described
+    layout = read_layout(path)
+    command = ["convert", *map(str, files), "--out", str(tmp_path / "out"), "--processes", "1", "--layout", str(path)]
+    main(command)
+    shown = capsys.readouterr().out
+    assert "200 jets in 1 shards: 100 b, 100 light" in shown
+    manifest, table = read_manifest(tmp_path / "out"), read_jets(tmp_path / "out")
+    assert manifest.metadata == layout.metadata == {"dataset": "mine", "classes": ["b", "light"], "units": "GeV"}
+    assert manifest.layout["units"] == "MeV"
+    assert manifest.layout["label_values"] == [[5, "b"], [0, "light"], [21, "light"]]
+    for number, file in enumerate(files):
+        mine = table.take(np.flatnonzero(table.fields["source_file"] == number))
+        expected = read_jets(file, layout=layout).take(mine.fields["source_row"])
+        for name in MOMENTUM_COLUMNS:
+            np.testing.assert_array_equal(mine.particles[name], expected.particles[name])
+        np.testing.assert_array_equal(mine.label, expected.label)
+    before = contents(tmp_path / "out")
+    main(command)
+    assert contents(tmp_path / "out") == before
+    datamodule = JetDataModule(layout=str(path), test=Split([str(tmp_path / "out")]))
+    datamodule.setup("test")
+    assert sum(len(batch.label) for batch in datamodule.test_dataloader()) == 200
+
+
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("units: MeV", "units: GeV", "layout.units MeV, not GeV"),
+        ("5: b, 0: light", "5: light, 0: b", r"layout.label_values \[\[5, 'b'\], .*, not \[\[5, 'light'\], "),
+        ("classes: [b, light]", "classes: [light, b]", r"layout.classes \['b', 'light'\], not \['light', 'b'\]"),
+        (LAYOUT, None, "layout.name mine, not None"),
+    ],
+)
+def test_another_layout_is_refused(described, tmp_path, monkeypatch, finished, old, new, message):
+    files, path = described
+    with monkeypatch.context() as patch:
+        if not finished:
+            patch.setattr(room, "deal_part", lambda part: 1 / 0)
+        with contextlib.nullcontext() if finished else pytest.raises(ZeroDivisionError):
+            convert(files, tmp_path / "out", processes=1, layout=read_layout(path))
+    path.write_text(LAYOUT.replace(old, new or ""))
+    layout = None if new is None else read_layout(path)
+    with pytest.raises(ValueError, match=f"out holds another conversion, with {message}"):
+        convert(files, tmp_path / "out", processes=1, layout=layout)
+
+
+def test_an_interrupted_conversion_with_a_layout_goes_on(described, tmp_path, monkeypatch):
+    files, path = described
+    layout = read_layout(path)
+    convert(files, tmp_path / "whole", processes=1, layout=layout)
+    with monkeypatch.context() as patch:
+        patch.setattr(room, "gather_shards", lambda work: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            convert(files, tmp_path / "out", processes=1, layout=layout)
+    convert(files, tmp_path / "out", processes=1, layout=layout)
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_a_file_of_the_zoo_needs_no_layout(described, make_table, tmp_path):
+    write_store(tmp_path / "jets.arrow", make_table(5))
+    with pytest.raises(ValueError, match=r"jets.arrow is a file of the zoo, which says itself .* without a layout"):
+        convert([tmp_path / "jets.arrow"], tmp_path / "out", processes=1, layout=read_layout(described[1]))
 
 
 def test_real_files_of_every_format(shared_data, tmp_path):

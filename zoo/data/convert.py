@@ -11,6 +11,7 @@ References:
 import contextlib
 import dataclasses
 import fcntl
+import functools
 import itertools
 import json
 import os
@@ -22,15 +23,16 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from zoo.data.layout import Layout
 from zoo.data.manifest import MANIFEST, Manifest, Shard, Source, read_manifest, write_manifest
-from zoo.data.readers import ReadReport, count_rows, join_tables, read_chunks
+from zoo.data.readers import ReadReport, count_rows, find_format, join_tables, read_chunks
 from zoo.data.store import JetTable, header_checksum, open_store, write_store
 from zoo.files import atomic_write
 from zoo.progress import progress_bar
 
 PLAN = "conversion.json"
 PARTS = "parts"
-PLAN_VERSION = 1
+PLAN_VERSION = 2
 DRAFTS = ".*.draft"  # of `zoo.files.atomic_write`
 
 #: What tables say of themselves that has to be the same for all files.
@@ -56,12 +58,14 @@ class Plan:
         seed: of the shuffle.
         jets_per_shard: mean number of jets of a shard.
         compression: of the shards, see `zoo.data.store.write_store`.
+        layout: of the files as `zoo.data.layout.Layout.values`, None for files that need none.
         sources: path, size, time of the last change, and number of rows of each file.
     """
 
     seed: int
     jets_per_shard: int
     compression: str | None
+    layout: dict[str, Any] | None
     sources: tuple[tuple[str, int, int, int], ...]
 
     @property
@@ -74,10 +78,16 @@ class Plan:
         """Number of shards that jets are dealt to."""
         return max(1, round(self.rows / self.jets_per_shard))
 
-    def parts(self, folder: Path) -> list["Part"]:
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All but the files, each key of the layout by its own name."""
+        layout = {"layout": None} if self.layout is None else {f"layout.{key}": v for key, v in self.layout.items()}
+        return {key: getattr(self, key) for key in ("seed", "jets_per_shard", "compression")} | layout
+
+    def parts(self, folder: Path, layout: Layout | None) -> list["Part"]:
         """The pieces of work of the first pass."""
         return [
-            Part(folder, Path(path), number, (start, min(start + PART_ROWS, rows)), self.shards, self.seed)
+            Part(folder, Path(path), number, (start, min(start + PART_ROWS, rows)), self.shards, self.seed, layout)
             for number, (path, *_, rows) in enumerate(self.sources)
             for start in range(0, rows, PART_ROWS)
         ]
@@ -93,6 +103,7 @@ class Part:
     rows: tuple[int, int]
     shards: int
     seed: int
+    layout: Layout | None
 
     @property
     def path(self) -> Path:
@@ -120,13 +131,14 @@ def convert(
     processes: int | None = None,
     scheduler: str | None = None,
     compression: str | None = None,
+    layout: Layout | None = None,
 ) -> Manifest:
     """Convert files to a folder of shards whose jets are in one random order, with a manifest that is written last.
 
-    The bytes depend on the files, their order, ``seed``, ``jets_per_shard`` and ``compression``, not on the number of
-    processes, nor on whether the conversion was interrupted: the same call goes on with what is done. Bad jets are left
-    out and counted. Each jet keeps where it comes from in the fields ``source_file`` (the number of the file) and
-    ``source_row``. While it works the folder takes twice the space.
+    The bytes depend on the files, their order, and all arguments but ``processes`` and ``scheduler``, and not on
+    whether the conversion was interrupted: the same call goes on with what is done. Bad jets are left out and counted.
+    Each jet keeps where it comes from in the fields ``source_file`` (the number of the file) and ``source_row``. While
+    it works the folder takes twice the space.
 
     Args:
         files: of any format that `zoo.data.readers.read_jets` knows, all of one data set with the same columns.
@@ -136,6 +148,7 @@ def convert(
         processes: None for one a core; 1 works without dask.
         scheduler: address of a dask scheduler whose workers see the same files; None for processes of this machine.
         compression: None for shards that are mapped into memory, ``"lz4"`` or ``"zstd"`` for small ones.
+        layout: which columns of the files hold what, see `zoo.data.layout_yaml.read_layout`; the manifest keeps it.
 
     Raises:
         ValueError: if an argument makes no sense, the folder holds something else, a file cannot be read, the files do
@@ -149,11 +162,12 @@ def convert(
     with _only_one(out):
         paths = [Path(file).resolve() for file in files]
         with _workers(processes, scheduler) as run:
-            plan = _make_plan(out, paths, run, seed, jets_per_shard, compression)
+            wanted = Plan(seed, jets_per_shard, compression, None if layout is None else layout.values, ())
+            plan = _make_plan(out, paths, run, wanted, layout)
             if not (out / MANIFEST).exists():
                 _clean_up_drafts(out)
                 (out / PARTS).mkdir(exist_ok=True)
-                parts = plan.parts(out)
+                parts = plan.parts(out, layout)
                 _deal(parts, run)
                 manifest = _gather(out, plan, parts, run)
                 write_manifest(out, manifest)
@@ -219,34 +233,37 @@ def _lock(descriptor: int, folder: Path) -> None:
         raise BlockingIOError(f"{folder}: another process converts to it; wait, or name another folder") from error
 
 
-def _make_plan(
-    folder: Path, paths: list[Path], run: Run, seed: int, jets_per_shard: int, compression: str | None
-) -> Plan:
-    """The plan of this call; a folder that was begun or finished with another one is refused."""
+def _make_plan(folder: Path, paths: list[Path], run: Run, wanted: Plan, layout: Layout | None) -> Plan:
+    """The plan of this call, which is as wanted; a folder that was begun or finished with another one is refused."""
     old = _read_plan(folder)
     now = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
     if old is not None:
-        wanted = Plan(seed, jets_per_shard, compression, ())
-        for key in ("seed", "jets_per_shard", "compression"):
-            if getattr(old, key) != getattr(wanted, key):
-                raise _other_plan(folder, f"{key} {getattr(old, key)}, not {getattr(wanted, key)}")
+        _check_settings(folder, old.settings, wanted.settings)
         for before, after in itertools.zip_longest((source[:3] for source in old.sources), now):
             if before != after:
                 raise _other_plan(folder, f"{_describe(before)}, not {_describe(after)}")
         return old
     if any(not entry.match(DRAFTS) for entry in folder.iterdir()):
         raise ValueError(f"{folder} holds other files; name a folder that is empty or does not exist")
-    plan = Plan(seed, jets_per_shard, compression, _inspect(paths, now, run))
+    plan = dataclasses.replace(wanted, sources=_inspect(paths, now, run, layout))
     with atomic_write(folder / PLAN) as file:
         file.write(json.dumps({"version": PLAN_VERSION, **dataclasses.asdict(plan)}, indent=1).encode())
     return plan
+
+
+def _check_settings(folder: Path, old: dict[str, Any], wanted: dict[str, Any]) -> None:
+    for key in {**old, **wanted}:
+        before, after = old.get(key), wanted.get(key)
+        # the order of columns matters
+        if json.dumps(before) != json.dumps(after):
+            raise _other_plan(folder, f"{key} {before}, not {after}")
 
 
 def _read_plan(folder: Path) -> Plan | None:
     if (folder / MANIFEST).exists():
         manifest = read_manifest(folder)
         sources = tuple((source.path, source.bytes, source.modified_ns, source.rows) for source in manifest.sources)
-        return Plan(manifest.seed, manifest.jets_per_shard, manifest.compression, sources)
+        return Plan(manifest.seed, manifest.jets_per_shard, manifest.compression, manifest.layout, sources)
     path = folder / PLAN
     if not path.is_file():
         return None
@@ -268,9 +285,11 @@ def _describe(source: tuple[str, int, int] | None) -> str:
     return f"the file {path} of {size} bytes, changed at {modified} ns"
 
 
-def _inspect(paths: list[Path], found: list[tuple[str, int, int]], run: Run) -> tuple[tuple[str, int, int, int], ...]:
+def _inspect(
+    paths: list[Path], found: list[tuple[str, int, int]], run: Run, layout: Layout | None
+) -> tuple[tuple[str, int, int, int], ...]:
     """The sources with their numbers of rows, once they are found to fit together."""
-    looks = dict(run(_look_at, paths))
+    looks = dict(run(functools.partial(_look_at, layout=layout), paths))
     first = looks[paths[0]][1]
     for path in paths:
         for key, value in looks[path][1].items():
@@ -281,12 +300,14 @@ def _inspect(paths: list[Path], found: list[tuple[str, int, int]], run: Run) -> 
     return tuple((*source, looks[path][0]) for source, path in zip(found, paths, strict=True))
 
 
-def _look_at(path: Path) -> tuple[int, dict[str, Any]]:
+def _look_at(path: Path, layout: Layout | None) -> tuple[int, dict[str, Any]]:
     """Number of rows, and what the first one shows of the columns."""
-    rows = count_rows(path)
+    if layout is not None and find_format(path, layout) is None:
+        raise ValueError(f"{path} is a file of the zoo, which says itself what it holds; convert it without a layout")
+    rows = count_rows(path, layout)
     if not rows:
         raise ValueError(f"{path} holds no jet; leave it out")
-    table, _ = next(read_chunks(path, (0, 1)))
+    table, _ = next(read_chunks(path, (0, 1), layout))
     for key in FACTS:
         if key not in table.metadata:
             raise ValueError(f"{path} does not say its {key}; write it again with them in the metadata")
@@ -327,7 +348,7 @@ def deal_part(part: Part) -> None:
     """Deal the good jets of a part to the shards and write them, sorted by shard."""
     start, stop = part.rows
     chunks, rejected = [], Counter()
-    for chunk, left_out in read_chunks(part.file, part.rows):
+    for chunk, left_out in read_chunks(part.file, part.rows, part.layout):
         chunks.append(chunk)
         rejected.update(left_out)
     table = join_tables(chunks)
@@ -380,6 +401,7 @@ def _gather(folder: Path, plan: Plan, parts: list[Part], run: Run) -> Manifest:
         seed=plan.seed,
         jets_per_shard=plan.jets_per_shard,
         compression=plan.compression,
+        layout=plan.layout,
         shards=tuple(_describe_shard(_shard_path(folder, number), int(jets[number])) for number in numbers),
         sources=tuple(
             Source(*source, rejected={reason: count for reason, count in sorted(found.items()) if count})

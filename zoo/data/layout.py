@@ -2,6 +2,7 @@
 
 import dataclasses
 import fnmatch
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,17 @@ class Layout:
     def metadata(self) -> dict[str, Any]:
         """What a table of these jets says of itself."""
         return {"dataset": self.name, "classes": list(self.classes), "units": "GeV"}
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The arguments as plain JSON values; ``label_values`` by class are pairs, as JSON knows no numbers as keys."""
+        values = {
+            field.name: dict(value) if isinstance(value := getattr(self, field.name), Mapping) else value
+            for field in dataclasses.fields(self)
+        }
+        if isinstance(self.label_values, Mapping):
+            values["label_values"] = list(self.label_values.items())
+        return json.loads(json.dumps(values))
 
     @property
     def label_columns(self) -> tuple[str, ...]:
