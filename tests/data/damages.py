@@ -128,6 +128,7 @@ JETCLASS_WRONG = {
     "no jet_eta": (lambda c: _without(c, "jet_eta"), "column 'jet_eta' is missing"),
     "no label": (lambda c: _without(c, "jet_label"), "no column of labels"),
     "part_py renamed": (lambda c: _renamed(c, "part_py", "part_Py"), "'part_py' is missing; did you mean 'part_Py'"),
+    "part_d0val renamed": (lambda c: _renamed(c, "part_d0val", "part_d0vsl"), "did you mean 'part_d0vsl'"),
     "label renamed": (lambda c: _renamed(c, "jet_label", "jet_lable"), "did you mean 'jet_lable'"),
     "part_pz integer": (lambda c: {**c, "part_pz": ak.values_astype(c["part_pz"], np.int32)}, "'part_pz' must hold"),
     "part_px flat": (lambda c: {**c, "part_px": np.ones(JETS, np.float32)}, "column 'part_px' must hold lists"),

@@ -181,6 +181,8 @@ def test_truncated_file(columns, write, fraction):
         ("part_py", "part_Py", r"column 'part_py' is missing; did you mean 'part_Py'\? Rename"),
         ("part_energy", "energy", r"column 'part_energy' is missing; did you mean 'energy'\?"),
         ("label_Hgg", "label_HGG", r"column 'label_Hgg' is missing; did you mean 'label_HGG'\?"),
+        ("part_charge", "part_Charge", r"column 'part_charge' is missing; did you mean 'part_Charge'\?"),
+        ("part_isMuon", "part_isMuno", r"column 'part_isMuon' is missing; did you mean 'part_isMuno'\?"),
         ("jet_energy", "jet_enrgy", r"column 'jet_energy' is missing; did you mean 'jet_enrgy'\?"),
     ],
 )

@@ -24,6 +24,9 @@ PARTICLE_COLUMNS = (
     "part_dzerr",
 )
 
+#: A column this similar to one that a file lacks is that one, misspelt or damaged: one letter of nine may differ.
+_MISSPELT = 0.89
+
 #: Data sets of this kind; each has label columns of its own.
 _KNOWN = (DATASETS["jetclass"], DATASETS["jetclass2"])
 
@@ -59,6 +62,7 @@ def _open(path: Path, opener: Callable[[Path], AbstractContextManager[Columns]])
 def _layout(path: Path, columns: Columns) -> Layout:
     """The layout of a file; `PARTICLE_COLUMNS` and `JET_COLUMNS` as far as it has them."""
     facts = _find_dataset(path, columns)
+    _check_spelling(path, columns)
     has_jets = any(name in columns.names for name in JET_COLUMNS)
     return Layout(
         name=facts.name,
@@ -68,6 +72,15 @@ def _layout(path: Path, columns: Columns) -> Layout:
         particles={name: name for name in PARTICLE_COLUMNS if name in columns.names},
         fields={name: name for name in JET_COLUMNS} if has_jets else {},
     )
+
+
+def _check_spelling(path: Path, columns: Columns) -> None:
+    """A column that a file may lack is not left out if it is there under a name that differs by a letter."""
+    others = set(columns.names) - {*PARTICLE_COLUMNS, *JET_COLUMNS}
+    for name in (name for name in PARTICLE_COLUMNS if name not in columns.names):
+        close = difflib.get_close_matches(name, others, n=1, cutoff=_MISSPELT)
+        if close:
+            raise ValueError(f"{path}: column {name!r} is missing; did you mean {close[0]!r}? Rename the column")
 
 
 def _find_dataset(path: Path, columns: Columns) -> Dataset:
