@@ -9,6 +9,7 @@ from zoo.layers import (
     RowBatchNorm,
     complete_pairs,
     dropout,
+    fold_norm,
     gather_sum,
     leading_mask,
     length_groups,
@@ -117,10 +118,10 @@ def test_linear_equals_the_sum_of_products(dtype, rows):
     exact = values.double() @ weight.double().T + bias.double()
     tolerance = 4 * torch.finfo(dtype).eps
     torch.testing.assert_close(linear(values, weight, bias).double(), exact, rtol=tolerance, atol=tolerance)
-    positive = exact.clamp(min=0)
-    torch.testing.assert_close(
-        linear(values, weight, bias, relu=True).double(), positive, rtol=tolerance, atol=tolerance
-    )
+    positive = linear(values, weight, bias, "relu").double()
+    torch.testing.assert_close(positive, exact.clamp(min=0), rtol=tolerance, atol=tolerance)
+    smooth = linear(values, weight, bias, "gelu").double()  # oneDNN has the error function to 1e-6
+    torch.testing.assert_close(smooth, torch.nn.functional.gelu(exact), rtol=tolerance, atol=max(tolerance, 2e-6))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
@@ -188,3 +189,12 @@ def test_groups_pad_and_unpad():
     assert padded[0].tolist() == [[[0, 1], [2, 3], [4, 5]], [[6, 7], [8, 9], [10, 11]]]
     back = torch.cat([group.unpad(part) for group, part in zip(groups, padded, strict=True)])
     assert torch.equal(back, rows)
+
+
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_a_folded_normalisation_equals_the_two_layers(has_bias):
+    layer, norm = torch.nn.Linear(4, 3, bias=has_bias).double(), RowBatchNorm(3).double()
+    torch.nn.init.uniform_(norm.weight, 0.5, 2)
+    norm(torch.randn(50, 3, dtype=torch.float64) * 3 + 1)
+    rows = torch.randn(5, 4, dtype=torch.float64)
+    torch.testing.assert_close(linear(rows, *fold_norm(layer, norm)), norm.eval()(layer(rows)))

@@ -74,3 +74,15 @@ def test_dropout_is_on_in_training_and_off_in_class_attention(jets):
         block.dropout.p = 0.0
     one, two = (model(jets.features, jets.four_momenta, jets.mask) for _ in range(2))
     assert torch.equal(one, two)
+
+
+def test_inference_of_pairs_in_blocks_equals_the_layers_one_after_the_other(jets):
+    """Without a gradient the normalisations are folded; with one they are layers of their own."""
+    model = create_model("particle_transformer", input_dim=7, num_classes=2).double().train()
+    model(
+        jets.features.double(), jets.four_momenta, jets.mask
+    )  # so that the normalisations have statistics of their own
+    one_after_the_other = model.eval()(jets.features.double(), jets.four_momenta, jets.mask)
+    with torch.no_grad():
+        logits = model(jets.features.double(), jets.four_momenta, jets.mask)
+    torch.testing.assert_close(logits, one_after_the_other, rtol=1e-10, atol=1e-10)

@@ -202,14 +202,14 @@ def _first_layer(block, receiver, sender, invariants, invariant_weight):
 
 
 def _activate(first, weights, *, keep_edge):
-    edge = linear(first, weights.edge, weights.edge_bias, relu=True)
+    edge = linear(first, weights.edge, weights.edge_bias, activation="relu")
     gate = shift = None
     message = edge
     if weights.gate is not None:
         gate = linear(edge, weights.gate, weights.gate_bias).sigmoid_()
         message = edge * gate if keep_edge else edge.mul_(gate)
     if weights.shift is not None:
-        shift = linear(message, weights.shift, weights.shift_bias, relu=True)
+        shift = linear(message, weights.shift, weights.shift_bias, activation="relu")
     return _Activations(first, edge, gate, message, shift)
 
 

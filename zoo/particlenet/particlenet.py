@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.layers import LengthGroup, Linear, RowBatchNorm, linear, offsets, segment_sum, sort_by_length
+from zoo.layers import LengthGroup, Linear, RowBatchNorm, fold_norm, linear, offsets, segment_sum, sort_by_length
 from zoo.particlenet.edge_conv import Neighbors, edge_blocks, edge_mean
 from zoo.physics.kinematics import relative_to_jet
 from zoo.registry import register_model
@@ -104,22 +104,16 @@ class EdgeConv(nn.Module):
 
     def _infer(self, x: Tensor, neighbors: Neighbors) -> Tensor:
         """The same with fixed statistics, which are factors of the weights, so one pass over the edges is enough."""
-        (weight, bias), *layers = (_fold(layer, norm) for layer, norm in zip(self.layers, self.norms, strict=True))
+        (weight, bias), *layers = (fold_norm(layer, norm) for layer, norm in zip(self.layers, self.norms, strict=True))
         of_i, of_difference = weight.chunk(2, dim=1)
         receiver, sender = linear(x, of_i - of_difference, bias), linear(x, of_difference)
-        mean = linear(x, *_fold(self.shortcut, self.shortcut_norm))
+        mean = linear(x, *fold_norm(self.shortcut, self.shortcut_norm))
         for block in edge_blocks(neighbors, max(norm.num_features for norm in self.norms)):
             edge = block.first_layer(receiver, sender).relu_()
             for weight, bias in layers:
-                edge = linear(edge, weight, bias, relu=True)
+                edge = linear(edge, weight, bias, activation="relu")
             mean[block.nodes] += block.mean(edge)
         return mean.relu_()
-
-
-def _fold(layer: nn.Linear, norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
-    """Weight and bias of a layer without bias and the normalisation that follows, in one."""
-    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
-    return layer.weight * scale[:, None], norm.bias - norm.running_mean * scale
 
 
 @torch.no_grad()
