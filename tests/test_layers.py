@@ -20,7 +20,6 @@ from zoo.layers import (
     pair_blocks,
     segment_sum,
     unordered_pairs,
-    unpack,
 )
 
 COUNTS = [0, 1, 5, 2, 0, 3]
@@ -38,11 +37,6 @@ def test_pack_keeps_jets_in_order():
     values = torch.arange(6).reshape(2, 3)
     mask = torch.tensor([[True, False, True], [False, True, False]])
     assert pack(values, mask).tolist() == [0, 2, 4]
-
-
-def test_unpack_puts_particles_back_and_zeros_elsewhere():
-    mask = torch.tensor([[True, False, True], [False, True, False]])
-    assert unpack(torch.tensor([5, 6, 7]), mask).tolist() == [[5, 0, 6], [0, 7, 0]]
 
 
 @pytest.mark.parametrize("rows", [0, 1])

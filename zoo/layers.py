@@ -15,13 +15,6 @@ def pack(values: Tensor, mask: Tensor) -> Tensor:
     return values[mask]
 
 
-def unpack(values: Tensor, mask: Tensor) -> Tensor:
-    """Inverse of `pack`, zero where ``mask`` is False, (node, ...) -> (batch, particle, ...)."""
-    padded = values.new_zeros(*mask.shape, *values.shape[1:])
-    padded[mask] = values
-    return padded
-
-
 def leading_mask(counts: Tensor) -> Tensor:
     """Mask (batch, particle) of jets with ``counts`` (jet,) particles, these first, and as wide as the longest jet."""
     longest = int(counts.max()) if len(counts) else 0
@@ -47,8 +40,8 @@ class LengthGroup:
         return padded.flatten(0, 1).index_select(0, self.cells)
 
 
-#: A jet shorter than this fraction of the longest of a group opens a new group, so at most a third of the cells of a
-#: group's (particle, particle) matrices is padding, and in the mean far less.
+#: A jet shorter than this fraction of the longest of a group opens a new group, so at most 36 % of the cells of a
+#: group's (particle, particle) matrices are padding, and in the mean far fewer.
 SIMILAR_LENGTH = 0.8
 
 #: Most (jet, particle, particle) cells of a group on a CPU, so that matrices of 8 heads stay in the cache.
