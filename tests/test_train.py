@@ -72,7 +72,8 @@ def metrics(folder: Path) -> dict:
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(REPOSITORY)))
 def test_every_config_builds(path):
     line = train.main(["--config", str(path)], run=False)
-    logits = line.model.eval()(torch.zeros(1, 0, 7), torch.zeros(1, 0, 4), torch.zeros(1, 0, dtype=torch.bool))
+    features = torch.zeros(1, 0, line.datamodule.input_dim)
+    logits = line.model.eval()(features, torch.zeros(1, 0, 4), torch.zeros(1, 0, dtype=torch.bool))
     assert logits.shape == (1, len(line.datamodule.classes))
     assert line.datamodule.input_dim == yaml.safe_load(path.read_text())["model"]["model"]["init_args"]["input_dim"]
     assert f"--config {path.relative_to(REPOSITORY)}" in path.read_text(), "opens with the command that uses it"
@@ -80,7 +81,7 @@ def test_every_config_builds(path):
 
 
 def test_configs_are_found():
-    assert {path.parent.name for path in CONFIGS} >= {"quickstart", "top_tagging"}
+    assert {path.parent.name for path in CONFIGS} >= {"jetclass", "quickstart", "top_tagging"}
 
 
 def change(config: dict, key: str, value: object) -> None:
