@@ -32,7 +32,7 @@ class LengthGroup:
 
     def pad(self, rows: Tensor) -> Tensor:
         """The particles of this group, (node, feature) -> (jet, particle, feature), zero where there is none."""
-        padded = rows.new_zeros(self.mask.numel(), rows.shape[1]).index_copy(0, self.cells, rows)
+        padded = rows.new_zeros(self.mask.numel(), rows.shape[1]).index_copy_(0, self.cells, rows)
         return padded.unflatten(0, self.mask.shape)
 
     def unpad(self, padded: Tensor) -> Tensor:
@@ -238,8 +238,10 @@ def dropout(values: Tensor, p: float) -> Tensor:
     if values.device.type != "cpu" or not 0 < threshold < 2**16:
         return F.dropout(values, p)
     bits = torch.empty(-(-values.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
-    keep = bits[: values.numel()].view(values.shape) >= threshold - 2**15
-    return values * keep.to(values.dtype).mul_(1 / (1 - threshold / 2**16))
+    keep = values.new_empty(values.shape)
+    # Written as numbers, for torch is slow in turning truth values into them.
+    torch.ge(bits[: values.numel()].view(values.shape), threshold - 2**15, out=keep)
+    return values * keep.mul_(1 / (1 - threshold / 2**16))
 
 
 def outer_sum(left: Tensor, right: Tensor) -> Tensor:

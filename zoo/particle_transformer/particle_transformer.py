@@ -252,9 +252,10 @@ class ClassAttention(_AttentionBlock):
 
 def _attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, p: float) -> Tensor:
     """Attention of (jet, head, particle, feature) with a ``bias`` of its scores and dropout ``p`` of its weights."""
-    if query.device.type != "cpu" or not query.requires_grad:
+    if query.device.type != "cpu":
         return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=p)
-    # With a gradient torch has but a general form on a CPU, which looks for rows without keys and has a slow dropout.
+    # The scores of a group stay in the cache, so torch's blocks of them gain nothing on a CPU; with a gradient it has
+    # but a general form there, which looks for rows without keys and has a slow dropout.
     scores = query @ (key * query.shape[-1] ** -0.5).mT + bias
     weights = scores.softmax(-1)
     return (dropout(weights, p) if p else weights) @ value
@@ -272,7 +273,7 @@ def _pair_bias(embedded: Tensor, group: LengthGroup) -> Tensor:
     bias = embedded.new_full((jets * particles * particles, embedded.shape[1]), MASKED)
     slot = group.cells % particles
     for one, other in ((i, j), (j, i)):
-        bias = bias.index_copy(0, group.cells[one] * particles + slot[other], embedded)
+        bias.index_copy_(0, group.cells[one] * particles + slot[other], embedded)
     return bias.unflatten(0, (jets, particles, particles)).permute(0, 3, 1, 2).contiguous()
 
 
