@@ -17,12 +17,8 @@ from zoo.metrics import TaggingMetrics
 _NAMED_JETS = 8
 
 
-class JetTagger(LightningModule):
-    r"""Trains a model to tell classes of jets apart.
-
-    The loss is the cross entropy, averaged with the jets' weights,
-
-    .. math:: L = \frac{\sum_b w_b \, (\ln \sum_k e^{z_{bk}} - z_{b y_b})}{\sum_b w_b}
+class JetTraining(LightningModule):
+    r"""What every training shares: optimiser, learning rate, and the books of the loss; subclass it for an objective.
 
     The optimiser is AdamW; matrices decay, biases and normalisation scales do not. The learning rate follows
     `warmup_cosine` from step to step.
@@ -31,9 +27,7 @@ class JetTagger(LightningModule):
         Decoupled Weight Decay Regularization (2017), arXiv:1711.05101.
 
     Args:
-        model: called as ``model(features, four_momenta, mask)``, gives logits (batch, class); a YAML names its builder.
-        num_classes: number of logits.
-        signal: class whose efficiency the background rejection is quoted at, of two classes.
+        model: called as ``model(features, four_momenta, mask)``.
         learning_rate: at the top of the schedule.
         weight_decay: of AdamW, for parameters with two or more axes.
         warmup: part of all steps over which the learning rate rises.
@@ -44,38 +38,27 @@ class JetTagger(LightningModule):
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        num_classes: int = 2,
-        signal: int = 1,
-        learning_rate: float = 1e-3,
-        weight_decay: float = 1e-2,
-        warmup: float = 0.1,
-        final_learning_rate: float = 0.01,
+        self, model: nn.Module, learning_rate: float, weight_decay: float, warmup: float, final_learning_rate: float
     ) -> None:
         super().__init__()
-        _require("learning_rate", learning_rate, learning_rate > 0, "positive")
-        _require("weight_decay", weight_decay, weight_decay >= 0, "0 or more")
-        _require("warmup", warmup, 0 <= warmup < 1, "in [0, 1)")
-        _require("final_learning_rate", final_learning_rate, 0 <= final_learning_rate <= 1, "in [0, 1]")
+        require("learning_rate", learning_rate, learning_rate > 0, "positive")
+        require("weight_decay", weight_decay, weight_decay >= 0, "0 or more")
+        require("warmup", warmup, 0 <= warmup < 1, "in [0, 1)")
+        require("final_learning_rate", final_learning_rate, 0 <= final_learning_rate <= 1, "in [0, 1]")
         self.model = model
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.warmup = warmup
         self.final_learning_rate = final_learning_rate
         self._epoch_loss = {"sum": 0.0, "weight": 0.0}
-        self.val_loss = MeanMetric()
-        self.val_metrics = TaggingMetrics(num_classes, signal)
-        self.test_metrics = TaggingMetrics(num_classes, signal)
 
-    def forward(self, features: Tensor, four_momenta: Tensor, mask: Tensor) -> Tensor:
-        """Logits (batch, class) of the model; arguments as the model's."""
-        return self.model(features, four_momenta, mask)
+    def loss(self, batch: JetBatch, batch_idx: int) -> tuple[Tensor, float]:
+        """Loss of one batch, and the weight that it has in the mean of the epoch."""
+        raise NotImplementedError
 
     def training_step(self, batch: JetBatch, batch_idx: int) -> Tensor:
         """Loss of one batch."""
-        _, loss = self._logits_and_loss(batch, batch_idx)
-        weight = batch.weight.sum().item()
+        loss, weight = self.loss(batch, batch_idx)
         self._epoch_loss["sum"] += weight * loss.item()
         self._epoch_loss["weight"] += weight
         self.log("train_loss_step", loss, prog_bar=True, logger=False)
@@ -94,6 +77,92 @@ class JetTagger(LightningModule):
         self._epoch_loss = dict.fromkeys(self._epoch_loss, 0.0)
         self.log("train_loss", loss, prog_bar=True, logger=False)
         self._write({"train_loss": loss, "epoch": self.current_epoch}, self.global_step - 1)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW in two groups, and a learning rate for every step."""
+        steps = self.trainer.estimated_stepping_batches
+        if not 0 < steps < math.inf:
+            raise ValueError("trainer.max_epochs: the learning rate falls until the last step; give a number of epochs")
+        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        groups = [
+            {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": self.weight_decay},
+            {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=self.learning_rate)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: warmup_cosine(step, int(steps), self.warmup, self.final_learning_rate)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the sums of the epoch's mean loss, so that a resumed epoch logs the mean of all its batches."""
+        checkpoint["epoch_loss"] = self._epoch_loss
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the sums up again."""
+        self._epoch_loss = checkpoint["epoch_loss"]
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *_: Any, **__: Any) -> NoReturn:
+        """Refused: Lightning's loader unpickles, and fetches URLs.
+
+        Raises:
+            TypeError: always, with the way to go instead.
+        """
+        raise TypeError(
+            f"{cls.__name__}.load_from_checkpoint({checkpoint_path!r}) would unpickle the file; build the model and "
+            "use model.load_state_dict(zoo.checkpoints.read_model_weights(path))"
+        )
+
+    def _write(self, values: dict[str, float], step: int) -> None:
+        # Lightning writes what `self.log` gets only after the callbacks of the step or epoch, so a checkpoint's
+        # history would lack the row of the very step that it closes.
+        for logger in self.loggers:
+            logger.log_metrics(values, step=step)
+
+
+class JetTagger(JetTraining):
+    r"""Trains a model to tell classes of jets apart.
+
+    The loss is the cross entropy, averaged with the jets' weights,
+
+    .. math:: L = \frac{\sum_b w_b \, (\ln \sum_k e^{z_{bk}} - z_{b y_b})}{\sum_b w_b}
+
+    Args:
+        model: called as ``model(features, four_momenta, mask)``, gives logits (batch, class); a YAML names its builder.
+        num_classes: number of logits.
+        signal: class whose efficiency the background rejection is quoted at, of two classes.
+        learning_rate: at the top of the schedule, see `JetTraining`.
+        weight_decay: of AdamW, for parameters with two or more axes.
+        warmup: part of all steps over which the learning rate rises.
+        final_learning_rate: at the last step, as a part of ``learning_rate``.
+
+    Raises:
+        ValueError: if a setting lies outside its range.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        num_classes: int = 2,
+        signal: int = 1,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 1e-2,
+        warmup: float = 0.1,
+        final_learning_rate: float = 0.01,
+    ) -> None:
+        super().__init__(model, learning_rate, weight_decay, warmup, final_learning_rate)
+        self.val_loss = MeanMetric()
+        self.val_metrics = TaggingMetrics(num_classes, signal)
+        self.test_metrics = TaggingMetrics(num_classes, signal)
+
+    def forward(self, features: Tensor, four_momenta: Tensor, mask: Tensor) -> Tensor:
+        """Logits (batch, class) of the model; arguments as the model's."""
+        return self.model(features, four_momenta, mask)
+
+    def loss(self, batch: JetBatch, batch_idx: int) -> tuple[Tensor, float]:
+        """Mean cross entropy of the batch, and the sum of its weights."""
+        return self._logits_and_loss(batch, batch_idx)[1], batch.weight.sum().item()
 
     def validation_step(self, batch: JetBatch, batch_idx: int) -> None:
         """Add a batch to the validation figures."""
@@ -128,44 +197,8 @@ class JetTagger(LightningModule):
         """
         logits = self(batch.features, batch.four_momenta, batch.mask)
         if not logits.isfinite().all():
-            _refuse_numbers("logits", logits.isfinite().all(dim=-1), batch, batch_idx)
+            refuse_numbers("logits", logits.isfinite().all(dim=-1), batch, batch_idx)
         return _predictions(logits, batch)
-
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW in two groups, and a learning rate for every step."""
-        steps = self.trainer.estimated_stepping_batches
-        if not 0 < steps < math.inf:
-            raise ValueError("trainer.max_epochs: the learning rate falls until the last step; give a number of epochs")
-        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        groups = [
-            {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": self.weight_decay},
-            {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-        ]
-        optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=self.learning_rate)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: warmup_cosine(step, int(steps), self.warmup, self.final_learning_rate)
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the sums of the epoch's mean loss, so that a resumed epoch logs the mean of all its batches."""
-        checkpoint["epoch_loss"] = self._epoch_loss
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the sums up again."""
-        self._epoch_loss = checkpoint["epoch_loss"]
-
-    @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: Any, *_: Any, **__: Any) -> NoReturn:
-        """Refused: Lightning's loader unpickles, and fetches URLs.
-
-        Raises:
-            TypeError: always, with the way to go instead.
-        """
-        raise TypeError(
-            f"JetTagger.load_from_checkpoint({checkpoint_path!r}) would unpickle the file; build the model and use "
-            "model.load_state_dict(zoo.checkpoints.read_model_weights(path))"
-        )
 
     def _logits_and_loss(self, batch: JetBatch, batch_idx: int) -> tuple[Tensor, Tensor]:
         # float32 whatever the precision of the model: the softmax of half-precision logits loses the loss's small end
@@ -173,14 +206,8 @@ class JetTagger(LightningModule):
         loss = functional.cross_entropy(logits, batch.label, reduction="none")
         mean = (batch.weight * loss).sum() / batch.weight.sum()
         if not mean.isfinite():
-            _refuse_numbers("loss", loss.isfinite() & batch.weight.isfinite(), batch, batch_idx)
+            refuse_numbers("loss", loss.isfinite() & batch.weight.isfinite(), batch, batch_idx)
         return logits, mean
-
-    def _write(self, values: dict[str, float], step: int) -> None:
-        # Lightning writes what `self.log` gets only after the callbacks of the step or epoch, so a checkpoint's
-        # history would lack the row of the very step that it closes.
-        for logger in self.loggers:
-            logger.log_metrics(values, step=step)
 
 
 def warmup_cosine(step: int, total_steps: int, warmup: float, final: float) -> float:
@@ -212,7 +239,8 @@ def _predictions(logits: Tensor, batch: JetBatch) -> dict[str, Tensor]:
     return {name: column.cpu() for name, column in columns.items()}
 
 
-def _refuse_numbers(what: str, is_good: Tensor, batch: JetBatch, batch_idx: int) -> NoReturn:
+def refuse_numbers(what: str, is_good: Tensor, batch: JetBatch, batch_idx: int) -> NoReturn:
+    """Stop with the jets of a batch named for which ``is_good`` (batch,) does not hold."""
     bad = batch.index[~is_good].tolist()
     jets = f"jets {bad[:_NAMED_JETS]}{' and more' if len(bad) > _NAMED_JETS else ''} (row numbers of the split)"
     if not bad:
@@ -223,6 +251,7 @@ def _refuse_numbers(what: str, is_good: Tensor, batch: JetBatch, batch_idx: int)
     )
 
 
-def _require(name: str, value: float, is_good: bool, wanted: str) -> None:
+def require(name: str, value: float, is_good: bool, wanted: str) -> None:
+    """Refuse a setting that lies outside its range."""
     if not is_good:
         raise ValueError(f"{name} must be {wanted}, got {value}")
