@@ -148,3 +148,34 @@ def test_bfloat16_is_finite_and_near(model, jets):
     loss.backward()
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
     assert close(logits.double(), exact, tolerance=0.1)
+
+
+def encoded(model: nn.Module, *tensors: Tensor) -> Tensor:
+    if not hasattr(model, "encode"):
+        pytest.skip("has no representation of single particles")
+    return model.encode(*tensors)
+
+
+def test_some_models_encode_particles():
+    models = {name: create_model(name, input_dim=7, num_classes=2) for name in list_models()}
+    encoding = {name for name, model in models.items() if hasattr(model, "encode")}
+    assert encoding >= {"particle_transformer", "particlenet", "lorentznet"}
+
+
+def test_representations_follow_their_particles(model, jets):
+    """Rows are those of the particles in the order of the input, for jets of any length beside others or alone."""
+    features, four_momenta, mask = inputs(jets)
+    rows = encoded(model, features, four_momenta, mask)
+    assert rows.shape == (mask.sum(), model.embed_dim)
+    assert rows.std(dim=0).max() > 1e-3
+    alone = [model.encode(*(value[jet : jet + 1] for value in inputs(jets))) for jet in range(8)]
+    assert close(torch.cat(alone), rows)
+    order = torch.randperm(mask.shape[1])
+    padded = rows.new_zeros(*mask.shape, rows.shape[1]).masked_scatter(mask[..., None], rows)
+    assert close(model.encode(*(value[:, order] for value in inputs(jets))), padded[:, order][mask[:, order]])
+
+
+def test_readout_is_what_the_representation_does_not_use(model, jets):
+    encoded(model, *inputs(jets)).square().sum().backward()
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is None) == (name.partition(".")[0] in model.readout), name

@@ -77,6 +77,12 @@ class SortedJets(NamedTuple):
     groups: list[LengthGroup]
     place: Tensor  #: (batch,) where each jet of the batch went
 
+    def unsort(self, rows: Tensor) -> Tensor:
+        """Packed particles (node, feature) in the order of the batch again."""
+        counts = self.counts[self.place]
+        shift = offsets(self.counts)[self.place] - offsets(counts)[:-1]
+        return rows[torch.arange(len(rows), device=rows.device) + shift.repeat_interleave(counts)]
+
 
 def sort_by_length(mask: Tensor, *values: Tensor) -> tuple[SortedJets, *tuple[Tensor, ...]]:
     """The jets of a batch, the longest first, and their ``values`` (batch, particle, ...) packed in that order."""

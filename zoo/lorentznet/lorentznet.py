@@ -86,6 +86,8 @@ class LorentzNet(nn.Module):
 
     #: What the paper promises to leave the logits alone, in the words of `zoo.check`.
     symmetries = frozenset({"beam rotation", "beam boost", "rotation", "boost"})
+    #: Parts that `encode` does not use.
+    readout = ("decoder",)
 
     def __init__(
         self,
@@ -101,6 +103,7 @@ class LorentzNet(nn.Module):
         readout_rows: int | None = None,
     ) -> None:
         super().__init__()
+        self.embed_dim = embed_dim
         self.readout_rows = readout_rows
         self.num_scalars = num_scalars
         self.mass_scalar = mass_scalar
@@ -119,6 +122,19 @@ class LorentzNet(nn.Module):
 
     def forward(self, features: Tensor, four_momenta: Tensor, mask: Tensor) -> Tensor:
         """Logits (batch, class) of the jets; see the class for the shapes."""
+        h, counts = self._scalars(features, four_momenta, mask)
+        with torch.autocast(four_momenta.device.type, enabled=False):
+            rows = counts.clamp(min=1)[:, None] if self.readout_rows is None else self.readout_rows
+            return self.decoder(segment_sum(h, offsets(counts)) / rows)
+
+    def encode(self, features: Tensor, four_momenta: Tensor, mask: Tensor) -> Tensor:
+        """Scalars (node, embed_dim) of the real particles after the last block, packed as by `pack`."""
+        h, counts = self._scalars(features, four_momenta, mask)
+        rank = torch.arange(len(h), device=h.device) - offsets(counts)[:-1].repeat_interleave(counts)
+        return h[rank < mask.sum(1).repeat_interleave(counts)]  # the beams are a jet's last nodes
+
+    def _scalars(self, features: Tensor, four_momenta: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Scalars (node, embed_dim) after the last block and number of nodes (jet,), beams last."""
         x, scalars, counts = self._nodes(features, four_momenta, mask)
         graph = jet_graph(scalars, counts)
         # Only products of (pair, embed_dim) matrices gain from half precision; the rest would only lose digits.
@@ -126,8 +142,7 @@ class LorentzNet(nn.Module):
             h = self.embedding(scalars)
             for block in self.blocks:
                 h, x = block(h, x, graph)
-            rows = counts.clamp(min=1)[:, None] if self.readout_rows is None else self.readout_rows
-            return self.decoder(segment_sum(h, graph.jet_starts) / rows)
+        return h, counts
 
     def _nodes(self, features: Tensor, four_momenta: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Packed momenta (node, 4) in float64, scalars (node, scalar) and number of nodes (jet,), beams last."""

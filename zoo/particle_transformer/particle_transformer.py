@@ -89,6 +89,9 @@ class ParticleTransformer(nn.Module):
         mask (batch, particle), True for a real particle, context (batch, context_dim); logits (batch, class).
     """
 
+    #: Parts that `encode` does not use.
+    readout = ("class_blocks", "class_token", "norm", "head")
+
     def __init__(
         self,
         input_dim: int,
@@ -106,7 +109,7 @@ class ParticleTransformer(nn.Module):
         head_dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        embed_dim = embed_dims[-1]
+        self.embed_dim = embed_dim = embed_dims[-1]
         self.context_dim = context_dim
         self.embedding = _particle_embedding(input_dim, embed_dims)
         self.pair_inputs = nn.ModuleList(pair_inputs)
@@ -123,11 +126,7 @@ class ParticleTransformer(nn.Module):
 
     def forward(self, features: Tensor, four_momenta: Tensor, mask: Tensor, context: Tensor | None = None) -> Tensor:
         """Logits (batch, class); see the class for the shapes. A ``context`` left out counts as zero."""
-        jets, features, four_momenta = sort_by_length(mask, features, four_momenta)
-        biases = self._attention_biases(features, four_momenta, jets)
-        x = self.embedding(features)
-        for block in self.blocks:
-            x = block(x, jets.groups, biases)
+        x, jets = self._particles(features, four_momenta, mask)
         token = self.class_token.expand(len(mask), -1)
         for block in self.class_blocks:
             token = block(token, x, jets.groups)
@@ -136,6 +135,20 @@ class ParticleTransformer(nn.Module):
             context = token.new_zeros(len(token), self.context_dim) if context is None else context
             token = torch.cat([token, context], dim=1)
         return self.head(token)
+
+    def encode(self, features: Tensor, four_momenta: Tensor, mask: Tensor) -> Tensor:
+        """Representation (node, embed_dim) of the real particles after the last block, packed as by `pack`."""
+        x, jets = self._particles(features, four_momenta, mask)
+        return jets.unsort(x)
+
+    def _particles(self, features: Tensor, four_momenta: Tensor, mask: Tensor) -> tuple[Tensor, SortedJets]:
+        """Particles (node, embed_dim) after the last block, those of the longest jet first."""
+        jets, features, four_momenta = sort_by_length(mask, features, four_momenta)
+        biases = self._attention_biases(features, four_momenta, jets)
+        x = self.embedding(features)
+        for block in self.blocks:
+            x = block(x, jets.groups, biases)
+        return x, jets
 
     def _attention_biases(self, features: Tensor, four_momenta: Tensor, jets: SortedJets) -> list[Tensor]:
         """What is added to the scores of each group, broadcastable to (jet, head, particle, particle)."""

@@ -12,7 +12,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.layers import LengthGroup, Linear, RowBatchNorm, fold_norm, linear, offsets, segment_sum, sort_by_length
+from zoo.layers import (
+    LengthGroup,
+    Linear,
+    RowBatchNorm,
+    SortedJets,
+    fold_norm,
+    linear,
+    offsets,
+    segment_sum,
+    sort_by_length,
+)
 from zoo.particlenet.edge_conv import Neighbors, edge_blocks, edge_mean
 from zoo.physics.kinematics import relative_to_jet
 from zoo.registry import register_model
@@ -44,6 +54,9 @@ class ParticleNet(nn.Module):
         mask (batch, particle), True for a real particle; logits (batch, class).
     """
 
+    #: Parts that `encode` does not use.
+    readout = ("head",)
+
     def __init__(
         self,
         input_dim: int,
@@ -56,6 +69,7 @@ class ParticleNet(nn.Module):
     ) -> None:
         super().__init__()
         self.num_neighbors = num_neighbors
+        self.embed_dim = conv_dims[-1][-1]
         self.norm = RowBatchNorm(input_dim)
         widths = [input_dim, *(dims[-1] for dims in conv_dims)]
         self.blocks = nn.ModuleList(EdgeConv(width, dims) for width, dims in zip(widths, conv_dims, strict=False))
@@ -65,13 +79,23 @@ class ParticleNet(nn.Module):
 
     def forward(self, features: Tensor, four_momenta: Tensor, mask: Tensor) -> Tensor:
         """Logits (batch, class) of the jets; see the class for the shapes."""
+        x, jets = self._particles(features, four_momenta, mask)
+        mean = segment_sum(x, offsets(jets.counts)) / jets.counts.clamp(min=1)[:, None]
+        return self.head(mean)[jets.place]
+
+    def encode(self, features: Tensor, four_momenta: Tensor, mask: Tensor) -> Tensor:
+        """Representation (node, embed_dim) of the real particles after the last block, packed as by `pack`."""
+        x, jets = self._particles(features, four_momenta, mask)
+        return jets.unsort(x)
+
+    def _particles(self, features: Tensor, four_momenta: Tensor, mask: Tensor) -> tuple[Tensor, SortedJets]:
+        """Particles (node, embed_dim) after the last block, those of the longest jet first."""
         jets, features, four_momenta = sort_by_length(mask, features, four_momenta)
         x = self.norm(features)
         points = torch.stack(relative_to_jet(four_momenta, jets.counts), dim=1)
         for block in self.blocks:
             x = points = block(x, nearest_neighbors(points, jets.groups, self.num_neighbors))
-        mean = segment_sum(x, offsets(jets.counts)) / jets.counts.clamp(min=1)[:, None]
-        return self.head(mean)[jets.place]
+        return x, jets
 
 
 class EdgeConv(nn.Module):
