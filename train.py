@@ -1,5 +1,6 @@
 """The training door: ``python train.py fit|validate|test|predict --config configs/<dataset>/<model>.yaml``."""
 
+import argparse
 import csv
 import logging
 import sys
@@ -7,8 +8,9 @@ import traceback
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
+import yaml
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
@@ -27,8 +29,13 @@ from zoo.callbacks import (
 from zoo.checkpoints import SafeCheckpointIO, read_checkpoint, require_same_model
 from zoo.data import JetDataModule
 from zoo.files import atomic_write
-from zoo.report import print_table
+from zoo.pretraining import MaskedParticles
+from zoo.pretraining.report import WritePretrainingReport
+from zoo.report import print_figures, print_table
 from zoo.tagger import JetTagger
+
+#: Task -> what trains for it; the keys below ``model`` are its arguments.
+TASKS = {"tagging": JetTagger, "masked_particles": MaskedParticles}
 
 #: What every training shares; a config or the command line may say otherwise.
 TRAINER_DEFAULTS = {
@@ -72,15 +79,18 @@ class TrainingCLI(LightningCLI):
 
     Keys beside Lightning's ``trainer``, ``model``, ``data`` and ``seed_everything``:
 
+    - ``task``: one of `TASKS`; all but tagging train without labels, and have no test and no predictions.
     - ``run_folder``: all that a run writes lies here.
     - ``checkpoints.every_n_train_steps``: see `zoo.callbacks.RunCheckpoints`.
     - ``wandb``: a project's name; the run is logged there too.
-    - ``test_after_fit``: whether ``fit`` ends with the test of the best checkpoint, if ``data.test`` is given.
+    - ``test_after_fit``: whether ``fit`` ends with the test of the best checkpoint, if ``data.test`` is given; without
+      labels, with its validation and a report of it.
     - ``predictions``: file that ``predict`` writes, ``<run_folder>/predictions.arrow`` unless told.
     """
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the keys of this project."""
+        parser.add_argument("--task", type=Literal[*TASKS], default=self.task, help="what is trained for")
         parser.add_argument("--run_folder", type=str, required=True, help="folder of this run, runs/<name>")
         parser.add_argument("--wandb", type=str | None, default=None, help="Weights & Biases project to log to")
         parser.add_argument(
@@ -89,6 +99,14 @@ class TrainingCLI(LightningCLI):
         parser.add_argument("--predictions", type=str | None, default=None, help="file that predict writes")
         parser.add_class_arguments(RunCheckpoints, "checkpoints")
         parser.link_arguments("seed_everything", "data.seed")
+        if self.task != "tagging":
+            parser.set_defaults({"checkpoints.monitor": "val_loss"})
+            parser.link_arguments("data.feature_table", "model.feature_table", apply_on="instantiate")
+
+    @property
+    def task(self) -> str:
+        """The task whose class of model this command line was made for."""
+        return next(name for name, training in TASKS.items() if training is self.model_class)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Sequence[str] | None) -> None:
         """Parse, then settle which checkpoint is meant and whether it can be read, before anything is built."""
@@ -97,6 +115,8 @@ class TrainingCLI(LightningCLI):
         if "subcommand" not in self.config:
             return
         options = self.config[self.config.subcommand]
+        if self.task != "tagging" and self.config.subcommand in ("test", "predict"):
+            raise ValueError(f"task {self.task}: has no classes to {self.config.subcommand}; use fit or validate")
         if self.config.subcommand == "fit":
             options.ckpt_path = _checkpoint_to_resume(options.run_folder, options.ckpt_path)
         else:
@@ -122,20 +142,31 @@ class TrainingCLI(LightningCLI):
             )
 
     def after_fit(self) -> None:
-        """Test the best checkpoint with a trainer of its own, and write the report."""
-        if not self._option("test_after_fit") or self.datamodule.splits["test"] is None:
+        """Test, or without labels validate, the best checkpoint with a trainer of its own, and write the report."""
+        split = "test" if self.task == "tagging" else "val"
+        if not self._option("test_after_fit") or self.datamodule.splits[split] is None:
             return
         if self.trainer.world_size > 1:
             print("not tested, as predictions are collected in one process: python train.py test --trainer.devices 1")
             return
         self.trainer = self._trainer(training=False)
         self._load_weights(checkpoint_path(self._option("run_folder"), "best"))
-        self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
-        self.after_test()
+        if self.task == "tagging":
+            self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
+            self.after_test()
+        else:
+            self.trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
+            self.after_validate()
 
     def before_validate(self) -> None:
         """Take the checkpoint's weights."""
         self._load_given_weights()
+
+    def after_validate(self) -> None:
+        """Without labels, say where the report of the validation lies; that of a tagger comes with its test."""
+        if self.task != "tagging":
+            print_figures(self._report.metrics)
+            print(f"report: {self._report.run_folder / 'report'}")
 
     def before_test(self) -> None:
         """Take the checkpoint's weights; the report has its own table."""
@@ -183,7 +214,8 @@ class TrainingCLI(LightningCLI):
                 raise ValueError(f"trainer.{key}: {instead}")
         folder = Path(self._option("run_folder"))
         model = self._get(self.config, "model").model
-        self._report = WriteReport(folder, title=model.class_path.rpartition(".")[2])
+        report = WriteReport if self.task == "tagging" else WritePretrainingReport
+        self._report = report(folder, title=model.class_path.rpartition(".")[2])
         self._predictions = WritePredictions(Path(self._option("predictions") or folder / "predictions.arrow"))
         arguments = model.get("init_args", {})
         match = MatchData(arguments.get("input_dim"), arguments.get("num_classes"))
@@ -248,7 +280,7 @@ def main(arguments: Sequence[str] | None = None, run: bool = True) -> TrainingCL
     for message in _NEEDLESS_WARNINGS:
         warnings.filterwarnings("ignore", message)
     return TrainingCLI(
-        JetTagger,
+        TASKS[_task(arguments)],
         JetDataModule,
         trainer_defaults=TRAINER_DEFAULTS,
         seed_everything_default=1,
@@ -258,6 +290,34 @@ def main(arguments: Sequence[str] | None = None, run: bool = True) -> TrainingCL
         args=arguments,
         run=run,
     )
+
+
+def _task(arguments: Sequence[str] | None) -> str:
+    """The task of a command line, of its own or of its configurations: which keys there are depends on it.
+
+    Raises:
+        ValueError: if there is no such task.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--task")
+    parser.add_argument("-c", "--config", action="append", default=[])
+    options, _ = parser.parse_known_args(arguments)
+    task = options.task
+    for path in reversed(options.config):
+        if task is None and Path(path).is_file():  # what is wrong with a file is said where it is read as a whole
+            task = _task_of_file(Path(path))
+    task = task or "tagging"
+    if task not in TASKS:
+        raise ValueError(f"task: must be one of {', '.join(TASKS)}, not {task!r}")
+    return task
+
+
+def _task_of_file(path: Path) -> Any:
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return None
+    return content.get("task") if isinstance(content, dict) else None
 
 
 def _named_checkpoint(run_folder: str, name: str) -> str:

@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "simulate": {"physics", "data", "files", "progress", "simulate"},
     "report": {"metrics", "files", "report"},
     "tagger": {"metrics", "data", "tagger"},
+    "pretraining": {"physics", "layers", "data", "metrics", "tagger", "checkpoints", "report", "pretraining"},
     "hub": {"registry", "data", "files", "hub"},
     "importers": {"registry", "data", "hub", "importers"},
     "check": {"physics", "registry", "data", "hub", "check"},

@@ -16,16 +16,16 @@ from torch import Tensor
 from zoo.data.batch import JetBatch
 from zoo.report import Predictions, write_report
 
-_EPOCH_FIGURES = ("val_loss", "val_auc", "val_accuracy", "val_background_rejection_0.3")
+_EPOCH_FIGURES = ("val_loss", "val_probe_auc", "val_auc", "val_accuracy", "val_background_rejection_0.3")
 
 
 class ProgressBar(RichProgressBar):
     """Shows the loss of the step and the validation AUC; where there is no terminal, a line an epoch."""
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """The two, by the names they are shown with."""
+        """Those that there are, by the names they are shown with."""
         metrics = super().get_metrics(trainer, pl_module)
-        names = {"train_loss_step": "loss", "val_auc": "val_auc"}
+        names = {"train_loss_step": "loss", "val_auc": "val_auc", "val_probe_auc": "val_probe_auc"}
         return {shown: metrics[name] for name, shown in names.items() if name in metrics}
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -46,12 +46,13 @@ class RunCheckpoints(Checkpoint):
     """Keeps ``checkpoints/last.ckpt`` and ``checkpoints/best.ckpt`` of a run folder.
 
     ``last`` is written after each epoch and every ``every_n_train_steps`` optimiser steps, ``best`` after an epoch
-    whose monitored figure is higher than all before. Each replaces its older self whole. Resuming from ``last``
+    whose monitored figure is better than all before. Each replaces its older self whole. Resuming from ``last``
     repeats nothing and leaves nothing out.
 
     Args:
         every_n_train_steps: write ``last`` also within an epoch, after this many steps; None: after epochs only.
-        monitor: logged figure whose highest value is best; before there is one, the newest epoch is best.
+        monitor: logged figure whose highest value is best, or lowest if its name ends with ``loss``; before there is
+            one, the newest epoch is best. The training door sets ``val_loss`` for pretrainings.
 
     Raises:
         ValueError: if ``every_n_train_steps`` is not positive.
@@ -89,7 +90,8 @@ class RunCheckpoints(Checkpoint):
         if not trainer.is_last_batch:
             return
         value = trainer.callback_metrics.get(self.monitor, torch.tensor(math.nan)).item()
-        if self.best_value is None or value > self.best_value:
+        sign = -1 if self.monitor.endswith("loss") else 1
+        if self.best_value is None or sign * value > sign * self.best_value:
             self.best_value = None if math.isnan(value) else value
             self._save(trainer, "best")
         self._save(trainer, "last")

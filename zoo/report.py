@@ -39,9 +39,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Predictions", "compare_runs", "print_table", "write_report"]
+__all__ = ["Predictions", "compare_runs", "print_figures", "print_table", "write_report", "write_training_report"]
 
 FORMAT = "zoo-report"
+PRETRAINING_FORMAT = "zoo-pretraining-report"
 VERSION = 1
 #: Curves are dotted where fewer background jets than this pass the cut, and end where none does.
 FEW_JETS = 10
@@ -58,7 +59,7 @@ CAPTIONS = {
     "significance_improvement": "Significance improvement eS/sqrt(eB), drawn as long as "
     f"{MINIMUM_PASS} background jets pass (statistical error of eB at most 20 %).",
     "scores": "Scores of the test jets: log-odds of signal against background, each class normalised to one.",
-    "training": "Loss and validation AUC during the training.",
+    "training": "Loss and validation AUC during the training (of a linear probe, where the training had no labels).",
 }
 SPREAD_NOTE = (
     "± is the standard deviation over the seeds; with one seed, the statistical error of the test jets. "
@@ -217,6 +218,62 @@ def write_report(
     return document
 
 
+def write_training_report(
+    folder: Path,
+    *,
+    title: str,
+    jets: int,
+    figures: dict[str, dict[str, Any]],
+    drawings: dict[str, tuple[str, Callable[["Figure"], None]]],
+    history: Path | None,
+    config: Path | None,
+    facts: dict[str, Any],
+) -> dict[str, Any]:
+    """Write the report of a training that judges no classes; everything is computed before the first file is touched.
+
+    Args:
+        folder: created where needed; an older report in it is replaced.
+        title: name of the model or run.
+        jets: number of validation jets.
+        figures: by name, each with ``value`` and ``error`` (None where it has none).
+        drawings: by name of the picture, caption and what draws it.
+        history: ``metrics.csv`` of Lightning's CSVLogger, for the training curves.
+        config: YAML file of the run, shown on the page.
+        facts: how it was made, shown on the page.
+
+    Returns:
+        The contents of ``metrics.json``.
+
+    Raises:
+        ValueError: on an unreadable history or configuration.
+    """
+    settings_text = None if config is None else _read_text(Path(config), "configuration")
+    document = {
+        "format": PRETRAINING_FORMAT,
+        "version": VERSION,
+        "title": title,
+        "jets": jets,
+        "metrics": _plain(figures),
+        "facts": _plain(facts),
+        "settings": None if settings_text is None else _parse_settings(Path(config), settings_text),
+        "versions": {name: importlib.metadata.version(name) for name in ("zoo", "torch", "numpy")},
+    }
+    captions = {name: caption for name, (caption, _) in drawings.items()}
+    draw = {name: function for name, (_, function) in drawings.items()}
+    logged = {} if history is None else _read_history(Path(history))
+    if logged:
+        captions["training"] = CAPTIONS["training"]
+        draw["training"] = lambda figure: _draw_training(figure, logged, title)
+    pictures = {name: _render(function) for name, function in draw.items()}
+    files = {f"{name}.{kind}": content for name, kinds in pictures.items() for kind, content in kinds.items()}
+    files["README.md"] = _training_page(document, captions, settings_text).encode()
+    _make_folder(Path(folder))
+    (Path(folder) / "metrics.json").unlink(missing_ok=True)
+    files["metrics.json"] = (json.dumps(document, indent=2, allow_nan=False) + "\n").encode()
+    _write_files(Path(folder), files)
+    return document
+
+
 def print_table(metrics: dict[str, Any], console: Console | None = None) -> None:
     """Print the figures of a report on the terminal.
 
@@ -233,6 +290,13 @@ def print_table(metrics: dict[str, Any], console: Console | None = None) -> None
         if not name.startswith("significance_improvement"):
             table.add_row(_label(name), _for_terminal(_value_text(figure), console), _counts_text(figure))
     console.print(table)
+
+
+def print_figures(document: dict[str, Any]) -> None:
+    """Print the figures of `write_training_report` on the terminal, a line each."""
+    print(f"{document['title']}: {document['jets']:,} validation jets")
+    for name, figure in document["metrics"].items():
+        print(f"  {name}: {_rounded(figure['value'], figure['error']).replace('±', '+-')}")
 
 
 def compare_runs(runs: Sequence[Path], out: Path) -> None:
@@ -457,6 +521,24 @@ def _page(document: dict[str, Any], pictures: Sequence[str], settings: str | Non
         "## How it was made",
         _markdown_table(["", ""], [*document["facts"].items(), *document["versions"].items()]),
         "Predictions: `predictions.arrow` (logits, label, weight, index). Figures: `metrics.json`.",
+    ]
+    if settings is not None:
+        parts += ["## Settings", f"```yaml\n{settings.strip()}\n```"]
+    return "\n\n".join(parts) + "\n"
+
+
+def _training_page(document: dict[str, Any], captions: dict[str, str], settings: str | None) -> str:
+    """The report of a training that judges no classes as Markdown."""
+    figures = [[name, _rounded(figure["value"], figure["error"])] for name, figure in document["metrics"].items()]
+    parts = [
+        f"# {document['title']}",
+        f"Validated on {document['jets']:,} jets.",
+        _markdown_table(["figure", "value"], figures),
+        "Errors are one standard deviation from the number of jets.",
+        "## Pictures",
+        *[f"![{name}]({name}.png)\n\n{caption} ([PDF]({name}.pdf))" for name, caption in captions.items()],
+        "## How it was made",
+        _markdown_table(["", ""], [*document["facts"].items(), *document["versions"].items()]),
     ]
     if settings is not None:
         parts += ["## Settings", f"```yaml\n{settings.strip()}\n```"]
@@ -714,14 +796,19 @@ def _draw_scores(figure: "Figure", predictions: Predictions, background: int, he
 
 
 def _draw_training(figure: "Figure", logged: dict[str, np.ndarray], title: str) -> None:
-    panels = [
-        panel for panel in (("train_loss_step", "train_loss", "val_loss"), ("val_auc",)) if set(panel) & set(logged)
-    ]
+    titles = {
+        ("train_loss_step", "train_loss", "val_loss"): "Loss",
+        ("val_auc",): "Validation AUC",
+        ("val_probe_auc",): "AUC of a linear probe",
+    }
+    panels = [panel for panel in titles if set(panel) & set(logged)]
     styles = {
         "train_loss_step": {"color": "#94a4a2", "linewidth": 1, "alpha": 0.7, "label": "training, single batches"},
         "train_loss": {"color": BACKGROUND_COLOUR, "marker": "o", "label": "training, mean of the epoch"},
-        "val_loss": {"color": SIGNAL_COLOURS[0], "marker": "s", "label": "validation"},
-        "val_auc": {"color": SIGNAL_COLOURS[0], "marker": "s", "label": "validation"},
+        **{
+            name: {"color": SIGNAL_COLOURS[0], "marker": "s", "label": "validation"}
+            for name in ("val_loss", "val_auc", "val_probe_auc")
+        },
     }
     axis, to_axis = _training_axis(logged)
     shared = figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0]
@@ -729,8 +816,8 @@ def _draw_training(figure: "Figure", logged: dict[str, np.ndarray], title: str) 
         for name in panel:
             if name in logged:
                 axes.plot(to_axis(logged[name][:, 0]), logged[name][:, 1], **styles[name])
-        axes.set_ylabel("Validation AUC" if panel == ("val_auc",) else "Loss")
-        if panel != ("val_auc",):
+        axes.set_ylabel(titles[panel])
+        if len(panel) > 1:
             axes.legend(loc="best")
     shared[0].set_title(title, loc="left", fontsize="small")
     shared[-1].set_xlabel(axis)
@@ -856,7 +943,7 @@ def _read_history(path: Path) -> dict[str, np.ndarray]:
     """Columns of Lightning's ``metrics.csv`` that the picture shows, each as rows of (step, value)."""
     rows = list(csv.DictReader(io.StringIO(_read_text(path, "metrics.csv"))))
     logged = {}
-    for name in ("train_loss_step", "train_loss", "val_loss", "val_auc", "epoch"):
+    for name in ("train_loss_step", "train_loss", "val_loss", "val_auc", "val_probe_auc", "epoch"):
         # A resumed run may log a step twice; the later row stands.
         points = {
             _number(path, n, row, "step"): _number(path, n, row, name) for n, row in enumerate(rows) if row.get(name)

@@ -151,6 +151,9 @@ def _work_out(formula: str, particles: ParticleInputs) -> Tensor:
     return expression.evaluate(values).double()
 
 
+#: Formulas that change when a particle is taken out of its jet or added to it.
+RELATIVE_TO_JET = frozenset({"log_pt_fraction", "log_energy_fraction", "delta_r", "deta", "dphi"})
+
 #: Formula name -> the column that it needs; the others need the momenta alone.
 COLUMN_OF_FORMULA = {
     "charge": "part_charge",
@@ -217,12 +220,16 @@ class Feature:
         return (-math.inf, math.inf) if self._limits is None else self._limits
 
     @property
+    def quantities(self) -> tuple[str, ...]:
+        """Names in the formula: keys of `FORMULAS` and particle columns."""
+        return (self.formula,) if self.formula in FORMULAS else tuple(_expression(self.formula).names)
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """Names of the particle columns that the formula needs beside the momenta."""
-        names = (self.formula,) if self.formula in FORMULAS else _expression(self.formula).names
         return tuple(
             COLUMN_OF_FORMULA.get(name, name)
-            for name in names
+            for name in self.quantities
             if name not in FORMULAS.keys() - COLUMN_OF_FORMULA.keys()
         )
 
