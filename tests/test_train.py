@@ -73,7 +73,7 @@ def metrics(folder: Path) -> dict:
 def test_every_config_builds(path):
     line = train.main(["--config", str(path)], run=False)
     features = torch.zeros(1, 0, line.datamodule.input_dim)
-    logits = line.model.eval()(features, torch.zeros(1, 0, 4), torch.zeros(1, 0, dtype=torch.bool))
+    logits = line.model.model.eval()(features, torch.zeros(1, 0, 4), torch.zeros(1, 0, dtype=torch.bool))
     assert logits.shape == (1, len(line.datamodule.classes))
     assert line.datamodule.input_dim == yaml.safe_load(path.read_text())["model"]["model"]["init_args"]["input_dim"]
     assert f"--config {path.relative_to(REPOSITORY)}" in path.read_text(), "opens with the command that uses it"

@@ -98,7 +98,9 @@ class Pretraining(JetTraining):
 
     def on_validation_epoch_end(self) -> None:
         """Log ``val_loss``, the further figures, and the probe's ``val_probe_auc``."""
-        figures = {name: mean.compute() for name, mean in self._val_figures.items()} | self.probe.compute()
+        figures = {name: mean.compute() for name, mean in self._val_figures.items()}
+        if self.probe_fraction:
+            figures |= self.probe.compute()
         self.log_dict({f"val_{name}": value for name, value in figures.items()}, prog_bar=True)
         self.log("val_loss", self.val_loss.compute())
         self.val_loss.reset()
