@@ -29,13 +29,13 @@ from zoo.callbacks import (
 from zoo.checkpoints import SafeCheckpointIO, read_checkpoint, require_same_model
 from zoo.data import JetDataModule
 from zoo.files import atomic_write
-from zoo.pretraining import MaskedParticles
+from zoo.pretraining import Contrastive, MaskedParticles
 from zoo.pretraining.report import WritePretrainingReport
 from zoo.report import print_figures, print_table
 from zoo.tagger import JetTagger
 
 #: Task -> what trains for it; the keys below ``model`` are its arguments.
-TASKS = {"tagging": JetTagger, "masked_particles": MaskedParticles}
+TASKS = {"tagging": JetTagger, "masked_particles": MaskedParticles, "contrastive": Contrastive}
 
 #: What every training shares; a config or the command line may say otherwise.
 TRAINER_DEFAULTS = {

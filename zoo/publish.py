@@ -40,6 +40,11 @@ def publish_run(run: Path, out: Path, *, licence: str, paper: str) -> None:
     """
     run, out = Path(run), Path(out)
     settings = _read(run / "config.yaml", yaml.safe_load, "train it with train.py")
+    if settings.get("task", "tagging") != "tagging":
+        raise ValueError(
+            f"{run}: is a pretraining, whose read-out is untrained; fine-tune it and publish that, or take its "
+            "backbone with zoo.pretraining.read_backbone"
+        )
     report = _read(run / "report" / "metrics.json", json.loads, "test it with train.py test")
     data, builder = settings["data"], settings["model"]["model"]
     layout = read_description(data.get("layout"), data.get("weaver_yaml"), data.get("classes"))

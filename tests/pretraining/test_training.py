@@ -17,6 +17,7 @@ from zoo.data import JetDataModule
 from zoo.data.datamodule import Split
 from zoo.data.features import feature_table
 from zoo.pretraining import MaskedParticles, read_backbone
+from zoo.publish import publish_run
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -139,6 +140,13 @@ def test_validate_writes_the_same_report(fitted):
     before = (folder / "report" / "metrics.json").read_text()
     run("validate", config)
     assert (folder / "report" / "metrics.json").read_text() == before
+
+
+def test_a_pretraining_is_not_published_as_a_tagger(fitted, tmp_path):
+    folder, _ = fitted
+    with pytest.raises(ValueError, match=r"is a pretraining, .* zoo\.pretraining\.read_backbone"):
+        publish_run(folder, tmp_path / "out", licence="MIT", paper="arXiv:2401.13537")
+    assert not (tmp_path / "out").exists()
 
 
 def test_saved_config_begins_the_same_task(fitted, tmp_path):

@@ -160,3 +160,21 @@ def draw_codes(true: np.ndarray, drawn: np.ndarray, num_codes: int) -> Callable[
         axes.legend(loc="upper right")
 
     return draw
+
+
+def draw_similarities(same: np.ndarray, other: np.ndarray) -> Callable[["Figure"], None]:
+    """Distributions of the cosines (jet,) of versions of the same jet and of other jets."""
+
+    def draw(figure: "Figure") -> None:
+        axes = figure.subplots()
+        edges = np.linspace(-1, 1, 51)
+        for cosines, colour, label in ((same, _PREDICTED_COLOUR, "same jet"), (other, _TRUE_COLOUR, "other jet")):
+            counts, _ = np.histogram(cosines.clip(-1, 1), edges)
+            axes.stairs(counts / len(cosines), edges, color=colour, lw=2.5, label=label)
+        axes.set_xlabel("Cosine of the projections of two versions")
+        axes.set_ylabel("Pairs per bin, normalised")
+        axes.set_xlim(-1, 1)
+        axes.set_title(f"{len(same):,} validation jets", loc="left", fontsize="small")
+        axes.legend(loc="upper left")
+
+    return draw
