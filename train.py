@@ -115,6 +115,7 @@ class TrainingCLI(LightningCLI):
         if "subcommand" not in self.config:
             return
         options = self.config[self.config.subcommand]
+        options.task = self.task  # a configuration after a --task of the command line says another
         if self.task != "tagging" and self.config.subcommand in ("test", "predict"):
             raise ValueError(f"task {self.task}: has no classes to {self.config.subcommand}; use fit or validate")
         if self.config.subcommand == "fit":
@@ -143,11 +144,11 @@ class TrainingCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Test, or without labels validate, the best checkpoint with a trainer of its own, and write the report."""
-        split = "test" if self.task == "tagging" else "val"
+        split, subcommand = ("test", "test") if self.task == "tagging" else ("val", "validate")
         if not self._option("test_after_fit") or self.datamodule.splits[split] is None:
             return
         if self.trainer.world_size > 1:
-            print("not tested, as predictions are collected in one process: python train.py test --trainer.devices 1")
+            print(f"no report, as it is made in one process: python train.py {subcommand} --trainer.devices 1")
             return
         self.trainer = self._trainer(training=False)
         self._load_weights(checkpoint_path(self._option("run_folder"), "best"))

@@ -46,10 +46,11 @@ PRETRAINING_FORMAT = "zoo-pretraining-report"
 VERSION = 1
 #: Curves are dotted where fewer background jets than this pass the cut, and end where none does.
 FEW_JETS = 10
-#: Settings in which the seeds of one training may differ: the seed, and where things are read, logged or written.
+#: Settings in which the seeds of one training may differ: the seed, where things are read, logged or written, and the
+#: task, which is the same for all that are compared and which older runs do not tell.
 SEED_SETTINGS = {
-    "seed", "seed_everything", "run_folder", "predictions", "wandb", "test_after_fit", "default_root_dir", "ckpt_path",
-    "logger", "dirpath", "enable_progress_bar", "num_workers",
+    "task", "seed", "seed_everything", "run_folder", "predictions", "wandb", "test_after_fit", "default_root_dir",
+    "ckpt_path", "logger", "dirpath", "enable_progress_bar", "num_workers",
 }  # fmt: skip
 INTERVAL_NOTE = "68 % interval (test jets)"
 CAPTIONS = {
