@@ -12,7 +12,15 @@ from zoo.cli import main
 from zoo.data.batch import collate, gather
 from zoo.data.datamodule import JetDataModule, Split
 from zoo.data.datasets import JET_COLUMNS, resolve_file
-from zoo.data.features import Feature, FeatureTable, feature_table
+from zoo.data.features import (
+    COLUMN_OF_FORMULA,
+    FORMULAS,
+    RELATIVE_TO_JET,
+    Feature,
+    FeatureTable,
+    feature_table,
+    particle_inputs,
+)
 from zoo.data.features_yaml import read_features
 from zoo.data.readers import read_jets
 from zoo.data.store import open_store
@@ -347,3 +355,11 @@ def test_training_with_features_of_a_user(tmp_path):
     module = JetDataModule(features=str(tmp_path / "mine.yaml"), train=Split(["sample:top_tagging/val"]))
     module.setup("fit")
     assert next(iter(module.train_dataloader())).features.shape[2] == module.input_dim == 1
+
+
+def test_formulas_relative_to_the_jet_are_those_that_change_with_it(jets):
+    """Taking the first particle away changes these of the others, and no other."""
+    momenta = jets.four_momenta[0][jets.mask[0]]
+    whole, rest = (particle_inputs(part, torch.tensor([len(part)])) for part in (momenta, momenta[1:]))
+    of_momenta = FORMULAS.keys() - COLUMN_OF_FORMULA.keys()
+    assert {name for name in of_momenta if not FORMULAS[name](whole)[1:].equal(FORMULAS[name](rest))} == RELATIVE_TO_JET

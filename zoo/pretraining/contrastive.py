@@ -87,7 +87,7 @@ class Contrastive(Pretraining):
     def __init__(
         self,
         model: nn.Module,
-        feature_table: Any,
+        feature_table: Any,  # a FeatureTable, which a parser would take for keys of the configuration
         temperature: float = 0.1,
         projection_dim: int = 64,
         max_shift: float = 0.5,

@@ -93,8 +93,7 @@ def hide(batch: JetBatch, hidden: Tensor, table: FeatureTable) -> HiddenParticle
     features = _features_relative_to(jets, batch, table)
     order, counts = _hardest_first(batch.four_momenta, hidden)
     momentum = MOMENTUM.padded(batch.four_momenta, batch.mask, jets)
-    further = [i for i, feature in enumerate(table.features) if feature.columns and feature.formula not in TYPES]
-    targets = torch.cat([momentum, batch.features[..., further]], dim=-1)
+    targets = torch.cat([momentum, batch.features[..., _further_targets(table)]], dim=-1)
     return HiddenParticles(
         features.masked_fill(~visible[..., None], 0),
         batch.four_momenta.masked_fill(~visible[..., None], 0),
@@ -137,6 +136,11 @@ def _in_order(values: Tensor, order: Tensor, counts: Tensor) -> Tensor:
     leading = leading_mask(counts)
     order = order[:, : leading.shape[1], None].expand(-1, -1, values.shape[2])
     return values.gather(1, order)[leading]
+
+
+def _further_targets(table: FeatureTable) -> list[int]:
+    """Positions of the features that need columns and are no type: charge and impact parameters."""
+    return [i for i, feature in enumerate(table.features) if feature.columns and feature.formula not in TYPES]
 
 
 def _types(features: Tensor, table: FeatureTable) -> Tensor:
@@ -268,7 +272,7 @@ class MaskedParticles(Pretraining):
     def __init__(
         self,
         model: nn.Module,
-        feature_table: Any,
+        feature_table: Any,  # a FeatureTable, which a parser would take for keys of the configuration
         targets: tuple[Literal["codes", "regression", "types"], ...] = ("codes",),
         mask_fraction: float = 0.35,
         num_codes: int = 128,
@@ -292,9 +296,7 @@ class MaskedParticles(Pretraining):
         self.feature_table = feature_table
         self.targets = tuple(dict.fromkeys(targets))
         self.mask_fraction = mask_fraction
-        num_targets = MOMENTUM.input_dim + sum(
-            bool(feature.columns) and feature.formula not in TYPES for feature in feature_table.features
-        )
+        num_targets = MOMENTUM.input_dim + len(_further_targets(feature_table))
         self.decoder = HiddenDecoder(model.embed_dim, decoder_dim, decoder_layers)
         widths = {"codes": num_codes, "regression": num_targets, "types": len(TYPES) + 1}
         self.heads = nn.ModuleDict({name: nn.Linear(decoder_dim, widths[name]) for name in self.targets})
