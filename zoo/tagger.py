@@ -1,6 +1,7 @@
 """Training of any model of the zoo: loss, optimiser, learning rate, and what is logged."""
 
 import math
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
 import torch
@@ -63,8 +64,7 @@ class JetTraining(LightningModule):
         self._epoch_loss["weight"] += weight
         self.log("train_loss_step", loss, prog_bar=True, logger=False)
         if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:
-            rate = self.trainer.optimizers[0].param_groups[0]["lr"]
-            self._write({"train_loss_step": loss.item(), "learning_rate": rate}, self.global_step)
+            self._write({"train_loss_step": loss.item(), **self._learning_rates()}, self.global_step)
         return loss
 
     def on_train_epoch_end(self) -> None:
@@ -83,12 +83,7 @@ class JetTraining(LightningModule):
         steps = self.trainer.estimated_stepping_batches
         if not 0 < steps < math.inf:
             raise ValueError("trainer.max_epochs: the learning rate falls until the last step; give a number of epochs")
-        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        groups = [
-            {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": self.weight_decay},
-            {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-        ]
-        optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=self.learning_rate)
+        optimizer = torch.optim.AdamW(self._parameter_groups(), lr=self.learning_rate)
         scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: warmup_cosine(step, int(steps), self.warmup, self.final_learning_rate)
         )
@@ -113,6 +108,13 @@ class JetTraining(LightningModule):
             f"{cls.__name__}.load_from_checkpoint({checkpoint_path!r}) would unpickle the file; build the model and "
             "use model.load_state_dict(zoo.checkpoints.read_model_weights(path))"
         )
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        return _by_decay(self.parameters(), self.weight_decay)
+
+    def _learning_rates(self) -> dict[str, float]:
+        """The learning rate as it is logged."""
+        return {"learning_rate": self.trainer.optimizers[0].param_groups[0]["lr"]}
 
     def _write(self, values: dict[str, float], step: int) -> None:
         # Lightning writes what `self.log` gets only after the callbacks of the step or epoch, so a checkpoint's
@@ -232,6 +234,16 @@ def warmup_cosine(step: int, total_steps: int, warmup: float, final: float) -> f
         return (step + 1) / (warmup_steps + 1)
     progress = (step - warmup_steps) / max(total_steps - 1 - warmup_steps, 1)
     return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+
+def _by_decay(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
+    """Groups of an optimiser: matrices, which decay, and the others."""
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
 
 
 def _predictions(logits: Tensor, batch: JetBatch) -> dict[str, Tensor]:
