@@ -215,8 +215,11 @@ class TrainingCLI(LightningCLI):
                 raise ValueError(f"trainer.{key}: {instead}")
         folder = Path(self._option("run_folder"))
         model = self._get(self.config, "model").model
-        report = WriteReport if self.task == "tagging" else WritePretrainingReport
-        self._report = report(folder, title=model.class_path.rpartition(".")[2])
+        name = model.class_path.rpartition(".")[2]
+        if self.task == "tagging":
+            self._report = WriteReport(folder, title=name)
+        else:
+            self._report = WritePretrainingReport(folder, title=f"{name}, {self.task.replace('_', ' ')}")
         self._predictions = WritePredictions(Path(self._option("predictions") or folder / "predictions.arrow"))
         arguments = model.get("init_args", {})
         match = MatchData(arguments.get("input_dim"), arguments.get("num_classes"))
@@ -308,7 +311,7 @@ def _task(arguments: Sequence[str] | None) -> str:
         if task is None and Path(path).is_file():  # what is wrong with a file is said where it is read as a whole
             task = _task_of_file(Path(path))
     task = task or "tagging"
-    if task not in TASKS:
+    if not isinstance(task, str) or task not in TASKS:
         raise ValueError(f"task: must be one of {', '.join(TASKS)}, not {task!r}")
     return task
 
