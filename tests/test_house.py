@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "report": {"metrics", "files", "report"},
     "tagger": {"metrics", "data", "tagger"},
     "hub": {"registry", "data", "files", "hub"},
+    "inference": {"data", "hub", "files", "progress", "inference"},
     "importers": {"registry", "data", "hub", "importers"},
     "check": {"physics", "registry", "data", "hub", "check"},
     **{model: {"physics", "layers", "registry", model} for model in MODELS},

@@ -86,6 +86,16 @@ def build_parser() -> argparse.ArgumentParser:
     publish.add_argument("--paper", required=True, help="of the architecture, such as arXiv:2201.08187")
     publish.set_defaults(run=_publish)
 
+    predict = commands.add_parser("predict", help="scores of the jets in a file, by a pretrained model")
+    predict.add_argument("file", metavar="FILE", help="file of jets, converted folder, or packaged sample")
+    predict.add_argument("--model", required=True, help="a pretrained model, its folder, or hf://owner/repo@commit")
+    predict.add_argument("--out", type=Path, help=".arrow, .parquet, .csv, .h5 or .root (default: CSV to the output)")
+    predict.add_argument("--rows", type=int, nargs=2, metavar=("FIRST", "STOP"), help="only these rows (default: all)")
+    described = predict.add_mutually_exclusive_group()
+    described.add_argument("--layout", type=Path, help="YAML file that says which columns hold what")
+    described.add_argument("--weaver-yaml", type=Path, help="data file of weaver that does")
+    predict.set_defaults(run=_predict)
+
     check = commands.add_parser("check", help="what a model promises, such as symmetries, and how well it keeps it")
     check.add_argument("name", metavar="MODEL", help="a model, a pretrained model, or an import path such as my.Model")
     check.add_argument(
@@ -202,6 +212,14 @@ def _publish(source: Path, out: Path, licence: str, paper: str) -> None:
     from zoo.publish import publish_run
 
     publish_run(source, out, licence=licence, paper=paper)
+
+
+def _predict(
+    file: str, model: str, out: Path | None, rows: list[int] | None, layout: Path | None, weaver_yaml: Path | None
+) -> None:
+    from zoo.inference import predict_file
+
+    predict_file(model, file, out=out, rows=rows and tuple(rows), layout=layout, weaver_yaml=weaver_yaml)
 
 
 if __name__ == "__main__":
