@@ -24,9 +24,12 @@ MAY_IMPORT = {
     "simulate": {"physics", "data", "files", "progress", "simulate"},
     "report": {"metrics", "files", "report"},
     "tagger": {"metrics", "data", "tagger"},
-    "hub": {"registry", "data", "files", "hub"},
+    "hf": {"hf"},
+    "hub": {"registry", "data", "files", "hf", "hub"},
+    "card": {"data", "hub", "report", "card"},
+    "sharing": {"hf", "hub", "sharing"},
     "inference": {"data", "hub", "files", "progress", "inference"},
-    "importers": {"registry", "data", "hub", "importers"},
+    "importers": {"registry", "data", "hub", "card", "importers"},
     "check": {"physics", "registry", "data", "hub", "check"},
     **{model: {"physics", "layers", "registry", model} for model in MODELS},
 }
@@ -42,6 +45,7 @@ HEAVY = (
     "wandb",
     "dask",
     "distributed",
+    "huggingface_hub",
 )
 NOT_IN_MODELS = {*HEAVY, "weaver"}
 

@@ -96,6 +96,27 @@ def build_parser() -> argparse.ArgumentParser:
     described.add_argument("--weaver-yaml", type=Path, help="data file of weaver that does")
     predict.set_defaults(run=_predict)
 
+    hub = commands.add_parser("hub", help="pretrained folders: list, verify, push, pull, card").add_subparsers(
+        required=True, metavar="COMMAND"
+    )
+    hub.add_parser("list", help="the models that ship with the package or were fetched").set_defaults(run=_hub_list)
+    verify = hub.add_parser("verify", help="compare files with their checksums, and outputs with the stored ones")
+    verify.add_argument("name", metavar="NAME", help="a pretrained model, its folder, or hf://owner/repo@commit")
+    verify.set_defaults(run=_hub_verify)
+    push = hub.add_parser("push", help="verify a folder and upload it to the Hugging Face Hub (extra 'hub')")
+    push.add_argument("folder", type=Path, metavar="DIR", help="pretrained folder")
+    push.add_argument("repository", metavar="OWNER/REPO", help="where to")
+    push.add_argument("--create", action="store_true", help="make the repository, public, if there is none")
+    push.set_defaults(run=_hub_push)
+    pull = hub.add_parser("pull", help="fetch a folder and verify it; later uses need no network (extra 'hub')")
+    pull.add_argument("address", metavar="ADDRESS", help="hf://owner/repo@commit")
+    pull.add_argument("--out", type=Path, metavar="DIR", help="folder to write (default: only the cache)")
+    pull.add_argument("--anew", action="store_true", help="fetch what is in the cache already, such as after damage")
+    pull.set_defaults(run=_hub_pull)
+    card = hub.add_parser("card", help="write the card of a folder anew")
+    card.add_argument("folder", type=Path, metavar="DIR", help="pretrained folder")
+    card.set_defaults(run=_hub_card)
+
     check = commands.add_parser("check", help="what a model promises, such as symmetries, and how well it keeps it")
     check.add_argument("name", metavar="MODEL", help="a model, a pretrained model, or an import path such as my.Model")
     check.add_argument(
@@ -220,6 +241,37 @@ def _predict(
     from zoo.inference import predict_file
 
     predict_file(model, file, out=out, rows=rows and tuple(rows), layout=layout, weaver_yaml=weaver_yaml)
+
+
+def _hub_list() -> None:
+    from zoo.sharing import show_pretrained
+
+    show_pretrained()
+
+
+def _hub_verify(name: str) -> None:
+    from zoo.hub import load_pretrained
+
+    config = load_pretrained(name).config
+    print(f"{name}: checksums and golden outputs are right: {config.model} for {', '.join(config.classes)}")
+
+
+def _hub_push(folder: Path, repository: str, create: bool) -> None:
+    from zoo.sharing import push
+
+    print(push(folder, repository, create=create))
+
+
+def _hub_pull(address: str, out: Path | None, anew: bool) -> None:
+    from zoo.sharing import pull
+
+    print(pull(address, out, anew=anew))
+
+
+def _hub_card(folder: Path) -> None:
+    from zoo.card import renew_card
+
+    renew_card(folder)
 
 
 if __name__ == "__main__":
