@@ -1,10 +1,6 @@
 """Pretrained folders between people: what is there, and how a folder comes and goes."""
 
-import sys
 from pathlib import Path
-
-from rich.console import Console
-from rich.table import Table
 
 from zoo.hf import Address, cached, upload
 from zoo.hub import (
@@ -72,11 +68,13 @@ def show_pretrained() -> None:
     """Print the models that ship with the package and those in the cache; they are not verified."""
     folders = {name: PACKAGED / name for name in list_pretrained()}
     folders |= {str(address): folder for address, folder in cached(FILES).items()}
-    table = Table("name", "model", "data", "AUC", "size", box=None, pad_edge=False)
+    rows = [("name", "model", "data", "AUC", "size")]
     for name, folder in folders.items():
-        table.add_row(name, *_facts(folder), f"{sum((folder / file).stat().st_size for file in FILES) / 1e6:.1f} MB")
-    # an address is there to be copied, so it is never cut
-    Console(width=None if sys.stdout.isatty() else 200).print(table, soft_wrap=True)
+        size = sum((folder / file).stat().st_size for file in FILES)
+        rows.append((name, *_facts(folder), f"{size / 1e6:.1f} MB"))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:  # a table of rich would break an address, which is there to be copied
+        print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
 
 
 def _facts(folder: Path) -> tuple[str, str, str]:
