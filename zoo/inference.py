@@ -4,6 +4,7 @@ import dataclasses
 import io
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -138,11 +139,11 @@ def predict(
     classes = tuple(tagger.config.classes)
     logits = np.full((stop - start, len(classes)), np.nan, dtype=np.float32)
     label = np.full(len(logits), -1, dtype=np.int64)
-    rejected: dict[str, int] = {}
+    rejected: Counter[str] = Counter()
     with progress_bar("jets") as progress:
         task = progress.add_task(path.name, total=len(logits))
         for table, left_out in _tables(path, (start, stop), description):
-            rejected = {reason: rejected.get(reason, 0) + count for reason, count in left_out.items()} or rejected
+            rejected.update(left_out)
             progress.advance(task, sum(left_out.values()))
             _check(tagger, table, path)
             is_known = tuple(table.metadata.get("classes", ())) == classes
@@ -153,7 +154,7 @@ def predict(
                 progress.advance(task, len(jets))
     if any(rejected.values()):
         warnings.warn(RejectedJetsWarning(ReadReport(path, len(logits), rejected)), stacklevel=2)
-    return JetScores(logits, label, np.arange(start, stop), classes, rejected)
+    return JetScores(logits, label, np.arange(start, stop), classes, dict(rejected))
 
 
 def predict_file(
