@@ -163,7 +163,8 @@ def test_damage_in_the_cache_is_named_and_mended(server, folder, tmp_path, capsy
     command = re.search(r"zoo (hub pull --anew \S+)\)", shown)[1]
     assert "model.safetensors: differs from its checksum" in shown
     main(command.split())
-    load_pretrained(address)
+    main(["predict", "--model", address, "sample:top_tagging/test", "--rows", "0", "4"])
+    assert len(capsys.readouterr().out.splitlines()) == 6  # the folder, the names of the columns, and the rows
 
 
 def test_a_folder_that_does_not_keep_its_promises_is_refused(server, folder, jets, tmp_path):

@@ -5,6 +5,7 @@ known: ``command``, ``settings`` (the configuration of the run), ``facts`` (seed
 (of the test, by class), or ``origin`` for weights that were trained elsewhere.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,11 @@ def renew_card(folder: Path) -> None:
 
 def _header(licence: str) -> str:
     known = licence.lower()
-    values = {"license": known} if known in _HUB_LICENCES else {"license": "other", "license_name": known}
+    values = (
+        {"license": known}
+        if known in _HUB_LICENCES
+        else {"license": "other", "license_name": re.sub(r"[^a-z0-9.]+", "-", known)}
+    )
     values |= {"library_name": "zoo", "tags": ["particle-physics", "jet-tagging"]}
     return f"---\n{yaml.safe_dump(values, sort_keys=False)}---"
 
