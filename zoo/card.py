@@ -13,7 +13,7 @@ import yaml
 
 from zoo.data.datasets import DATASETS
 from zoo.data.features import FeatureTable
-from zoo.hub import PretrainedConfig, PretrainedError, list_pretrained, load_pretrained, replace_card
+from zoo.hub import PretrainedConfig, PretrainedError, load_pretrained, replace_card
 from zoo.report import figures_table, markdown_table
 
 #: Licences by the names that the Hugging Face Hub gives them; it takes others as ``other`` with a name.
@@ -67,30 +67,25 @@ def renew_card(folder: Path) -> None:
 
 
 def _header(licence: str) -> str:
-    known = licence.lower()
-    values = (
-        {"license": known}
-        if known in _HUB_LICENCES
-        else {"license": "other", "license_name": re.sub(r"[^a-z0-9.]+", "-", known)}
-    )
+    name = re.sub(r"[^a-z0-9.]+", "-", licence.lower())
+    values = {"license": name} if name in _HUB_LICENCES else {"license": "other", "license_name": name}
     values |= {"library_name": "zoo", "tags": ["particle-physics", "jet-tagging"]}
     return f"---\n{yaml.safe_dump(values, sort_keys=False)}---"
 
 
 def _use(name: str) -> str:
-    place = name if name in list_pretrained() else f"path/to/{name}"
     return f"""```python
 import zoo
 
-result = zoo.predict("{place}", "jets.h5")  # result.score: (row, class); result.index: row in the file
-tagger = zoo.load_pretrained("{place}")  # tagger(four_momenta, mask): logits (jet, class)
+result = zoo.predict("{name}", "jets.h5")  # result.score: (row, class); result.index: row in the file
+tagger = zoo.load_pretrained("{name}")  # tagger(four_momenta, mask): logits (jet, class)
 ```
 
 ```bash
-zoo predict --model {place} jets.h5 --out scores.parquet
+zoo predict --model {name} jets.h5 --out scores.parquet
 ```
 
-Both take the name of a model that ships with the zoo, the path of a folder, or `hf://owner/repo@commit`. Loading
+All take the name of a model that ships with the zoo, the path of a folder, or `hf://owner/repo@commit`. Loading
 compares all files with their checksums and the model's outputs with the stored ones."""
 
 
