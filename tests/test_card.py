@@ -52,7 +52,7 @@ def test_clips_columns_and_foreign_licences():
     assert "| b | `tanh(part_x)` | 0.0 | 1.0 | ±4.0 |" in card
     assert "the columns `part_charge`, `part_x`" in card
     assert "license: other\nlicense_name: my-own\n" in card
-    assert "`my_jets`, which a layout described" in card
+    assert "my_jets: files that a layout described" in card
     assert "it was not tested" in card
 
 

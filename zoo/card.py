@@ -140,7 +140,7 @@ def _training(training: dict[str, Any]) -> str:
 
 def _data(name: str) -> str:
     if name not in DATASETS:
-        return f"`{name}`, which a layout described; ask who made this folder for the files."
+        return f"{name}: files that a layout described; ask who made this folder for them."
     dataset = DATASETS[name]
     conditions = f" They are {dataset.conditions}." if dataset.conditions else ""
     return f"{name}: {dataset.citation}; {dataset.source}, {dataset.licence}.{conditions}"
