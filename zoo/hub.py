@@ -44,8 +44,6 @@ _CONFIG, _WEIGHTS, _GOLDEN, _CARD, _SUMS = (
 _CHECKED = (_CONFIG, _WEIGHTS, _GOLDEN, _CARD)
 #: All that a folder holds.
 FILES = (_SUMS, *_CHECKED)
-#: Keys of ``config.json`` that folders of version 1 lack, and what they mean there.
-_ADDED = {"training": {}}
 _GOLDEN_TENSORS = {"features", "four_momenta", "mask", "logits"}
 _PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
 
@@ -81,6 +79,10 @@ class PretrainedConfig:
     paper: str
     training: dict[str, Any] = dataclasses.field(default_factory=dict)
     format_version: int = FORMAT_VERSION
+
+
+#: Keys of ``config.json`` that may be left out, which folders of version 1 do.
+_OPTIONAL = {"training"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -341,14 +343,12 @@ def parse_config(path: Path, content: bytes) -> PretrainedConfig:
     version = values.get("format_version") if isinstance(values, dict) else None
     if isinstance(version, int) and not 1 <= version <= FORMAT_VERSION:
         raise PretrainedError(f"{path}: format_version {version} is not 1 to {FORMAT_VERSION}; update zoo")
-    if version == 1:
-        values = {**_ADDED, **values}
     fields = {field.name: field.type for field in dataclasses.fields(PretrainedConfig)}
-    if not isinstance(values, dict) or values.keys() != fields.keys():
-        odd = sorted(values.keys() ^ fields.keys()) if isinstance(values, dict) else values
+    odd = values if not isinstance(values, dict) else sorted((fields.keys() - _OPTIONAL ^ values.keys()) - _OPTIONAL)
+    if odd or not isinstance(values, dict):
         raise PretrainedError(f"{path}: keys must be exactly {sorted(fields)}; missing or unknown: {odd}")
-    for name, expected in fields.items():
-        kind = getattr(expected, "__origin__", expected)
+    for name in values:
+        kind = getattr(fields[name], "__origin__", fields[name])
         if not isinstance(values[name], kind):
             raise PretrainedError(f"{path}: {name!r} must be {kind.__name__}, is {values[name]!r}")
     config = PretrainedConfig(**values)
