@@ -40,6 +40,7 @@ def connect(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[HubSer
         )
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # which is another protocol, of another server
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 2**16)  # less than a chunk of a broken transfer is lost
     monkeypatch.setattr(time, "sleep", lambda seconds: None)  # before it tries again
@@ -261,6 +262,8 @@ def test_the_commands_with_nothing_but_the_environment(folder, tmp_path):
         environment = os.environ | {
             "HF_ENDPOINT": server.url,
             "HF_HOME": str(tmp_path / "home"),
+            "HF_HUB_CACHE": str(tmp_path / "cache"),
+            "HF_HUB_OFFLINE": "0",
             "PYTHONPATH": str(SOURCE),
         }
         done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
