@@ -25,8 +25,12 @@ MAY_IMPORT = {
     "report": {"metrics", "files", "report"},
     "tagger": {"metrics", "data", "tagger"},
     "pretraining": {"physics", "layers", "data", "metrics", "tagger", "checkpoints", "report", "pretraining"},
-    "hub": {"registry", "data", "files", "hub"},
-    "importers": {"registry", "data", "hub", "importers"},
+    "hf": {"hf"},
+    "hub": {"registry", "data", "files", "hf", "hub"},
+    "card": {"data", "hub", "report", "card"},
+    "sharing": {"hf", "hub", "sharing"},
+    "inference": {"data", "hub", "files", "progress", "inference"},
+    "importers": {"registry", "data", "hub", "card", "importers"},
     "check": {"physics", "registry", "data", "hub", "check"},
     **{model: {"physics", "layers", "registry", model} for model in MODELS},
 }
@@ -42,6 +46,7 @@ HEAVY = (
     "wandb",
     "dask",
     "distributed",
+    "huggingface_hub",
 )
 NOT_IN_MODELS = {*HEAVY, "weaver"}
 

@@ -12,9 +12,12 @@ import torch
 from zoo import create_model, list_pretrained, load_pretrained
 from zoo.data.batch import JetBatch
 from zoo.data.features import feature_table
-from zoo.hub import PretrainedConfig, PretrainedError, save_pretrained
+from zoo.hub import PACKAGED, PretrainedConfig, PretrainedError, save_pretrained
 
 FILES = ("config.json", "model.safetensors", "golden.safetensors", "README.md", "SHA256SUMS")
+
+#: Bytes that all weights in the package may take together.
+LIMIT = 40_000_000
 
 
 def config(**changes: object) -> PretrainedConfig:
@@ -142,7 +145,10 @@ def test_a_pickle_is_never_read(folder):
         ({"classes": [0, 1]}, "'classes' must be a list of names"),
         ({"classes": ["qcd", "top", "w"]}, "not the weights of lorentznet"),
         ({"model": "lorentznt"}, "did you mean lorentznet"),
-        ({"format_version": 2}, "format_version 2"),
+        ({"format_version": 3}, "format_version 3 is not 1 to 2; update zoo"),
+        ({"format_version": 0}, "format_version 0 is not 1 to 2"),
+        ({"format_version": "2"}, "'format_version' must be int"),
+        ({"training": []}, "'training' must be dict"),
         ({"features": {"features": []}}, "at least one feature"),
         ({"metrics": None}, "'metrics' must be dict"),
     ],
@@ -165,7 +171,7 @@ def test_other_weights_are_found_out_by_their_outputs(folder, jets, tmp_path):
 def test_an_unknown_name_is_answered_with_the_closest():
     with pytest.raises(FileNotFoundError, match=r"did you mean lorentznet\.top_tagging"):
         load_pretrained("lorentznet.toptagging")
-    with pytest.raises(PretrainedError, match="download the folder first"):
+    with pytest.raises(PretrainedError, match="only folders and hf://owner/repo@commit are loaded"):
         load_pretrained("https://example.org/model")
 
 
@@ -173,3 +179,9 @@ def test_an_unknown_name_is_answered_with_the_closest():
 def test_packaged_models_load(name):
     tagger = load_pretrained(name)
     assert tagger.config.metrics["auc"]["value"] > 0.95
+
+
+def test_the_package_stays_small():
+    files = [path for path in PACKAGED.rglob("*") if path.is_file()]
+    assert {path.name for path in files} == set(FILES)
+    assert sum(path.stat().st_size for path in files) < LIMIT

@@ -9,7 +9,8 @@ import torch
 import yaml
 
 import train
-from zoo import load_pretrained
+from zoo import create_model, load_pretrained
+from zoo.checkpoints import SafeCheckpointIO
 from zoo.cli import main
 from zoo.data.batch import JetBatch, collate, gather
 from zoo.data.datasets import JET_COLUMNS, describe_dataset, resolve_file
@@ -53,7 +54,15 @@ def test_a_published_run_predicts_as_it_was_tested(run, tmp_path, jets: JetBatch
     torch.testing.assert_close(tagger(jets.four_momenta, jets.mask), expected, rtol=1e-5, atol=1e-5)
     assert tagger.config.classes == ["qcd", "top"]
     assert set(tagger.config.metrics) >= {"accuracy", "auc", "background_rejection_0.3"}
-    assert "arXiv:2201.08187" in (tmp_path / "mine" / "README.md").read_text()
+    card = (tmp_path / "mine" / "README.md").read_text()
+    for words in (
+        "arXiv:2201.08187",
+        "train.py fit --config config.yaml",
+        "Tested on 20 jets",
+        "max_epochs: 1",
+        "| AUC |",
+    ):
+        assert words in card
 
 
 def test_a_published_run_on_jetclass_takes_further_columns(tmp_path):
@@ -90,6 +99,25 @@ def test_a_published_run_on_jetclass_takes_further_columns(tmp_path):
     logits = {int(row): value for row, value in zip(tested.index, tested.logits, strict=True)}
     expected = torch.tensor(np.stack([logits[row] for row in batch.index.tolist()]))
     torch.testing.assert_close(tagger(batch.four_momenta, batch.mask, given), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["cnn_jetimage", "efn", "particle_transformer", "particlenet_lite"])
+def test_other_models_are_published_too(run, tmp_path, name, jets: JetBatch):
+    """As if the run had trained them: its configuration names another model, its checkpoint holds random weights."""
+    model = create_model(name, input_dim=7, num_classes=2).eval()
+    settings = yaml.safe_load((run / "config.yaml").read_text())
+    settings["model"]["model"]["class_path"] = f"zoo.somewhere.{name}"
+    (tmp_path / "run" / "report").mkdir(parents=True)
+    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(settings))
+    (tmp_path / "run" / "report" / "metrics.json").write_text((run / "report" / "metrics.json").read_text())
+    state = {f"model.{key}": value for key, value in model.state_dict().items()}
+    checkpoint = {"state_dict": state, "epoch": 0, "global_step": 0, "callbacks": {}}
+    SafeCheckpointIO().save_checkpoint(checkpoint, tmp_path / "run" / "checkpoints" / "best.ckpt")
+    publish_run(tmp_path / "run", tmp_path / "mine", licence="MIT", paper="")
+    tagger = load_pretrained(tmp_path / "mine")
+    with torch.no_grad():
+        expected = model(jets.features, jets.four_momenta, jets.mask)
+    torch.testing.assert_close(tagger(jets.four_momenta, jets.mask), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_an_untested_run_is_refused(tmp_path):

@@ -86,6 +86,37 @@ def build_parser() -> argparse.ArgumentParser:
     publish.add_argument("--paper", required=True, help="of the architecture, such as arXiv:2201.08187")
     publish.set_defaults(run=_publish)
 
+    predict = commands.add_parser("predict", help="scores of the jets in a file, by a pretrained model")
+    predict.add_argument("file", metavar="FILE", help="file of jets, converted folder, or packaged sample")
+    predict.add_argument("--model", required=True, help="a pretrained model, its folder, or hf://owner/repo@commit")
+    predict.add_argument("--out", type=Path, help=".arrow, .parquet, .csv, .h5 or .root (default: CSV to the output)")
+    predict.add_argument("--rows", type=int, nargs=2, metavar=("FIRST", "STOP"), help="only these rows (default: all)")
+    described = predict.add_mutually_exclusive_group()
+    described.add_argument("--layout", type=Path, help="YAML file that says which columns hold what")
+    described.add_argument("--weaver-yaml", type=Path, help="data file of weaver that does")
+    predict.set_defaults(run=_predict)
+
+    hub = commands.add_parser("hub", help="pretrained folders: list, verify, push, pull, card").add_subparsers(
+        required=True, metavar="COMMAND"
+    )
+    hub.add_parser("list", help="the models that ship with the package or were fetched").set_defaults(run=_hub_list)
+    verify = hub.add_parser("verify", help="compare files with their checksums, and outputs with the stored ones")
+    verify.add_argument("name", metavar="NAME", help="a pretrained model, its folder, or hf://owner/repo@commit")
+    verify.set_defaults(run=_hub_verify)
+    push = hub.add_parser("push", help="verify a folder and upload it to the Hugging Face Hub (extra 'hub')")
+    push.add_argument("folder", type=Path, metavar="DIR", help="pretrained folder")
+    push.add_argument("repository", metavar="OWNER/REPO", help="where to")
+    push.add_argument("--create", action="store_true", help="make the repository, public, if there is none")
+    push.set_defaults(run=_hub_push)
+    pull = hub.add_parser("pull", help="fetch a folder and verify it; later uses need no network (extra 'hub')")
+    pull.add_argument("address", metavar="ADDRESS", help="hf://owner/repo@commit")
+    pull.add_argument("--out", type=Path, metavar="DIR", help="folder to write (default: only the cache)")
+    pull.add_argument("--anew", action="store_true", help="fetch what is in the cache already, such as after damage")
+    pull.set_defaults(run=_hub_pull)
+    card = hub.add_parser("card", help="write the card of a folder anew")
+    card.add_argument("folder", type=Path, metavar="DIR", help="pretrained folder")
+    card.set_defaults(run=_hub_card)
+
     check = commands.add_parser("check", help="what a model promises, such as symmetries, and how well it keeps it")
     check.add_argument("name", metavar="MODEL", help="a model, a pretrained model, or an import path such as my.Model")
     check.add_argument(
@@ -202,6 +233,45 @@ def _publish(source: Path, out: Path, licence: str, paper: str) -> None:
     from zoo.publish import publish_run
 
     publish_run(source, out, licence=licence, paper=paper)
+
+
+def _predict(
+    file: str, model: str, out: Path | None, rows: list[int] | None, layout: Path | None, weaver_yaml: Path | None
+) -> None:
+    from zoo.inference import predict_file
+
+    predict_file(model, file, out=out, rows=rows and tuple(rows), layout=layout, weaver_yaml=weaver_yaml)
+
+
+def _hub_list() -> None:
+    from zoo.sharing import show_pretrained
+
+    show_pretrained()
+
+
+def _hub_verify(name: str) -> None:
+    from zoo.hub import load_pretrained
+
+    config = load_pretrained(name).config
+    print(f"{name}: checksums and golden outputs are right: {config.model} for {', '.join(config.classes)}")
+
+
+def _hub_push(folder: Path, repository: str, create: bool) -> None:
+    from zoo.sharing import push
+
+    print(push(folder, repository, create=create))
+
+
+def _hub_pull(address: str, out: Path | None, anew: bool) -> None:
+    from zoo.sharing import pull
+
+    print(pull(address, out, anew=anew))
+
+
+def _hub_card(folder: Path) -> None:
+    from zoo.card import renew_card
+
+    renew_card(folder)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ A folder holds ``config.json``, ``model.safetensors``, ``golden.safetensors`` (i
 ``README.md``, and ``SHA256SUMS`` over the others. Nothing in it is ever unpickled.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import hashlib
@@ -11,7 +12,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,14 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from zoo.data.features import NO_COLUMNS, FeatureTable
-from zoo.files import sync, sync_folder
+from zoo.files import atomic_write, sync, sync_folder
+from zoo.hf import SCHEME, fetch, parse_address
 from zoo.registry import create_model
 
 #: Folder of the models that ship with the package.
 PACKAGED = Path(__file__).parent / "pretrained"
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 #: Largest change of a golden logit, relative to the largest of them, that another processor may cause.
 GOLDEN_TOLERANCE = 1e-4
 
@@ -40,6 +42,8 @@ _CONFIG, _WEIGHTS, _GOLDEN, _CARD, _SUMS = (
     "SHA256SUMS",
 )
 _CHECKED = (_CONFIG, _WEIGHTS, _GOLDEN, _CARD)
+#: All that a folder holds.
+FILES = (_SUMS, *_CHECKED)
 _GOLDEN_TENSORS = {"features", "four_momenta", "mask", "logits"}
 _PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
 
@@ -61,7 +65,8 @@ class PretrainedConfig:
         metrics: measured figures with their errors.
         licence: of the weights.
         paper: of the architecture.
-        format_version: of the folder.
+        training: how it came about, as far as it is known, see `zoo.card`.
+        format_version: of the folder; folders of version 1 have no ``training``.
     """
 
     model: str
@@ -72,7 +77,12 @@ class PretrainedConfig:
     metrics: dict[str, Any]
     licence: str
     paper: str
+    training: dict[str, Any] = dataclasses.field(default_factory=dict)
     format_version: int = FORMAT_VERSION
+
+
+#: Keys of ``config.json`` that may be left out, which folders of version 1 do.
+_OPTIONAL = {"training"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,12 +158,22 @@ def save_pretrained(
         PretrainedError: if what was written does not load again, such as weights of another architecture.
     """
     folder = Path(folder)
-    if folder.exists():
-        raise FileExistsError(f"{folder} exists; remove it or choose another folder")
+    _require_free(folder)
+    write_folder(folder, _contents(model, config, four_momenta, mask, card, features))
+
+
+def write_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Write the files of a pretrained folder, all or nothing.
+
+    Raises:
+        FileExistsError: if ``folder`` exists.
+        PretrainedError: if what was written does not load again.
+    """
+    _require_free(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        for name, content in _contents(model, config, four_momenta, mask, card, features).items():
+        for name, content in contents.items():
             with (draft / name).open("wb") as file:
                 file.write(content)
                 sync(file)
@@ -169,16 +189,25 @@ def load_pretrained(name: str | Path) -> Pretrained:
     """A pretrained model, after its checksums and its golden outputs were verified.
 
     Args:
-        name: one of `list_pretrained`, or a folder.
+        name: one of `list_pretrained`; or a folder; or ``hf://owner/repo@commit`` on the Hugging Face Hub, with all 40
+            digits of the commit, which is fetched once and needs no network afterwards.
 
     Raises:
         FileNotFoundError: if there is no such model; the message suggests the closest names.
         PretrainedError: if a file is missing, altered, a pickle, or of another model, a key of the config is
             missing, unknown or of the wrong type, or the model gives other logits than stored.
+        ValueError: if an address on the Hub names no commit; the message says which one to name.
+        ModuleNotFoundError: if the extra ``hub`` is needed and not installed.
+        OSError: if the Hub cannot be reached.
     """
-    folder = _find(name)
-    contents = _read_checked(folder)
-    config = _parse_config(folder / _CONFIG, contents[_CONFIG])
+    with _advised(name):
+        folder = find_pretrained(name)
+        return load_contents(folder, read_checked(folder))
+
+
+def load_contents(folder: Path, contents: Mapping[str, bytes]) -> Pretrained:
+    """The pretrained model in the files of a folder, once its golden outputs were verified; see `load_pretrained`."""
+    config = parse_config(folder / _CONFIG, contents[_CONFIG])
     try:
         table = FeatureTable.from_dict(config.features)
         model = create_model(config.model, input_dim=table.input_dim, num_classes=len(config.classes))
@@ -213,13 +242,59 @@ def _contents(
         _GOLDEN: save_tensors({name: value.contiguous() for name, value in golden.items()}),
         _CARD: card.encode(),
     }
-    sums = (f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in contents.items())
-    return {**contents, _SUMS: "".join(sums).encode()}
+    return {**contents, _SUMS: _sums(contents)}
 
 
-def _find(name: str | Path) -> Path:
+def replace_card(folder: Path, write: Callable[[PretrainedConfig], str]) -> None:
+    """Write another card into a folder; every other file is compared with its checksum and stays.
+
+    Args:
+        folder: pretrained folder; a damaged card in it is no error.
+        write: gives the text of the card.
+
+    Raises:
+        PretrainedError: if another file than the card is missing or altered, or the config is wrong.
+    """
+    contents = read_checked(folder, besides=_CARD)
+    contents[_CARD] = write(parse_config(folder / _CONFIG, contents[_CONFIG])).encode()
+    for name, content in ((_CARD, contents[_CARD]), (_SUMS, _sums({key: contents[key] for key in _CHECKED}))):
+        with atomic_write(folder / name) as file:
+            file.write(content)
+
+
+def _sums(contents: Mapping[str, bytes]) -> bytes:
+    return "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in contents.items()).encode()
+
+
+def _require_free(folder: Path) -> None:
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists; remove it or choose another folder")
+
+
+@contextlib.contextmanager
+def _advised(name: str | Path) -> Iterator[None]:
+    """Says with each error of a folder in the cache how it is replaced."""
+    try:
+        yield
+    except PretrainedError as error:
+        if str(name).startswith(SCHEME):
+            raise PretrainedError(f"{error} (fetch it anew: zoo hub pull --anew {name})") from error
+        raise
+
+
+def find_pretrained(name: str | Path, *, anew: bool = False) -> Path:
+    """The folder of a pretrained model, fetched if need be and not yet verified; see `load_pretrained`.
+
+    Args:
+        name: as of `load_pretrained`.
+        anew: whether to fetch what is in the cache already.
+    """
+    if str(name).startswith(SCHEME):
+        return fetch(parse_address(str(name)), FILES, anew=anew)
     if "://" in str(name):
-        raise PretrainedError(f"{name}: only local folders are loaded; download the folder first")
+        raise PretrainedError(
+            f"{name}: only folders and {SCHEME}owner/repo@commit are loaded; download the folder first"
+        )
     for folder in (Path(name), PACKAGED / str(name)):
         if folder.is_dir():
             return folder
@@ -228,16 +303,21 @@ def _find(name: str | Path) -> Path:
     raise FileNotFoundError(f"no pretrained model or folder {str(name)!r}; did you mean {', '.join(hint)}?")
 
 
-def _read_checked(folder: Path) -> dict[str, bytes]:
-    contents = {name: _read(folder / name) for name in (_SUMS, *_CHECKED)}
+def read_checked(folder: Path, *, besides: str | None = None) -> dict[str, bytes]:
+    """The files of a folder, compared with their checksums except for one.
+
+    Raises:
+        PretrainedError: if a file is missing or altered.
+    """
+    contents = {name: _read(folder / name) for name in FILES if name != besides}
     sums = {}
-    for line in contents.pop(_SUMS).decode(errors="replace").splitlines():
+    for line in contents[_SUMS].decode(errors="replace").splitlines():
         digest, _, name = line.partition("  ")
         sums[name] = digest
-    if sums.keys() != contents.keys():
-        raise PretrainedError(f"{folder / _SUMS}: must list {sorted(contents)}, lists {sorted(sums)}")
+    if sums.keys() != set(_CHECKED):
+        raise PretrainedError(f"{folder / _SUMS}: must list {sorted(_CHECKED)}, lists {sorted(sums)}")
     for name, content in contents.items():
-        if hashlib.sha256(content).hexdigest() != sums[name]:
+        if name != _SUMS and hashlib.sha256(content).hexdigest() != sums[name]:
             raise PretrainedError(f"{folder / name}: differs from its checksum in {_SUMS}; get the folder anew")
     return contents
 
@@ -250,22 +330,28 @@ def _read(path: Path) -> bytes:
     raise PretrainedError(f"{path}: missing{hint}; get the folder anew, or write it with zoo.hub.save_pretrained")
 
 
-def _parse_config(path: Path, content: bytes) -> PretrainedConfig:
+def parse_config(path: Path, content: bytes) -> PretrainedConfig:
+    """What the content of ``config.json`` says; ``path`` is for the messages.
+
+    Raises:
+        PretrainedError: if a key is missing, unknown or of the wrong type, or the version is unknown.
+    """
     try:
         values = json.loads(content)
     except ValueError as error:
         raise PretrainedError(f"{path}: is not JSON ({error})") from error
+    version = values.get("format_version") if isinstance(values, dict) else None
+    if isinstance(version, int) and not 1 <= version <= FORMAT_VERSION:
+        raise PretrainedError(f"{path}: format_version {version} is not 1 to {FORMAT_VERSION}; update zoo")
     fields = {field.name: field.type for field in dataclasses.fields(PretrainedConfig)}
-    if not isinstance(values, dict) or values.keys() != fields.keys():
-        odd = sorted(values.keys() ^ fields.keys()) if isinstance(values, dict) else values
+    odd = values if not isinstance(values, dict) else sorted((fields.keys() - _OPTIONAL ^ values.keys()) - _OPTIONAL)
+    if odd or not isinstance(values, dict):
         raise PretrainedError(f"{path}: keys must be exactly {sorted(fields)}; missing or unknown: {odd}")
-    for name, expected in fields.items():
-        kind = getattr(expected, "__origin__", expected)
+    for name in values:
+        kind = getattr(fields[name], "__origin__", fields[name])
         if not isinstance(values[name], kind):
             raise PretrainedError(f"{path}: {name!r} must be {kind.__name__}, is {values[name]!r}")
     config = PretrainedConfig(**values)
-    if config.format_version != FORMAT_VERSION:
-        raise PretrainedError(f"{path}: format_version {config.format_version} is not {FORMAT_VERSION}; update zoo")
     if not config.classes or not all(isinstance(name, str) for name in config.classes):
         raise PretrainedError(f"{path}: 'classes' must be a list of names, is {config.classes!r}")
     return config

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from zoo.card import write_card
 from zoo.data.batch import JetBatch, collate, gather
 from zoo.data.datasets import describe_dataset, resolve_file
 from zoo.data.features import FEATURE_TABLES, FeatureTable
@@ -166,13 +167,10 @@ def import_pretrained(kind: str, path: str | Path, out: str | Path, *, dataset: 
         metrics={},
         licence=licence,
         paper=imported.foreign.paper,
+        training={"origin": f"Trained elsewhere: the weights of `{Path(path).name}`, a {kind}"},
     )
     batch = _golden_jets(tables[0])
-    card = (
-        f"# {Path(out).name}\n\n{config.model} ({config.paper}) with the weights of `{Path(path).name}`, a "
-        f"{kind}, trained on {facts.name} ({facts.citation}).\n\nLicence of the weights: {licence}. The zoo has not "
-        "tested them; `python train.py test` does.\n"
-    )
+    card = write_card(Path(out).name, config)
     save_pretrained(out, imported.model, config, batch.four_momenta, batch.mask, card, features=batch.features)
 
 

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import yaml
 
+from zoo.card import write_card
 from zoo.checkpoints import read_model_weights
 from zoo.data.batch import JetBatch, collate, gather
 from zoo.data.datamodule import Split, find_features, read_description
-from zoo.data.datasets import DATASETS, describe_dataset
+from zoo.data.datasets import describe_dataset
 from zoo.data.features import FeatureTable
 from zoo.data.readers import Description, read_jets
 from zoo.hub import PretrainedConfig, save_pretrained
@@ -65,9 +66,13 @@ def publish_run(run: Path, out: Path, *, licence: str, paper: str) -> None:
         metrics=report["metrics"],
         licence=licence,
         paper=paper,
+        training={
+            "command": "python train.py fit --config config.yaml",
+            **{key: report[key] for key in ("settings", "facts", "versions", "jets")},
+        },
     )
     jets = _first_jets(data["test"], table, layout)
-    card = _card(out.name, config, report)
+    card = write_card(out.name, config)
     save_pretrained(out, model, config, jets.four_momenta, jets.mask, card, features=jets.features)
 
 
@@ -84,45 +89,3 @@ def _first_jets(split: dict[str, Any], table: FeatureTable, layout: Description 
     path, (start, stop) = next(iter(Split(**split).ranges(layout).items()))
     jets = read_jets(path, rows=(start, min(start + GOLDEN_ROWS, stop)), layout=layout)
     return collate(gather(jets, np.arange(min(len(jets), GOLDEN_JETS)), table.columns), table)
-
-
-def _origin(name: str) -> str:
-    if name not in DATASETS:  # it was described by a layout
-        return name
-    dataset = DATASETS[name]
-    return f"{name} ({dataset.citation}; {dataset.source}, {dataset.licence})"
-
-
-def _card(name: str, config: PretrainedConfig, report: dict[str, Any]) -> str:
-    jets = sum(report["jets"].values())
-    figures = "\n".join(
-        f"| {figure} | {value['value']:.6g} | {value['error']:.2g} |"
-        for figure, value in report["metrics"].items()
-        if value.get("error") is not None
-    )
-    facts = "\n".join(f"- {key}: {value}" for key, value in {**report["facts"], **report["versions"]}.items())
-    settings = yaml.safe_dump(report["settings"], sort_keys=False)
-    return f"""# {name}
-
-`zoo.load_pretrained("{name}")`: {config.model} ({config.paper}), {", ".join(config.classes)}.
-
-Trained and tested on {_origin(config.dataset)}.
-Licence of the weights: {config.licence}. Momenta are in {config.units}; `config.json` has the features with their
-centres and scales.
-
-Tested on {jets:,} jets:
-
-| figure | value | error |
-|---|---|---|
-{figures}
-
-{facts}
-
-It knows jets like those of its training data only: other energies, detectors or jet radii need a training of their own.
-
-## Settings
-
-```yaml
-{settings.strip()}
-```
-"""

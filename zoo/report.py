@@ -39,7 +39,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Predictions", "compare_runs", "print_figures", "print_table", "write_report", "write_training_report"]
+__all__ = [
+    "Predictions",
+    "compare_runs",
+    "figures_table",
+    "markdown_table",
+    "print_figures",
+    "print_table",
+    "write_report",
+    "write_training_report",
+]
 
 FORMAT = "zoo-report"
 PRETRAINING_FORMAT = "zoo-pretraining-report"
@@ -499,6 +508,12 @@ def _counts_text(figure: dict[str, Any]) -> str:
     return f"{figure['n_jets']:,.0f} jets"
 
 
+def figures_table(metrics: dict[str, Any]) -> str:
+    """The figures of a report as a Markdown table, each with its error and the number of jets that it rests on."""
+    rows = [[_label(name), _value_text(figure), _counts_text(figure)] for name, figure in metrics.items()]
+    return markdown_table(["figure", "value", "rests on"], rows)
+
+
 def _for_terminal(text: str, console: Console) -> str:
     return text.replace("±", "+-") if console.options.ascii_only else text
 
@@ -509,18 +524,17 @@ def _for_terminal(text: str, console: Console) -> str:
 def _page(document: dict[str, Any], pictures: Sequence[str], settings: str | None) -> str:
     """The report as Markdown; without a date, so that the same run gives the same page."""
     jets = ", ".join(f"{count:,} {name}" for name, count in document["jets"].items())
-    figures = [[_label(n), _value_text(f), _counts_text(f)] for n, f in document["metrics"].items()]
     parts = [
         f"# {document['title']}",
         f"Tested on {sum(document['jets'].values()):,} jets ({jets}); background is {document['background']}.",
-        _markdown_table(["figure", "value", "rests on"], figures),
+        figures_table(document["metrics"]),
         "Errors are one standard deviation from the number of test jets: DeLong for the AUC, Clopper-Pearson for the "
         "others. They do not hold the spread between trainings. `>` marks a lower bound: no background jet passed; "
         f"brackets hold the interval where fewer than {FEW_JETS} pass.",
         "## Pictures",
         *[f"![{name.replace('_', ' ')}]({name}.png)\n\n{CAPTIONS[name]} ([PDF]({name}.pdf))" for name in pictures],
         "## How it was made",
-        _markdown_table(["", ""], [*document["facts"].items(), *document["versions"].items()]),
+        markdown_table(["", ""], [*document["facts"].items(), *document["versions"].items()]),
         "Predictions: `predictions.arrow` (logits, label, weight, index). Figures: `metrics.json`.",
     ]
     if settings is not None:
@@ -534,19 +548,20 @@ def _training_page(document: dict[str, Any], captions: dict[str, str], settings:
     parts = [
         f"# {document['title']}",
         f"Validated on {document['jets']:,} jets.",
-        _markdown_table(["figure", "value"], figures),
+        markdown_table(["figure", "value"], figures),
         "Errors are one standard deviation from the number of jets.",
         "## Pictures",
         *[f"![{name}]({name}.png)\n\n{caption} ([PDF]({name}.pdf))" for name, caption in captions.items()],
         "## How it was made",
-        _markdown_table(["", ""], [*document["facts"].items(), *document["versions"].items()]),
+        markdown_table(["", ""], [*document["facts"].items(), *document["versions"].items()]),
     ]
     if settings is not None:
         parts += ["## Settings", f"```yaml\n{settings.strip()}\n```"]
     return "\n\n".join(parts) + "\n"
 
 
-def _markdown_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A table of plain texts and numbers in Markdown."""
     cells = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in cells)
 
@@ -556,7 +571,7 @@ def _comparison_page(rows: Sequence[_Row], names: Sequence[str], jets: int) -> s
     parts = [
         "# Comparison of runs",
         f"All judged on the same {jets:,} test jets.",
-        _markdown_table(["model", "seeds", *map(_label, names), "runs"], table),
+        markdown_table(["model", "seeds", *map(_label, names), "runs"], table),
         SPREAD_NOTE,
         "![Background rejection against signal efficiency](comparison.png)",
         "Line: mean over the seeds. Band: standard deviation over the seeds, or the Clopper-Pearson interval (68.3 %) "

@@ -15,6 +15,7 @@ from zoo.data.features_yaml import read_features
 from zoo.data.layout_yaml import read_layout
 from zoo.data.readers import known_formats
 from zoo.data.weaver_yaml import read_weaver_yaml
+from zoo.inference import predict
 from zoo.publish import publish_run
 
 PAGE = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
@@ -74,7 +75,11 @@ def test_from_a_nano_file_to_a_trained_tagger(nano):
     train.main(["fit", "--config", "my_tagger.yaml"])
     publish_run(Path("runs/my_tagger"), Path("published"), licence="MIT", paper="arXiv:2202.03772")
     assert load_pretrained("published").config.classes == ["b", "c", "light"]
-    assert "Trained and tested on layout.\n" in Path("published/README.md").read_text()
+    assert "trained on layout.\n" in Path("published/README.md").read_text()
+    scores = predict("published", "jets.parquet", layout="layout.yaml")
+    assert scores.index.tolist() == table.source_rows.tolist()
+    assert scores.label.tolist() == table.label.tolist()
+    assert scores.is_scored.all()
 
 
 def test_the_layout_of_the_page(tmp_path):

@@ -101,3 +101,16 @@ def test_something_else_than_a_mapping(write):
         read_layout(write("- a\n"))
     with pytest.raises(FileNotFoundError):
         read_layout("absent.yaml")
+
+
+def test_labels_may_be_left_out_where_none_are_needed(write):
+    text = "units: GeV\nmomenta: {px: px, py: py, pz: pz}\n"
+    layout = read_layout(write(text), labelled=False)
+    assert (layout.label, layout.classes, layout.label_columns) == (None, (), ())
+    assert read_layout(write(SHORT), labelled=False) == read_layout(write(SHORT))
+    with pytest.raises(ValueError, match="the key 'classes' is missing"):
+        read_layout(write(text))
+    with pytest.raises(ValueError, match="the key 'units' is missing; a layout has at least units, momenta"):
+        read_layout(write(text.replace("units: GeV", "")), labelled=False)
+    with pytest.raises(ValueError, match="label_values: belong to a label in one column"):
+        read_layout(write(f"{text}label_values: [0, 1]\n"), labelled=False)

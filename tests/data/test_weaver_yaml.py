@@ -25,6 +25,7 @@ from zoo.data.batch import collate, gather
 from zoo.data.datamodule import JetDataModule, Split
 from zoo.data.readers import RejectedJetsWarning, read_and_report, read_jets
 from zoo.data.weaver_yaml import read_weaver_yaml
+from zoo.inference import predict
 from zoo.publish import publish_run
 from zoo.report import Predictions
 
@@ -587,3 +588,7 @@ def test_a_model_trained_with_a_data_file_is_published(jets, write, tmp_path):
     with torch.no_grad():
         found = tagger.model(batch.features, batch.four_momenta, batch.mask)
     np.testing.assert_allclose(found, logits, rtol=1e-5, atol=1e-5)
+    scores = predict(tagger, jets, rows=(200, 400), layout=read_weaver_yaml(tmp_path / "out.yaml"))
+    np.testing.assert_allclose(scores.logits[batch.index - 200], logits, rtol=1e-5, atol=1e-5)
+    assert (np.flatnonzero(scores.is_scored) + 200).tolist() == sorted(batch.index.tolist())
+    assert f"{200 - len(table)} not selected" in str(scores)

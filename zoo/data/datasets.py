@@ -39,6 +39,7 @@ class Dataset:
         citation: paper.
         licence: licence of the files.
         file_units: unit of momenta and energies in the source files.
+        conditions: which jets these are and how they were simulated; empty if it is not known here.
         files: what can be fetched, with checksums.
     """
 
@@ -52,6 +53,7 @@ class Dataset:
     citation: str
     licence: str
     file_units: str = "GeV"
+    conditions: str = ""
     files: tuple[RemoteFile, ...] = ()
 
     @property
@@ -130,6 +132,8 @@ DATASETS = {
         source="https://zenodo.org/records/2603256",
         citation="Kasieczka et al., The Machine Learning Landscape of Top Taggers (2019), arXiv:1902.09914",
         licence="CC-BY-4.0",
+        conditions="anti-kT jets with R = 0.8, transverse momentum of 550 to 650 GeV and |eta| < 2 in collisions at "
+        "14 TeV, by Pythia 8 without multiple interactions and pile-up and Delphes with its ATLAS card",
         files=(
             _on_zenodo(2603256, "train.h5", "45663819f47c13724f67eb0fd80bfa5c", 1_038_496_555),
             _on_zenodo(2603256, "val.h5", "dca4b7248027618f041f9baa86d360fc", 347_378_076),
@@ -146,6 +150,8 @@ DATASETS = {
         source="https://zenodo.org/records/6619768",
         citation="Qu, Li and Qian, Particle Transformer for Jet Tagging (2022), arXiv:2202.03772",
         licence="CC-BY-4.0",
+        conditions="anti-kT jets with R = 0.8, transverse momentum of 500 to 1000 GeV and |eta| < 2 in collisions at "
+        "13 TeV, by MadGraph, Pythia 8 and Delphes with its CMS card, without pile-up",
         files=tuple(
             _on_zenodo(6619768, f"JetClass_Pythia_{name}.tar", md5) for name, md5 in _JETCLASS_ARCHIVES.items()
         ),
@@ -171,6 +177,8 @@ DATASETS = {
         source="https://zenodo.org/records/3164691",
         citation="Komiske, Metodiev and Thaler, Energy Flow Networks (2018), arXiv:1810.05165",
         licence="CC-BY-4.0",
+        conditions="anti-kT jets with R = 0.4, transverse momentum of 500 to 550 GeV and |rapidity| < 1.7 in "
+        "collisions at 14 TeV, by Pythia 8 without a detector",
         files=tuple(
             _on_zenodo(3164691, f"QG_jets{f'_{number}' if number else ''}.npz", md5)
             for number, md5 in enumerate(_QUARK_GLUON_MD5.split())

@@ -39,7 +39,8 @@ class Layout:
         momenta: column of each component, one of the sets in `COMPONENTS`; ``energy`` is taken as it is, ``mass`` gives
             the energy, and with neither particles are massless. All are lists.
         label: a column of class indices; or a column of 0 and 1 for each class in order; or, for files of one class
-            each, the class by a pattern of the file's name, such as ``{"QCD_*.root": "qcd"}``.
+            each, the class by a pattern of the file's name, such as ``{"QCD_*.root": "qcd"}``; or None if nobody knows
+            the classes of the jets: they are all -1 then, which no training takes.
         units: unit of the momenta and of `MOMENTUM_FIELDS` in the file, a key of `UNITS`; the table has GeV.
         tree: tree of a ROOT file (None: ``tree``, or the only one) or group of an HDF5 file (None: the whole file).
         particles: further columns of the particles by the names that they get, such as ``part_charge``.
@@ -59,7 +60,7 @@ class Layout:
     name: str
     classes: tuple[str, ...]
     momenta: Mapping[str, str]
-    label: str | tuple[str, ...] | Mapping[str, str]
+    label: str | tuple[str, ...] | Mapping[str, str] | None
     units: str = "GeV"
     tree: str | None = None
     particles: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -82,11 +83,12 @@ class Layout:
             raise ValueError(f"momenta: must have exactly the components of one of ({known}), not {list(self.momenta)}")
 
     def _check_classes(self) -> None:
-        if len(self.classes) < 2 or len(set(self.classes)) < len(self.classes):
+        is_labelled = self.label is not None
+        if (is_labelled and len(self.classes) < 2) or len(set(self.classes)) < len(self.classes):
             raise ValueError(f"classes: must be at least two, none twice, not {list(self.classes)}")
         if isinstance(self.label, Mapping):
             self._check_known("label", self.label)
-        elif not isinstance(self.label, str) and len(self.label) != len(self.classes):
+        elif is_labelled and not isinstance(self.label, str) and len(self.label) != len(self.classes):
             raise ValueError(f"label: {len(self.label)} columns for {len(self.classes)} classes; give one for each")
         if self.label_values is not None:
             self._check_values()
@@ -135,8 +137,8 @@ class Layout:
 
     @property
     def label_columns(self) -> tuple[str, ...]:
-        """Columns that the labels are made of; none if the file's name is."""
-        if isinstance(self.label, Mapping):
+        """Columns that the labels are made of; none if the file's name is, or there are none."""
+        if self.label is None or isinstance(self.label, Mapping):
             return ()
         return (self.label,) if isinstance(self.label, str) else tuple(self.label)
 
@@ -317,6 +319,8 @@ class LayoutFile:
         return fields
 
     def _read_labels(self, jets: dict[str, np.ndarray], rows: int, first_row: int) -> np.ndarray:
+        if self.layout.label is None:
+            return np.full(rows, -1, dtype=np.int64)
         if self._class_of_file is not None:
             return np.full(rows, self._class_of_file, dtype=np.int64)
         if isinstance(self.layout.label, str):

@@ -13,12 +13,19 @@ from zoo.data.yaml_values import check_keys, integer, names, read_yaml, string, 
 #: Keys that a file must have; ``units`` too, as nobody should guess them.
 REQUIRED = ("units", "classes", "momenta", "label")
 
+#: Keys that a file may leave out where no labels are needed, with what they are then.
+_UNLABELLED = {"classes": (), "label": None}
 
-def read_layout(path: str | Path) -> Layout:
+
+def read_layout(path: str | Path, *, labelled: bool = True) -> Layout:
     """The layout that a YAML file describes; its keys are the arguments of `zoo.data.layout.Layout`.
 
     ``name`` may be left out for the file's name without its ending; ``particles`` and ``fields`` may be lists of
     columns that keep their names.
+
+    Args:
+        path: of the file.
+        labelled: whether the file must say what the classes are; False: ``classes`` and ``label`` may be left out.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -26,15 +33,17 @@ def read_layout(path: str | Path) -> Layout:
             names the file and the key.
     """
     path = Path(path)
-    return read_yaml(path, functools.partial(_to_layout, path.stem))
+    return read_yaml(path, functools.partial(_to_layout, path.stem, labelled))
 
 
-def _to_layout(name: str, values: object) -> Layout:
+def _to_layout(name: str, labelled: bool, values: object) -> Layout:
     known = [field.name for field in dataclasses.fields(Layout)]
-    values = check_keys("a layout", values, known, REQUIRED)
+    required = [key for key in REQUIRED if labelled or key not in _UNLABELLED]
+    values = check_keys("a layout", values, known, required)
     if values.get("name", name) in DATASETS:
         raise ValueError(f"name: {values.get('name', name)!r} is a data set of the zoo; add a 'name' of your own")
-    return Layout(**{"name": name, **{key: _CONVERT[key](key, value) for key, value in values.items()}})
+    unlabelled = {} if labelled else _UNLABELLED
+    return Layout(**{"name": name, **unlabelled, **{key: _CONVERT[key](key, value) for key, value in values.items()}})
 
 
 def _names_or_list(key: str, value: object) -> Mapping[str, str]:

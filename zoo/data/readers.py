@@ -132,11 +132,11 @@ def read_and_report(
     found = find_format(path, layout)
     if found is None:
         table = open_store(path)
-        table = table.slice(*_check_rows(path, rows, len(table)))
+        table = table.slice(*check_rows(path, rows, len(table)))
         return table, ReadReport(path, len(table), {})
     chunks, rejected = [], {}
     with found.open(path) as file:
-        start, stop = _check_rows(path, rows, len(file))
+        start, stop = check_rows(path, rows, len(file))
         for chunk, left_out in _good_jets(file.chunks(start, stop, CHUNK_JETS)):
             rejected = {reason: rejected.get(reason, 0) + count for reason, count in left_out.items()}
             chunks.append(chunk)
@@ -160,10 +160,10 @@ def read_chunks(
     if found is None:
         # whoever reads a file in pieces begins with the first row, and one comparison with the checksums is enough
         table = open_store(path, verify=rows[0] == 0)
-        yield table.slice(*_check_rows(path, rows, len(table))), {}
+        yield table.slice(*check_rows(path, rows, len(table))), {}
         return
     with found.open(path) as file:
-        yield from _good_jets(file.chunks(*_check_rows(path, rows, len(file)), CHUNK_JETS))
+        yield from _good_jets(file.chunks(*check_rows(path, rows, len(file)), CHUNK_JETS))
 
 
 def _good_jets(chunks: Iterator[JetTable]) -> Iterator[tuple[JetTable, dict[str, int]]]:
@@ -261,7 +261,12 @@ def _unknown(path: Path, found: str) -> ValueError:
     )
 
 
-def _check_rows(path: Path, rows: tuple[int, int] | None, available: int) -> tuple[int, int]:
+def check_rows(path: Path, rows: tuple[int, int] | None, available: int) -> tuple[int, int]:
+    """The rows asked for, None for all.
+
+    Raises:
+        ValueError: if the file does not have them.
+    """
     start, stop = (0, available) if rows is None else rows
     if not 0 <= start < stop <= available:
         raise ValueError(f"{path}: rows {start} to {stop} are not within its {available} rows; change the row range")

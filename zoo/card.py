@@ -1,0 +1,158 @@
+"""The card of a pretrained folder: what ``config.json`` says, for people to read.
+
+It is a function of the config alone, so it can be written anew at any time. ``training`` of the config holds what is
+known: ``command``, ``settings`` (the configuration of the run), ``facts`` (seed, epochs, ...), ``versions``, ``jets``
+(of the test, by class), or ``origin`` for weights that were trained elsewhere.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from zoo.data.datasets import DATASETS
+from zoo.data.features import FeatureTable
+from zoo.hub import PretrainedConfig, PretrainedError, load_pretrained, replace_card
+from zoo.report import figures_table, markdown_table
+
+#: Licences by the names that the Hugging Face Hub gives them; it takes others as ``other`` with a name.
+_HUB_LICENCES = ("mit", "apache-2.0", "bsd-3-clause", "cc-by-4.0", "cc0-1.0")
+
+
+def write_card(name: str, config: PretrainedConfig) -> str:
+    """The card of a model as Markdown.
+
+    Args:
+        name: of its folder.
+        config: all that is known of it.
+
+    Raises:
+        PretrainedError: if its metrics are not those of a report.
+    """
+    parts = [
+        _header(config.licence),
+        f"# {name}",
+        f"`{config.model}` ({config.paper}) for the classes {', '.join(config.classes)}, trained on {config.dataset}.",
+        "## Use",
+        _use(name),
+        "## Inputs",
+        _inputs(config),
+        "## Figures",
+        _figures(config),
+        "## Training",
+        _training(config.training),
+        "## Data",
+        _data(config.dataset),
+        "## Licence",
+        f"Weights: {config.licence}. Please cite the papers of the architecture, {config.paper}, and of the data.",
+        "## Intended use and limits",
+        _limits(config),
+    ]
+    if "settings" in config.training:
+        settings = yaml.safe_dump(config.training["settings"], sort_keys=False).strip()
+        parts += ["## Settings", f"This is a `config.yaml` for `train.py`:\n\n```yaml\n{settings}\n```"]
+    return "\n\n".join(parts) + "\n"
+
+
+def renew_card(folder: Path) -> None:
+    """Write the card of a folder anew; weights, golden outputs and config stay, the checksums follow.
+
+    Raises:
+        PretrainedError: if another file than the card is missing or altered, or the folder does not load.
+    """
+    folder = Path(folder)
+    replace_card(folder, lambda config: write_card(folder.resolve().name, config))
+    load_pretrained(folder)
+
+
+def _header(licence: str) -> str:
+    name = re.sub(r"[^a-z0-9.]+", "-", licence.lower())
+    values = {"license": name} if name in _HUB_LICENCES else {"license": "other", "license_name": name}
+    values |= {"library_name": "zoo", "tags": ["particle-physics", "jet-tagging"]}
+    return f"---\n{yaml.safe_dump(values, sort_keys=False)}---"
+
+
+def _use(name: str) -> str:
+    return f"""```python
+import zoo
+
+result = zoo.predict("{name}", "jets.h5")  # result.score: (row, class); result.index: row in the file
+tagger = zoo.load_pretrained("{name}")  # tagger(four_momenta, mask): logits (jet, class)
+```
+
+```bash
+zoo predict --model {name} jets.h5 --out scores.parquet
+```
+
+All take the name of a model that ships with the zoo, the path of a folder, or `hf://owner/repo@commit`. Loading
+compares all files with their checksums and the model's outputs with the stored ones."""
+
+
+def _inputs(config: PretrainedConfig) -> str:
+    table = FeatureTable.from_dict(config.features)
+    rows = [
+        (feature.name, f"`{feature.formula}`", feature.centre, feature.scale, _clip(feature.clip))
+        for feature in table.features
+    ]
+    columns = "no further columns" if not table.columns else "the columns " + ", ".join(map(_code, table.columns))
+    return f"""The particles of a jet: four-momenta (E, px, py, pz) in {config.units} and {columns}. A feature is \
+(formula - centre) * scale, limited to the clip. Fractions, `deta`, `dphi` and `delta_r` are relative to the jet. The \
+table travels with the weights: nobody has to compute it.
+
+{markdown_table(["feature", "formula", "centre", "scale", "clip"], rows)}"""
+
+
+def _clip(clip: float | tuple[float, float] | None) -> str:
+    if clip is None:
+        return "none"
+    return f"{clip[0]} to {clip[1]}" if isinstance(clip, tuple) else f"±{clip}"
+
+
+def _code(text: str) -> str:
+    return f"`{text}`"
+
+
+def _figures(config: PretrainedConfig) -> str:
+    if not config.metrics:
+        return "None: it was not tested. `python train.py test` does that."
+    try:
+        table = figures_table(config.metrics)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise PretrainedError(f"config.json: 'metrics' are not those of a report ({error!r}); publish a run") from error
+    jets = config.training.get("jets", {})
+    tested = f"Tested on {sum(jets.values()):,} jets ({', '.join(f'{n:,} {name}' for name, n in jets.items())}). "
+    return (
+        f"{tested if jets else ''}Errors are one standard deviation from the number of test jets; they do not hold the "
+        f"spread between trainings.\n\n{table}"
+    )
+
+
+def _training(training: dict[str, Any]) -> str:
+    parts = [f"{training['origin']}."] if "origin" in training else []
+    if "command" in training:
+        parts.append(f"```bash\n{training['command']}\n```")
+    facts = {**training.get("facts", {}), **training.get("versions", {})}
+    if facts:
+        parts.append(markdown_table(["", ""], list(facts.items())))
+    return "\n\n".join(parts) or "Nothing is known of it."
+
+
+def _data(name: str) -> str:
+    if name not in DATASETS:
+        return f"{name}: files that a layout described; ask who made this folder for them."
+    dataset = DATASETS[name]
+    conditions = f" They are {dataset.conditions}." if dataset.conditions else ""
+    return f"{name}: {dataset.citation}; {dataset.source}, {dataset.licence}.{conditions}"
+
+
+def _limits(config: PretrainedConfig) -> str:
+    dataset = DATASETS.get(config.dataset)
+    alike = f" ({dataset.conditions})" if dataset and dataset.conditions else ""
+    return f"""For studies of jet tagging on simulated jets, comparisons, and as a start for trainings.
+
+- It knows jets like those of its training only{alike}. Other energies, jet radii, generators, detectors or pile-up \
+need a training of their own, or at least a test.
+- A score is a probability only for jets like those, in the class fractions of the training.
+- It was trained on simulation. A measurement needs efficiencies and uncertainties that are calibrated in real \
+collisions."""

@@ -1,0 +1,273 @@
+"""A pretrained model on a file of jets: one score a row, in the order of the file."""
+
+import dataclasses
+import io
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import h5py
+import numpy as np
+import pyarrow as pa
+import torch
+from pyarrow import csv, parquet
+
+from zoo.data.batch import collate, gather
+from zoo.data.datasets import resolve_file
+from zoo.data.layout_yaml import read_layout
+from zoo.data.manifest import folder_of
+from zoo.data.readers import (
+    Description,
+    ReadReport,
+    RejectedJetsWarning,
+    check_rows,
+    count_rows,
+    find_format,
+    open_tables,
+    read_chunks,
+)
+from zoo.data.store import JetTable
+from zoo.data.weaver_yaml import read_weaver_yaml
+from zoo.files import atomic_write
+from zoo.hub import Pretrained, load_pretrained
+from zoo.progress import progress_bar
+
+#: Jets of similar length that go through the model together.
+BATCH_JETS = 512
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class JetScores:
+    """What a model says of the rows of a file, one entry a row in the order of the file.
+
+    Args:
+        logits: float32 (row, class), NaN for a row that was left out.
+        label: int64 (row,), the class in the file; -1 where it is unknown, or the file's classes are not the model's.
+        index: int64 (row,), number of the row in the file.
+        classes: names of the classes.
+        rejected: number of jets that were left out, by the reasons of `zoo.data.store.bad_jets`.
+    """
+
+    logits: np.ndarray
+    label: np.ndarray
+    index: np.ndarray
+    classes: tuple[str, ...]
+    rejected: dict[str, int]
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def score(self) -> np.ndarray:
+        r"""Score of each class, float64 (row, class), NaN for a row that was left out.
+
+        .. math:: s_c = e^{l_c} / \sum_k e^{l_k}
+        """
+        logits = self.logits.astype(np.float64)
+        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return powers / powers.sum(axis=1, keepdims=True)
+
+    @property
+    def is_scored(self) -> np.ndarray:
+        """Whether a row has a score, bool (row,)."""
+        return ~np.isnan(self.logits[:, 0])
+
+    @property
+    def columns(self) -> dict[str, np.ndarray]:
+        """What a file of scores holds: ``index``, ``label`` if one is known, and ``score_<class>`` for each class."""
+        label = {"label": self.label} if (self.label >= 0).any() else {}
+        scores = {f"score_{name}": values for name, values in zip(self.classes, self.score.T, strict=True)}
+        return {"index": self.index, **label, **scores}
+
+    def save(self, path: str | Path) -> None:
+        """Write `columns` as ``.arrow``, ``.parquet``, ``.csv``, ``.h5`` or ``.root``; an older file is replaced.
+
+        Raises:
+            ValueError: if the name has another ending.
+        """
+        path = Path(path)
+        write = _writer(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as file:
+            write(file, self.columns)
+
+    def __str__(self) -> str:
+        scored = int(self.is_scored.sum())
+        reasons = [f"{count} {reason}" for reason, count in self.rejected.items() if count]
+        left = len(self) - scored - sum(self.rejected.values())
+        reasons += [f"{left} not selected"] if left else []
+        left_out = f", left out (NaN): {', '.join(reasons)}" if reasons else ""
+        return f"{scored:,} of {len(self):,} rows scored for {', '.join(self.classes)}{left_out}"
+
+
+def predict(
+    model: str | Path | Pretrained,
+    file: str | Path,
+    *,
+    rows: tuple[int, int] | None = None,
+    layout: str | Path | Description | None = None,
+) -> JetScores:
+    """Scores of the jets in a file, with the features that travel with the weights.
+
+    A file larger than the memory is read in pieces. Jets that no model may see, such as those with momenta that are not
+    finite, keep their row and have the score NaN, with a `zoo.data.readers.RejectedJetsWarning`.
+
+    Args:
+        model: what `zoo.load_pretrained` takes, which then runs on a GPU if there is one; or what it returned.
+        file: file of any format the zoo reads, converted folder, or packaged sample such as
+            ``sample:top_tagging/test``.
+        rows: first row and the row after the last; None takes all.
+        layout: what says which columns of the file hold what, or the YAML file that does, with or without ``classes``
+            and ``label``; see `zoo.data.readers.read_jets`.
+
+    Raises:
+        FileNotFoundError: if there is no such model or file.
+        ValueError: if the model or the file is damaged, or the file lacks what the model needs; the message names it.
+
+    Example:
+        >>> result = predict("lorentznet.top_tagging", "sample:top_tagging/test", rows=(0, 4))
+        >>> result.classes, result.score.shape, result.index.tolist()
+        (('qcd', 'top'), (4, 2), [0, 1, 2, 3])
+    """
+    path = resolve_file(file)
+    description = read_layout(layout, labelled=False) if isinstance(layout, str | Path) else layout
+    tagger = model if isinstance(model, Pretrained) else _load(model)
+    start, stop = check_rows(path, rows, count_rows(path, description))
+    classes = tuple(tagger.config.classes)
+    logits = np.full((stop - start, len(classes)), np.nan, dtype=np.float32)
+    label = np.full(len(logits), -1, dtype=np.int64)
+    rejected: Counter[str] = Counter()
+    with progress_bar("jets") as progress:
+        task = progress.add_task(path.name, total=len(logits))
+        for table, left_out in _tables(path, (start, stop), description):
+            rejected.update(left_out)
+            progress.advance(task, sum(left_out.values()))
+            _check(tagger, table, path)
+            is_known = tuple(table.metadata.get("classes", ())) == classes
+            for jets in _by_length(table.counts):
+                row = table.rows_in_source(jets) - start
+                logits[row] = _logits(tagger, table, jets, path)
+                label[row] = table.label[jets] if is_known else -1
+                progress.advance(task, len(jets))
+    if any(rejected.values()):
+        warnings.warn(RejectedJetsWarning(ReadReport(path, len(logits), rejected)), stacklevel=2)
+    return JetScores(logits, label, np.arange(start, stop), classes, dict(rejected))
+
+
+def predict_file(
+    model: str,
+    file: str,
+    *,
+    out: Path | None,
+    rows: tuple[int, int] | None,
+    layout: Path | None,
+    weaver_yaml: Path | None,
+) -> None:
+    """Write the scores of a file to ``out``, or as CSV to the standard output; see `predict`.
+
+    Args:
+        weaver_yaml: data file of weaver, instead of ``layout``.
+    """
+    if out is not None:
+        _writer(out)  # a wrong name is told at once
+    description = layout if weaver_yaml is None else read_weaver_yaml(weaver_yaml)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RejectedJetsWarning)  # the last line says it
+        scores = predict(model, file, rows=rows, layout=description)
+    if out is None:
+        _write_csv(sys.stdout.buffer, scores.columns)
+    else:
+        scores.save(out)
+    print(f"{file}: {scores}" + (f": {out}" if out else ""), file=sys.stderr)
+
+
+def _load(model: str | Path) -> Pretrained:
+    tagger = load_pretrained(model)
+    tagger.model.to("cuda" if torch.cuda.is_available() else "cpu")
+    return tagger
+
+
+def _tables(
+    path: Path, rows: tuple[int, int], description: Description | None
+) -> Iterator[tuple[JetTable, dict[str, int]]]:
+    """The good jets of some rows, and how many were left out by their reason."""
+    if folder_of(path) or find_format(path, description) is None:  # files of the zoo, which stay on the disk
+        yield from ((table, {}) for table in open_tables(path, rows, description))
+    else:
+        yield from read_chunks(path, rows, description)
+
+
+def _check(tagger: Pretrained, table: JetTable, path: Path) -> None:
+    if table.metadata.get("units") != tagger.config.units:
+        raise ValueError(f"{path}: its units are {table.metadata.get('units')}, the model takes {tagger.config.units}")
+    try:
+        tagger.feature_table.check_columns(table.particles)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _by_length(counts: np.ndarray) -> Iterator[np.ndarray]:
+    """The jets from the shortest to the longest, so that little is padded, `BATCH_JETS` at a time."""
+    order = np.argsort(counts, kind="stable")
+    return (order[first : first + BATCH_JETS] for first in range(0, len(order), BATCH_JETS))
+
+
+@torch.inference_mode()
+def _logits(tagger: Pretrained, table: JetTable, jets: np.ndarray, path: Path) -> np.ndarray:
+    batch = collate(gather(table, jets, tagger.feature_table.columns), tagger.feature_table)
+    device = next(tagger.model.parameters()).device
+    logits = tagger.model(batch.features.to(device), batch.four_momenta.to(device), batch.mask.to(device)).cpu()
+    finite = logits.isfinite().all(dim=1)
+    if not finite.all():
+        row = int(batch.index[~finite][0])
+        raise ValueError(f"{path}: the model's answer to row {row} is not finite; look at its columns")
+    return logits.numpy()
+
+
+def _write_arrow(file: BinaryIO, columns: dict[str, np.ndarray]) -> None:
+    table = pa.table(columns)
+    with pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
+
+
+def _write_parquet(file: BinaryIO, columns: dict[str, np.ndarray]) -> None:
+    parquet.write_table(pa.table(columns), file, write_page_checksum=True)
+
+
+def _write_csv(file: BinaryIO, columns: dict[str, np.ndarray]) -> None:
+    csv.write_csv(pa.table(columns), file, csv.WriteOptions(quoting_style="needed"))
+
+
+def _write_hdf5(file: BinaryIO, columns: dict[str, np.ndarray]) -> None:
+    content = io.BytesIO()
+    with h5py.File(content, "w") as scores:
+        for name, values in columns.items():
+            scores.create_dataset(name, data=values, fletcher32=True)
+    file.write(content.getbuffer())
+
+
+def _write_root(file: BinaryIO, columns: dict[str, np.ndarray]) -> None:
+    import uproot  # slow to import, and few need it
+
+    content = io.BytesIO()
+    with uproot.recreate(content) as scores:
+        scores["scores"] = columns
+        file.write(content.getvalue())  # which it closes
+
+
+_WRITERS: dict[str, Callable[[BinaryIO, dict[str, np.ndarray]], None]] = {
+    ".arrow": _write_arrow,
+    ".parquet": _write_parquet,
+    ".csv": _write_csv,
+    ".h5": _write_hdf5,
+    ".root": _write_root,
+}
+
+
+def _writer(path: Path) -> Callable[[BinaryIO, dict[str, np.ndarray]], None]:
+    if path.suffix not in _WRITERS:
+        raise ValueError(f"{path}: scores are written as {', '.join(_WRITERS)}; choose a name with such an ending")
+    return _WRITERS[path.suffix]
