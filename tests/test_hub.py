@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from zoo import create_model, list_pretrained, load_pretrained
 from zoo.data.batch import JetBatch
@@ -157,6 +158,55 @@ def test_a_wrong_config_is_refused(folder, changes, message):
     edit(folder, **changes)
     with pytest.raises(PretrainedError, match=message):
         load_pretrained(folder)
+
+
+@pytest.fixture
+def backbone(tmp_path: Path, jets: JetBatch) -> tuple[Path, torch.nn.Module]:
+    """A folder of a backbone, and the model that it was made of."""
+    model = create_model("particlenet_lite", input_dim=7, num_classes=5)
+    settings = config(model="particlenet_lite", classes=[], kind="backbone", metrics={})
+    save_pretrained(tmp_path / "backbone", model, settings, jets.four_momenta[:4], jets.mask[:4], "")
+    return tmp_path / "backbone", model.eval()
+
+
+def test_a_backbone_gives_representations_and_no_logits(backbone, jets):
+    folder, model = backbone
+    loaded = load_pretrained(folder)
+    with torch.no_grad():
+        expected = model.encode(jets.features, jets.four_momenta, jets.mask)
+    assert torch.equal(loaded.encode(jets.four_momenta, jets.mask), expected)
+    assert expected.shape == (int(jets.mask.sum()), model.embed_dim)
+    names = load_file(folder / "model.safetensors").keys()
+    assert names == {name for name in model.state_dict() if not name.startswith("head.")}
+    with pytest.raises(ValueError, match="a backbone gives no logits"):
+        loaded(jets.four_momenta, jets.mask)
+
+
+def test_what_is_no_backbone_is_refused(backbone, jets, tmp_path):
+    folder, _ = backbone
+    weights = load_file(folder / "model.safetensors")
+    save_file(weights | {"head.0.weight": torch.zeros(1)}, folder / "model.safetensors")
+    sign(folder)
+    with pytest.raises(PretrainedError, match=r"model\.safetensors: holds head\.0\.weight, which no backbone has"):
+        load_pretrained(folder)
+    shortcut = weights.pop("blocks.0.shortcut.weight")
+    save_file(weights, folder / "model.safetensors")
+    sign(folder)
+    with pytest.raises(PretrainedError, match="not the weights of particlenet_lite"):
+        load_pretrained(folder)
+    save_file(weights | {"blocks.0.shortcut.weight": shortcut + 1}, folder / "model.safetensors")
+    sign(folder)
+    with pytest.raises(PretrainedError, match="representation differ from the stored"):
+        load_pretrained(folder)
+    edit(folder, classes=["qcd", "top"])
+    with pytest.raises(PretrainedError, match="'classes' must be empty for a backbone"):
+        load_pretrained(folder)
+    edit(folder, kind="decoder")
+    with pytest.raises(PretrainedError, match="'kind' must be one of tagger, backbone, is 'decoder'"):
+        load_pretrained(folder)
+    model, settings = create_model("pfn", input_dim=7, num_classes=2), config(model="pfn", classes=[], kind="backbone")
+    with pytest.raises(PretrainedError, match="pfn: has no 'encode'"):
+        save_pretrained(tmp_path / "other", model, settings, jets.four_momenta, jets.mask, "")
 
 
 def test_other_weights_are_found_out_by_their_outputs(folder, jets, tmp_path):

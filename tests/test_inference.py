@@ -172,6 +172,12 @@ def test_what_a_file_lacks_is_named(table, tmp_path, jets):
         predict(MODEL, tmp_path / "mev.arrow")
 
 
+def test_a_backbone_gives_no_scores(tagger):
+    backbone = dataclasses.replace(tagger, config=dataclasses.replace(tagger.config, kind="backbone", classes=[]))
+    with pytest.raises(ValueError, match="lorentznet: a backbone gives no scores; fine-tune it, or choose a tagger"):
+        predict(backbone, SAMPLE)
+
+
 def test_an_answer_that_is_no_number_is_an_error(table, tagger, tmp_path):
     write_store(tmp_path / "jets.arrow", table)
     broken = zoo.create_model("lorentznet", input_dim=7, num_classes=2).eval()

@@ -14,10 +14,15 @@ import yaml
 from zoo.data.datasets import DATASETS
 from zoo.data.features import FeatureTable
 from zoo.hub import PretrainedConfig, PretrainedError, load_pretrained, replace_card
-from zoo.report import figures_table, markdown_table
+from zoo.report import figures_table, markdown_table, plain_figures_table
 
 #: Licences by the names that the Hugging Face Hub gives them; it takes others as ``other`` with a name.
 _HUB_LICENCES = ("mit", "apache-2.0", "bsd-3-clause", "cc-by-4.0", "cc0-1.0")
+
+_CALIBRATION = """
+- A score is a probability only for jets like those, in the class fractions of the training.
+- It was trained on simulation. A measurement needs efficiencies and uncertainties that are calibrated in real \
+collisions."""
 
 
 def write_card(name: str, config: PretrainedConfig) -> str:
@@ -30,12 +35,14 @@ def write_card(name: str, config: PretrainedConfig) -> str:
     Raises:
         PretrainedError: if its metrics are not those of a report.
     """
+    is_backbone = config.kind == "backbone"
+    what = "trained without labels" if is_backbone else f"for the classes {', '.join(config.classes)}, trained"
     parts = [
         _header(config.licence),
         f"# {name}",
-        f"`{config.model}` ({config.paper}) for the classes {', '.join(config.classes)}, trained on {config.dataset}.",
+        f"`{config.model}` ({config.paper}) {what} on {config.dataset}.",
         "## Use",
-        _use(name),
+        _use_of_backbone(name) if is_backbone else _use(name),
         "## Inputs",
         _inputs(config),
         "## Figures",
@@ -89,6 +96,19 @@ All take the name of a model that ships with the zoo, the path of a folder, or `
 compares all files with their checksums and the model's outputs with the stored ones."""
 
 
+def _use_of_backbone(name: str) -> str:
+    return f"""```python
+import zoo
+
+backbone = zoo.load_pretrained("{name}")
+particles = backbone.encode(four_momenta, mask)  # (node, embed_dim), all real particles of all jets
+```
+
+It has no read-out and gives no scores: it is where a training on labels starts from. The folder may also be named by
+its path or as `hf://owner/repo@commit`. Loading compares all files with their checksums and the representation with the
+stored one."""
+
+
 def _inputs(config: PretrainedConfig) -> str:
     table = FeatureTable.from_dict(config.features)
     rows = [
@@ -117,9 +137,11 @@ def _figures(config: PretrainedConfig) -> str:
     if not config.metrics:
         return "None: it was not tested. `python train.py test` does that."
     try:
-        table = figures_table(config.metrics)
+        table = (plain_figures_table if config.kind == "backbone" else figures_table)(config.metrics)
     except (AttributeError, KeyError, TypeError) as error:
         raise PretrainedError(f"config.json: 'metrics' are not those of a report ({error!r}); publish a run") from error
+    if config.kind == "backbone":
+        return f"On {config.training.get('validation_jets', 0):,} validation jets.\n\n{table}"
     jets = config.training.get("jets", {})
     tested = f"Tested on {sum(jets.values()):,} jets ({', '.join(f'{n:,} {name}' for name, n in jets.items())}). "
     return (
@@ -149,10 +171,9 @@ def _data(name: str) -> str:
 def _limits(config: PretrainedConfig) -> str:
     dataset = DATASETS.get(config.dataset)
     alike = f" ({dataset.conditions})" if dataset and dataset.conditions else ""
-    return f"""For studies of jet tagging on simulated jets, comparisons, and as a start for trainings.
+    purpose = "a start for trainings" if config.kind == "backbone" else "comparisons, and as a start for trainings"
+    calibrated = "" if config.kind == "backbone" else _CALIBRATION
+    return f"""For studies of jet tagging on simulated jets, {purpose}.
 
 - It knows jets like those of its training only{alike}. Other energies, jet radii, generators, detectors or pile-up \
-need a training of their own, or at least a test.
-- A score is a probability only for jets like those, in the class fractions of the training.
-- It was trained on simulation. A measurement needs efficiencies and uncertainties that are calibrated in real \
-collisions."""
+need a training of their own, or at least a test.{calibrated}"""

@@ -79,8 +79,8 @@ def build_parser() -> argparse.ArgumentParser:
     report.add_argument("--out", type=Path, default=Path("comparison"), help="folder to write")
     report.set_defaults(run=_report)
 
-    publish = commands.add_parser("publish", help="make a pretrained folder of a tested run")
-    publish.add_argument("source", type=Path, metavar="RUN", help="run folder that holds a tested report")
+    publish = commands.add_parser("publish", help="make a pretrained folder of a tested run or a pretraining")
+    publish.add_argument("source", type=Path, metavar="RUN", help="run folder that holds a report")
     publish.add_argument("--out", type=Path, required=True, help="folder to write, named as the model shall be")
     publish.add_argument("--licence", required=True, help="of the weights, such as MIT")
     publish.add_argument("--paper", required=True, help="of the architecture, such as arXiv:2201.08187")
@@ -253,7 +253,8 @@ def _hub_verify(name: str) -> None:
     from zoo.hub import load_pretrained
 
     config = load_pretrained(name).config
-    print(f"{name}: checksums and golden outputs are right: {config.model} for {', '.join(config.classes)}")
+    purpose = f"for {', '.join(config.classes)}" if config.classes else "without a read-out, a backbone"
+    print(f"{name}: checksums and golden outputs are right: {config.model} {purpose}")
 
 
 def _hub_push(folder: Path, repository: str, create: bool) -> None:

@@ -1,7 +1,8 @@
 """Pretrained folders: a model with all it takes to use it rightly, checked before it is trusted.
 
-A folder holds ``config.json``, ``model.safetensors``, ``golden.safetensors`` (inputs and the logits they gave), a card
-``README.md``, and ``SHA256SUMS`` over the others. Nothing in it is ever unpickled.
+A folder holds ``config.json``, ``model.safetensors``, ``golden.safetensors`` (inputs and what they gave), a card
+``README.md``, and ``SHA256SUMS`` over the others. It is of a tagger, which gives logits, or of a backbone, which was
+trained without labels and gives a representation of each particle. Nothing in it is ever unpickled.
 """
 
 import contextlib
@@ -44,7 +45,9 @@ _CONFIG, _WEIGHTS, _GOLDEN, _CARD, _SUMS = (
 _CHECKED = (_CONFIG, _WEIGHTS, _GOLDEN, _CARD)
 #: All that a folder holds.
 FILES = (_SUMS, *_CHECKED)
-_GOLDEN_TENSORS = {"features", "four_momenta", "mask", "logits"}
+_GOLDEN_INPUTS = {"features", "four_momenta", "mask"}
+#: What a folder may be of, and what the golden outputs are called.
+_OUTPUT = {"tagger": "logits", "backbone": "representation"}
 _PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
 
 
@@ -58,7 +61,7 @@ class PretrainedConfig:
 
     Args:
         model: registered name, see `zoo.list_models`.
-        classes: class names; the order is that of the logits.
+        classes: class names; the order is that of the logits; none for a backbone.
         features: the feature table, with every centre and scale.
         dataset: what it was trained on.
         units: of energies and momenta.
@@ -66,7 +69,8 @@ class PretrainedConfig:
         licence: of the weights.
         paper: of the architecture.
         training: how it came about, as far as it is known, see `zoo.card`.
-        format_version: of the folder; folders of version 1 have no ``training``.
+        kind: ``tagger``, or ``backbone``: the model up to its ``encode``, without its ``readout``.
+        format_version: of the folder; folders of version 1 have no ``training`` and no ``kind``.
     """
 
     model: str
@@ -78,11 +82,12 @@ class PretrainedConfig:
     licence: str
     paper: str
     training: dict[str, Any] = dataclasses.field(default_factory=dict)
+    kind: str = "tagger"
     format_version: int = FORMAT_VERSION
 
 
 #: Keys of ``config.json`` that may be left out, which folders of version 1 do.
-_OPTIONAL = {"training"}
+_OPTIONAL = {"training", "kind"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +95,7 @@ class Pretrained:
     """A model ready for use.
 
     Args:
-        model: in evaluation mode.
+        model: in evaluation mode; what comes after ``encode`` is random if it is a backbone.
         feature_table: of the inputs it was trained on.
         config: all that is known of it.
 
@@ -116,9 +121,23 @@ class Pretrained:
                 as ``part_charge``; and the momenta of the jets where they are known, see `FeatureTable.padded`.
 
         Raises:
-            ValueError: if a column that a feature needs is missing.
+            ValueError: if a column that a feature needs is missing, or the model is a backbone.
         """
+        if self.config.kind == "backbone":
+            raise ValueError(f"{self.config.model}: a backbone gives no logits; use its 'encode', or fine-tune it")
         return self.model(self.feature_table.padded(four_momenta, mask, columns), four_momenta, mask)
+
+    @torch.no_grad()
+    def encode(self, four_momenta: Tensor, mask: Tensor, columns: Mapping[str, Tensor] = NO_COLUMNS) -> Tensor:
+        """Representation (node, embed_dim) of the real particles of all jets, in the order of ``mask``.
+
+        The arguments are those of a call.
+
+        Raises:
+            ValueError: if a column that a feature needs is missing.
+            AttributeError: if the model has no ``encode``.
+        """
+        return self.model.encode(self.feature_table.padded(four_momenta, mask, columns), four_momenta, mask)
 
 
 def list_pretrained() -> list[str]:
@@ -210,16 +229,23 @@ def load_contents(folder: Path, contents: Mapping[str, bytes]) -> Pretrained:
     config = parse_config(folder / _CONFIG, contents[_CONFIG])
     try:
         table = FeatureTable.from_dict(config.features)
-        model = create_model(config.model, input_dim=table.input_dim, num_classes=len(config.classes))
+        model = create_model(config.model, input_dim=table.input_dim, num_classes=len(config.classes) or 1)
     except (KeyError, ValueError) as error:
         raise PretrainedError(f"{folder / _CONFIG}: {error.args[0]}; get a newer zoo, or the folder anew") from error
     weights = _parse_tensors(folder / _WEIGHTS, contents[_WEIGHTS])
+    _require_encode(model, config)
+    random = _untrained(model, config.kind)
+    if random.keys() & weights.keys():
+        raise PretrainedError(
+            f"{folder / _WEIGHTS}: holds {min(random.keys() & weights.keys())}, which no backbone has"
+        )
     try:
-        model.load_state_dict(weights)
+        model.load_state_dict({**random, **weights})
     except RuntimeError as error:
         raise PretrainedError(f"{folder / _WEIGHTS}: are not the weights of {config.model}: {error}") from error
     model.eval()
-    _verify_golden(folder / _GOLDEN, model, _parse_tensors(folder / _GOLDEN, contents[_GOLDEN]))
+    golden = _parse_tensors(folder / _GOLDEN, contents[_GOLDEN])
+    _verify_golden(folder / _GOLDEN, model, config.kind, golden)
     return Pretrained(model, table, config)
 
 
@@ -232,10 +258,11 @@ def _contents(
         features = table.padded(four_momenta, mask)
     if features.shape != (*mask.shape, table.input_dim):
         raise ValueError(f"features: must be {(*mask.shape, table.input_dim)} like the jets, not {(*features.shape,)}")
+    _require_encode(model, config)
     golden = {"features": features, "four_momenta": four_momenta, "mask": mask}
-    with torch.no_grad():
-        golden["logits"] = model(**golden)
-    weights = {name: value.contiguous() for name, value in model.state_dict().items()}
+    golden[_OUTPUT[config.kind]] = _answer(model, config.kind, golden)
+    left_out = _untrained(model, config.kind)
+    weights = {name: value.contiguous() for name, value in model.state_dict().items() if name not in left_out}
     contents = {
         _CONFIG: (json.dumps(dataclasses.asdict(config), indent=2) + "\n").encode(),
         _WEIGHTS: save_tensors(weights),
@@ -243,6 +270,23 @@ def _contents(
         _CARD: card.encode(),
     }
     return {**contents, _SUMS: _sums(contents)}
+
+
+def _require_encode(model: nn.Module, config: PretrainedConfig) -> None:
+    if config.kind == "backbone" and not hasattr(model, "encode"):
+        raise PretrainedError(f"{config.model}: has no 'encode', so it is no backbone; choose another model or kind")
+
+
+def _untrained(model: nn.Module, kind: str) -> dict[str, Tensor]:
+    """What a folder of this kind does not hold: the read-out of a backbone."""
+    if kind == "tagger":
+        return {}
+    return {name: value for name, value in model.state_dict().items() if name.partition(".")[0] in model.readout}
+
+
+@torch.no_grad()
+def _answer(model: nn.Module, kind: str, inputs: Mapping[str, Tensor]) -> Tensor:
+    return model(**inputs) if kind == "tagger" else model.encode(**inputs)
 
 
 def replace_card(folder: Path, write: Callable[[PretrainedConfig], str]) -> None:
@@ -352,8 +396,12 @@ def parse_config(path: Path, content: bytes) -> PretrainedConfig:
         if not isinstance(values[name], kind):
             raise PretrainedError(f"{path}: {name!r} must be {kind.__name__}, is {values[name]!r}")
     config = PretrainedConfig(**values)
-    if not config.classes or not all(isinstance(name, str) for name in config.classes):
-        raise PretrainedError(f"{path}: 'classes' must be a list of names, is {config.classes!r}")
+    if config.kind not in _OUTPUT:
+        raise PretrainedError(f"{path}: 'kind' must be one of {', '.join(_OUTPUT)}, is {config.kind!r}; update zoo")
+    is_tagger = config.kind == "tagger"
+    if bool(config.classes) != is_tagger or not all(isinstance(name, str) for name in config.classes):
+        expected = "a list of names" if is_tagger else "empty for a backbone"
+        raise PretrainedError(f"{path}: 'classes' must be {expected}, is {config.classes!r}")
     return config
 
 
@@ -364,17 +412,18 @@ def _parse_tensors(path: Path, content: bytes) -> dict[str, Tensor]:
         raise PretrainedError(f"{path}: is not a safetensors file ({error}); a pickle is never read") from error
 
 
-def _verify_golden(path: Path, model: nn.Module, golden: dict[str, Tensor]) -> None:
-    if golden.keys() != _GOLDEN_TENSORS:
-        raise PretrainedError(f"{path}: must hold {sorted(_GOLDEN_TENSORS)}, holds {sorted(golden)}")
-    expected = golden.pop("logits")
-    with torch.no_grad():
-        logits = model(**golden)
-    if logits.shape != expected.shape:
-        raise PretrainedError(f"{path}: logits of shape {tuple(expected.shape)}, the model's {tuple(logits.shape)}")
-    deviation = ((logits - expected).abs().max() / expected.abs().max().clamp(min=1)).item()
+def _verify_golden(path: Path, model: nn.Module, kind: str, golden: dict[str, Tensor]) -> None:
+    output = _OUTPUT[kind]
+    wanted = _GOLDEN_INPUTS | {output}
+    if golden.keys() != wanted:
+        raise PretrainedError(f"{path}: must hold {sorted(wanted)}, holds {sorted(golden)}")
+    expected = golden.pop(output)
+    found = _answer(model, kind, golden)
+    if found.shape != expected.shape:
+        raise PretrainedError(f"{path}: {output} of shape {tuple(expected.shape)}, the model's {tuple(found.shape)}")
+    deviation = ((found - expected).abs().max() / expected.abs().max().clamp(min=1)).item()
     if not deviation < GOLDEN_TOLERANCE:
         raise PretrainedError(
-            f"{path}: the model's logits differ from the stored ones by {deviation:.1e} of the largest, more than "
+            f"{path}: the model's {output} differ from the stored ones by {deviation:.1e} of the largest, more than "
             f"{GOLDEN_TOLERANCE:.0e}; weights and code do not belong together, use the zoo version of the card"
         )

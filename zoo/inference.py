@@ -137,6 +137,8 @@ def predict(
     tagger = model if isinstance(model, Pretrained) else _load(model)
     start, stop = check_rows(path, rows, count_rows(path, description))
     classes = tuple(tagger.config.classes)
+    if not classes:
+        raise ValueError(f"{tagger.config.model}: a backbone gives no scores; fine-tune it, or choose a tagger")
     logits = np.full((stop - start, len(classes)), np.nan, dtype=np.float32)
     label = np.full(len(logits), -1, dtype=np.int64)
     rejected: Counter[str] = Counter()

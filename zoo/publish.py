@@ -16,6 +16,7 @@ from zoo.data.datasets import describe_dataset
 from zoo.data.features import FeatureTable
 from zoo.data.readers import Description, read_jets
 from zoo.hub import PretrainedConfig, save_pretrained
+from zoo.pretraining import read_backbone
 from zoo.registry import create_model
 
 #: Jets whose logits are stored with the weights.
@@ -26,10 +27,10 @@ GOLDEN_ROWS = 1024
 
 
 def publish_run(run: Path, out: Path, *, licence: str, paper: str) -> None:
-    """Write the best checkpoint of a run, with its features and its tested figures, as a pretrained folder.
+    """Write the best checkpoint of a run, with its features and its figures, as a pretrained folder.
 
     Args:
-        run: run folder of a training that was tested.
+        run: run folder of a training that was tested; or of a pretraining, which becomes a folder of its backbone.
         out: folder to write; must not exist.
         licence: of the weights, such as ``MIT``.
         paper: of the architecture, such as ``arXiv:2201.08187``.
@@ -41,12 +42,9 @@ def publish_run(run: Path, out: Path, *, licence: str, paper: str) -> None:
     """
     run, out = Path(run), Path(out)
     settings = _read(run / "config.yaml", yaml.safe_load, "train it with train.py")
-    if settings.get("task", "tagging") != "tagging":
-        raise ValueError(
-            f"{run}: is a pretraining, whose read-out is untrained; fine-tune it and publish that, or take its "
-            "backbone with zoo.pretraining.read_backbone"
-        )
-    report = _read(run / "report" / "metrics.json", json.loads, "test it with train.py test")
+    is_tagger = settings.get("task", "tagging") == "tagging"
+    remedy = f"{'test' if is_tagger else 'validate'} it with train.py {'test' if is_tagger else 'validate'}"
+    report = _read(run / "report" / "metrics.json", json.loads, remedy)
     data, builder = settings["data"], settings["model"]["model"]
     layout = read_description(data.get("layout"), data.get("weaver_yaml"), data.get("classes"))
     table = find_features(data["features"], layout)
@@ -56,10 +54,13 @@ def publish_run(run: Path, out: Path, *, licence: str, paper: str) -> None:
         model = create_model(name, input_dim=table.input_dim, num_classes=len(dataset.classes))
     except KeyError as error:
         raise ValueError(f"{run / 'config.yaml'}: model.model: {error.args[0]}; only those can be published") from None
-    model.load_state_dict(read_model_weights(run / "checkpoints" / "best.ckpt"))
+    if is_tagger:
+        model.load_state_dict(read_model_weights(run / "checkpoints" / "best.ckpt"))
+    else:
+        model.load_state_dict(read_backbone(run), strict=False)  # the folder holds nothing else
     config = PretrainedConfig(
         model=name,
-        classes=list(dataset.classes),
+        classes=list(dataset.classes) if is_tagger else [],
         features=table.to_dict(),
         dataset=dataset.name,
         units=dataset.metadata["units"],
@@ -68,10 +69,12 @@ def publish_run(run: Path, out: Path, *, licence: str, paper: str) -> None:
         paper=paper,
         training={
             "command": "python train.py fit --config config.yaml",
-            **{key: report[key] for key in ("settings", "facts", "versions", "jets")},
+            "jets" if is_tagger else "validation_jets": report["jets"],
+            **{key: report[key] for key in ("settings", "facts", "versions")},
         },
+        kind="tagger" if is_tagger else "backbone",
     )
-    jets = _first_jets(data["test"], table, layout)
+    jets = _first_jets(data["test" if is_tagger else "val"], table, layout)
     card = write_card(out.name, config)
     save_pretrained(out, model, config, jets.four_momenta, jets.mask, card, features=jets.features)
 

@@ -44,6 +44,7 @@ __all__ = [
     "compare_runs",
     "figures_table",
     "markdown_table",
+    "plain_figures_table",
     "print_figures",
     "print_table",
     "write_report",
@@ -514,6 +515,12 @@ def figures_table(metrics: dict[str, Any]) -> str:
     return markdown_table(["figure", "value", "rests on"], rows)
 
 
+def plain_figures_table(metrics: dict[str, Any]) -> str:
+    """The figures of a training that judges no classes as a Markdown table, each with its error."""
+    rows = [[name, _rounded(figure["value"], figure["error"])] for name, figure in metrics.items()]
+    return markdown_table(["figure", "value"], rows)
+
+
 def _for_terminal(text: str, console: Console) -> str:
     return text.replace("±", "+-") if console.options.ascii_only else text
 
@@ -544,11 +551,10 @@ def _page(document: dict[str, Any], pictures: Sequence[str], settings: str | Non
 
 def _training_page(document: dict[str, Any], captions: dict[str, str], settings: str | None) -> str:
     """The report of a training that judges no classes as Markdown."""
-    figures = [[name, _rounded(figure["value"], figure["error"])] for name, figure in document["metrics"].items()]
     parts = [
         f"# {document['title']}",
         f"Validated on {document['jets']:,} jets.",
-        markdown_table(["figure", "value"], figures),
+        plain_figures_table(document["metrics"]),
         "Errors are one standard deviation from the number of jets.",
         "## Pictures",
         *[f"![{name}]({name}.png)\n\n{caption} ([PDF]({name}.pdf))" for name, caption in captions.items()],

@@ -9,13 +9,15 @@ import pytest
 import torch
 import yaml
 from lightning.pytorch import Trainer, seed_everything
+from safetensors.torch import load_file
 
 import train
-from zoo import create_model
+from zoo import create_model, load_pretrained, registry
 from zoo.checkpoints import read_checkpoint
 from zoo.data import JetDataModule
 from zoo.data.datamodule import Split
 from zoo.data.features import feature_table
+from zoo.particlenet import ParticleNet
 from zoo.pretraining import MaskedParticles, read_backbone
 from zoo.publish import publish_run
 
@@ -143,11 +145,29 @@ def test_validate_writes_the_same_report(fitted):
     assert (folder / "report" / "metrics.json").read_text() == before
 
 
-def test_a_pretraining_is_not_published_as_a_tagger(fitted, tmp_path):
-    folder, _ = fitted
-    with pytest.raises(ValueError, match=r"is a pretraining, .* zoo\.pretraining\.read_backbone"):
-        publish_run(folder, tmp_path / "out", licence="MIT", paper="arXiv:2401.13537")
-    assert not (tmp_path / "out").exists()
+def test_a_pretraining_is_published_as_a_backbone(fitted, tmp_path, jets, monkeypatch):
+    """Once its model is registered, as only those can be built by whoever loads the folder."""
+    folder, config = fitted
+    with pytest.raises(ValueError, match="no model is called 'ParticleNet'"):
+        publish_run(folder, tmp_path / "mine", licence="MIT", paper="arXiv:1902.08570")
+    arguments = config["model"]["model"]["init_args"]
+
+    def small(input_dim: int, num_classes: int) -> ParticleNet:
+        return ParticleNet(**arguments | {"input_dim": input_dim, "num_classes": num_classes})
+
+    monkeypatch.setitem(registry._builders, "ParticleNet", small)
+    publish_run(folder, tmp_path / "mine", licence="MIT", paper="arXiv:1902.08570")
+    published = load_pretrained(tmp_path / "mine")
+    assert published.config.classes == []
+    assert set(load_file(tmp_path / "mine" / "model.safetensors")) == set(read_backbone(folder))
+    model = small(7, 2).eval()
+    model.load_state_dict(read_backbone(folder), strict=False)
+    with torch.no_grad():
+        expected = model.encode(jets.features, jets.four_momenta, jets.mask)
+    torch.testing.assert_close(published.encode(jets.four_momenta, jets.mask), expected)
+    card = (tmp_path / "mine" / "README.md").read_text()
+    for words in ("trained without labels on top_tagging", "On 120 validation jets", "backbone.encode("):
+        assert words in card
 
 
 def test_saved_config_begins_the_same_task(fitted, tmp_path):
