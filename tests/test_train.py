@@ -15,6 +15,7 @@ import yaml
 from sklearn.metrics import roc_auc_score
 
 import train
+from tests.data.writers import LINES
 from zoo.checkpoints import CheckpointError, read_checkpoint
 from zoo.report import Predictions
 
@@ -148,6 +149,31 @@ def test_wrong_input_dim_is_refused(config, tmp_path):
     }
     with pytest.raises(ValueError, match=r"init_args\.input_dim is 13, but the data has 7"):
         run("fit", config, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("builder", "context", "message"),
+    [
+        (
+            "particle_transformer_for_events",
+            None,
+            r"takes 2 context features, but the data has 0 \(none\): give",
+        ),
+        ("particle_transformer", "met", r"takes 0 context features, but the data has 2 \(met_log, met_phi\): leave"),
+    ],
+)
+def test_another_context_is_refused(config, tmp_path, builder, context, message):
+    arguments = {"input_dim": 12, "num_classes": 5}
+    config["model"] |= {
+        "model": {"class_path": f"zoo.particle_transformer.{builder}", "init_args": arguments},
+        "num_classes": 5,
+    }
+    (tmp_path / "events.csv").write_text("\n".join(LINES) + "\n")
+    split = {"files": [str(tmp_path / "events.csv")]}
+    config["data"] = {"dataset": "four_tops", "features": "events", "context": context, "train": split}
+    with pytest.warns(UserWarning, match="no jet is of class"), pytest.raises(ValueError, match=message):
+        run("fit", config, tmp_path)
+    assert not (tmp_path / "run" / "config.yaml").exists()
 
 
 def test_fit_leaves_the_run_folder(fitted):

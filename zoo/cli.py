@@ -63,7 +63,8 @@ def build_parser() -> argparse.ArgumentParser:
     described = fit.add_mutually_exclusive_group(required=True)
     described.add_argument("--weaver-yaml", type=Path, help="data file of weaver, the weights of which are made too")
     described.add_argument("--features", type=Path, help="YAML file of features")
-    fit.add_argument("--layout", type=Path, help="with --features: YAML file that says which columns hold what")
+    described.add_argument("--context", type=Path, help="YAML file of context features")
+    fit.add_argument("--layout", type=Path, help="YAML file that says which columns hold what; not with --weaver-yaml")
     fit.add_argument("--out", type=Path, required=True, help="the same with the fitted numbers, to write")
     fit.set_defaults(run=_fit_scaling)
     verify = data.add_parser("verify", help="compare every column of a converted folder with its checksum")
@@ -119,14 +120,23 @@ def _data_info(file: str, layout: Path | None, jets: int) -> None:
 
 
 def _fit_scaling(
-    files: list[str], weaver_yaml: Path | None, features: Path | None, layout: Path | None, out: Path
+    files: list[str],
+    weaver_yaml: Path | None,
+    features: Path | None,
+    context: Path | None,
+    layout: Path | None,
+    out: Path,
 ) -> None:
-    from zoo.data.fit import fit_features, fit_weaver_yaml
+    from zoo.data.fit import fit_context, fit_features, fit_weaver_yaml
 
     if features is not None:
         fit_features(files, features, out, layout)
+    elif context is not None:
+        fit_context(files, context, out, layout)
     elif layout is not None:
-        raise ValueError("--layout: belongs to --features; a data file of weaver describes the files itself")
+        raise ValueError(
+            "--layout: belongs to --features or --context; a data file of weaver describes the files itself"
+        )
     else:
         fit_weaver_yaml(files, weaver_yaml, out)
 

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
 from zoo.data.batch import JetBatch, PackedJets, collate, concatenate, gather, has_jet_columns
+from zoo.data.context import NO_CONTEXT, ContextTable
 from zoo.data.datasets import JET_COLUMNS
 from zoo.data.features import FeatureTable
 from zoo.data.store import JetTable
@@ -44,6 +45,8 @@ class JetDataset(Dataset):
         tables: jets, for instance one table a file.
         first_index: for each table, what is added to its ``source_rows`` to give `JetBatch.index`.
         features: table of the model's inputs.
+        context: table of its inputs of the event as a whole.
+        class_of_source: int64 (class of the tables,), the label of a jet of each; None: it is that of the tables.
         class_weights: float32 (class,), multiplies the weights; None: the weights stay.
 
     Raises:
@@ -55,6 +58,8 @@ class JetDataset(Dataset):
         tables: Sequence[JetTable],
         first_index: Sequence[int],
         features: FeatureTable,
+        context: ContextTable = NO_CONTEXT,
+        class_of_source: np.ndarray | None = None,
         class_weights: np.ndarray | None = None,
     ) -> None:
         if len({has_jet_columns(table) for table in tables}) > 1:
@@ -65,6 +70,8 @@ class JetDataset(Dataset):
         self.tables = list(tables)
         self.first_index = list(first_index)
         self.features = features
+        self.context = context
+        self.class_of_source = class_of_source
         self.class_weights = class_weights
         self._ends = np.cumsum([len(table) for table in tables])
 
@@ -72,7 +79,7 @@ class JetDataset(Dataset):
         return int(self._ends[-1])
 
     def class_counts(self, num_classes: int) -> np.ndarray:
-        """Number of jets of each class, int64 (class,)."""
+        """Number of jets of each class of the tables, int64 (class,)."""
         return np.sum([np.bincount(table.label, minlength=num_classes) for table in self.tables], axis=0)
 
     def shuffled(self, seed: int) -> Order:
@@ -88,9 +95,10 @@ class JetDataset(Dataset):
 
     def __getitem__(self, rows: np.ndarray) -> JetBatch:
         jets = self._gather(rows)
+        label = jets.label if self.class_of_source is None else self.class_of_source[jets.label]
         if self.class_weights is not None:
-            jets = jets._replace(weight=jets.weight * self.class_weights[jets.label])
-        return collate(jets, self.features)
+            jets = jets._replace(weight=jets.weight * self.class_weights[label])
+        return collate(jets, self.features, self.context)._replace(label=torch.from_numpy(label))
 
     def _gather(self, rows: np.ndarray) -> PackedJets:
         """The jets ``rows``, those of one table together."""
@@ -98,7 +106,8 @@ class JetDataset(Dataset):
         parts = []
         for i in np.unique(table_of_row):
             table = self.tables[i]
-            jets = gather(table, rows[table_of_row == i] - (self._ends[i] - len(table)), self.features.columns)
+            rows_of_table = rows[table_of_row == i] - (self._ends[i] - len(table))
+            jets = gather(table, rows_of_table, self.features.columns, self.context.fields)
             parts.append(jets._replace(index=jets.index + self.first_index[i]))
         return concatenate(parts)
 
