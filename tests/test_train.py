@@ -73,16 +73,19 @@ def metrics(folder: Path) -> dict:
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(REPOSITORY)))
 def test_every_config_builds(path):
     line = train.main(["--config", str(path)], run=False)
-    features = torch.zeros(1, 0, line.datamodule.input_dim)
-    logits = line.model.eval()(features, torch.zeros(1, 0, 4), torch.zeros(1, 0, dtype=torch.bool))
-    assert logits.shape == (1, len(line.datamodule.classes))
-    assert line.datamodule.input_dim == yaml.safe_load(path.read_text())["model"]["model"]["init_args"]["input_dim"]
+    data = line.datamodule
+    features, context = torch.zeros(1, 0, data.input_dim), torch.zeros(1, data.context_dim)
+    logits = line.model.eval()(features, torch.zeros(1, 0, 4), torch.zeros(1, 0, dtype=torch.bool), context)
+    assert logits.shape == (1, len(data.classes))
+    arguments = yaml.safe_load(path.read_text())["model"]["model"]["init_args"]
+    assert arguments.get("input_dim", data.input_dim) == data.input_dim
+    assert getattr(line.model.model, "context_dim", 0) == data.context_dim
     assert f"--config {path.relative_to(REPOSITORY)}" in path.read_text(), "opens with the command that uses it"
     assert not Path(line.config["run_folder"]).is_relative_to(REPOSITORY / "configs")
 
 
 def test_configs_are_found():
-    assert {path.parent.name for path in CONFIGS} >= {"jetclass", "quickstart", "top_tagging"}
+    assert {path.parent.name for path in CONFIGS} >= {"quickstart", "top_tagging", "jetclass", "four_tops"}
 
 
 def change(config: dict, key: str, value: object) -> None:

@@ -29,6 +29,7 @@ from zoo.metrics import (
     MINIMUM_PASS,
     SIGNAL_EFFICIENCIES,
     RocCurve,
+    confusion_matrix,
     pair_score,
     roc_curve,
     significance_improvement,
@@ -50,6 +51,8 @@ SEED_SETTINGS = {
     "seed", "seed_everything", "run_folder", "predictions", "wandb", "test_after_fit", "default_root_dir", "ckpt_path",
     "logger", "dirpath", "enable_progress_bar", "num_workers",
 }  # fmt: skip
+#: Confusion matrices of more classes than this have colours but no numbers.
+FEW_CLASSES = 20
 INTERVAL_NOTE = "68 % interval (test jets)"
 CAPTIONS = {
     "rejection": "Background rejection against signal efficiency. Band: Clopper-Pearson interval (68.3 %) of the "
@@ -58,6 +61,10 @@ CAPTIONS = {
     "significance_improvement": "Significance improvement eS/sqrt(eB), drawn as long as "
     f"{MINIMUM_PASS} background jets pass (statistical error of eB at most 20 %).",
     "scores": "Scores of the test jets: log-odds of signal against background, each class normalised to one.",
+    "scores_by_source": "The same score by the source of the test jets, each normalised to one. The AUC is that of a "
+    "background source against all of the signal.",
+    "confusion": "Confusion matrix: in which share of each row the largest logit is that of the column. Under the name "
+    "of a row stands its number of test jets.",
     "training": "Loss and validation AUC during the training.",
 }
 SPREAD_NOTE = (
@@ -224,12 +231,14 @@ def write_report(
         "title": title,
         "classes": list(predictions.classes),
         "background": predictions.classes[background],
-        "jets": {name: int((predictions.label == number).sum()) for number, name in enumerate(predictions.classes)},
+        "jets": _count(predictions.label, predictions.classes),
         "metrics": _figures(predictions, background),
         "facts": _plain(facts or {}),
         "settings": None if settings_text is None else _parse_settings(Path(config), settings_text),
         "versions": {name: importlib.metadata.version(name) for name in ("zoo", "torch", "numpy")},
     }
+    if predictions.sources:
+        document["sources"] = _count(predictions.source, predictions.sources)
     pictures = _pictures(predictions, title, background, None if history is None else Path(history))
     files = {f"{name}.{kind}": content for name, kinds in pictures.items() for kind, content in kinds.items()}
     files["README.md"] = _page(document, list(pictures), settings_text).encode()
@@ -371,6 +380,11 @@ def _figures(predictions: Predictions, background: int) -> dict[str, dict[str, A
     return figures
 
 
+def _count(numbers: np.ndarray, names: Sequence[str]) -> dict[str, int]:
+    """Number of jets of each class."""
+    return {name: int((numbers == number).sum()) for number, name in enumerate(names)}
+
+
 def _curves(predictions: Predictions, background: int) -> dict[str, RocCurve]:
     """Curve of each signal class against the background."""
     curves = {}
@@ -467,11 +481,14 @@ def _for_terminal(text: str, console: Console) -> str:
 
 def _page(document: dict[str, Any], pictures: Sequence[str], settings: str | None) -> str:
     """The report as Markdown; without a date, so that the same run gives the same page."""
-    jets = ", ".join(f"{count:,} {name}" for name, count in document["jets"].items())
+    jets, sources = (
+        ", ".join(f"{count:,} {name}" for name, count in document.get(key, {}).items()) for key in ("jets", "sources")
+    )
     figures = [[_label(n), _value_text(f), _counts_text(f)] for n, f in document["metrics"].items()]
     parts = [
         f"# {document['title']}",
-        f"Tested on {sum(document['jets'].values()):,} jets ({jets}); background is {document['background']}.",
+        f"Tested on {sum(document['jets'].values()):,} jets ({jets}); background is {document['background']}."
+        + (f" They come from {sources}." if sources else ""),
         _markdown_table(["figure", "value", "rests on"], figures),
         "Errors are one standard deviation from the number of test jets: DeLong for the AUC, Clopper-Pearson for the "
         "others. They do not hold the spread between trainings. `>` marks a lower bound: no background jet passed; "
@@ -480,7 +497,8 @@ def _page(document: dict[str, Any], pictures: Sequence[str], settings: str | Non
         *[f"![{name.replace('_', ' ')}]({name}.png)\n\n{CAPTIONS[name]} ([PDF]({name}.pdf))" for name in pictures],
         "## How it was made",
         _markdown_table(["", ""], [*document["facts"].items(), *document["versions"].items()]),
-        "Predictions: `predictions.arrow` (logits, label, weight, index). Figures: `metrics.json`.",
+        f"Predictions: `predictions.arrow` (logits, label, weight, index{', source' if sources else ''}). "
+        "Figures: `metrics.json`.",
     ]
     if settings is not None:
         parts += ["## Settings", f"```yaml\n{settings.strip()}\n```"]
@@ -644,6 +662,10 @@ def _pictures(
         "significance_improvement": lambda figure: _draw_significance_improvement(figure, curves, heading),
         "scores": lambda figure: _draw_scores(figure, predictions, background, heading),
     }
+    if len(predictions.classes) > 2:
+        drawings["confusion"] = lambda figure: _draw_confusion(figure, predictions, heading)
+    elif predictions.sources:
+        drawings["scores_by_source"] = lambda figure: _draw_scores_by_source(figure, predictions, background, heading)
     logged = {} if history is None else _read_history(history)
     if logged:
         drawings["training"] = lambda figure: _draw_training(figure, logged, title)
@@ -723,8 +745,7 @@ def _draw_scores(figure: "Figure", predictions: Predictions, background: int, he
     signals = [name for name in predictions.classes if name != other]
     axes = _axes(figure, heading, f"Score: log-odds against {other}", "Jets per bin, each class normalised")
     scores = {name: pair_score(predictions.logits, predictions.classes.index(name), background) for name in signals}
-    lowest, highest = np.quantile(np.concatenate(list(scores.values())), (0.0005, 0.9995))
-    edges = np.linspace(lowest, highest if highest > lowest else lowest + 1, 61)
+    edges = _score_edges(np.concatenate(list(scores.values())), bins=60)
     for colour, (name, score) in _coloured(scores):
         for member, is_signal in ((other, False), (name, True)):
             style = {"color": colour, "linestyle": "-" if is_signal else "--", "label": name if is_signal else None}
@@ -732,9 +753,53 @@ def _draw_scores(figure: "Figure", predictions: Predictions, background: int, he
                 style = {"color": BACKGROUND_COLOUR, "linestyle": "-", "label": other}
             chosen = predictions.label == predictions.classes.index(member)
             _draw_histogram(axes, score[chosen], predictions.weight[chosen], edges, style)
-    axes.set_xlim(edges[0], edges[-1])
-    axes.set_ylim(0, (1 + 0.1 * len(predictions.classes)) * axes.get_ylim()[1])  # room for the legend
-    _legend(axes, "upper center", "statistical error")
+    _finish_scores(axes, edges, len(predictions.classes))
+
+
+def _draw_scores_by_source(
+    figure: "Figure", predictions: Predictions, background: int, heading: tuple[str, str]
+) -> None:
+    """Two classes that were put together of several: a colour a source, signal first."""
+    signal = 1 - background
+    other = predictions.classes[background]
+    axes = _axes(figure, heading, f"Score: log-odds against {other}", "Jets per bin, each source normalised")
+    score = pair_score(predictions.logits, signal, background)
+    edges = _score_edges(score, bins=30)
+    is_signal = predictions.label == signal
+    found = [number for number in range(len(predictions.sources)) if (predictions.source == number).any()]
+    groups = {number: predictions.source == number for number in found}
+    groups = dict(sorted(groups.items(), key=lambda item: not is_signal[item[1]].all()))
+    for colour, (number, chosen) in _coloured(groups):
+        label = predictions.sources[number]
+        if not is_signal[chosen].any():
+            pair = chosen | is_signal
+            label = _curve_label(label, roc_curve(score[pair], is_signal[pair], predictions.weight[pair]))
+        style = {"color": colour, "linestyle": "-", "label": label}
+        _draw_histogram(axes, score[chosen], predictions.weight[chosen], edges, style)
+    _finish_scores(axes, edges, len(groups))
+
+
+def _draw_confusion(figure: "Figure", predictions: Predictions, heading: tuple[str, str]) -> None:
+    """Rows are the classes, or what they were put together of; columns the class of the largest logit."""
+    truth, names = predictions.label, predictions.classes
+    if predictions.sources:
+        truth, names = predictions.source, predictions.sources
+    shares = confusion_matrix(predictions.logits, truth, predictions.weight, len(names))
+    axes = _axes(figure, heading, "Predicted class", "True class")
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    figure.colorbar(image, label="Share of the row")
+    axes.tick_params(which="both", length=0)
+    axes.minorticks_off()
+    if max(shares.shape) > FEW_CLASSES:
+        return
+    labels = [f"{name}\n{count:,}" for name, count in _count(truth, names).items()]
+    axes.set_yticks(range(len(names)), labels)
+    axes.set_xticks(range(len(predictions.classes)), predictions.classes)
+    if len(predictions.classes) > 6:
+        axes.tick_params(axis="x", rotation=45)
+    for (row, column), share in np.ndenumerate(shares):
+        colour = "white" if share > 0.5 else "black"
+        axes.text(column, row, f"{share:.2f}", ha="center", va="center", color=colour, fontsize="small")
 
 
 def _draw_training(figure: "Figure", logged: dict[str, np.ndarray], title: str) -> None:
@@ -825,6 +890,19 @@ def _axes(figure: "Figure", heading: tuple[str, str], x: str, y: str) -> "Axes":
     for text, place in zip(heading, ("left", "right"), strict=True):
         axes.set_title(text, loc=place, fontsize="small")
     return axes
+
+
+def _score_edges(score: np.ndarray, bins: int) -> np.ndarray:
+    """Edges of a histogram of scores, without the outermost thousandth."""
+    lowest, highest = np.quantile(score, (0.0005, 0.9995))
+    return np.linspace(lowest, highest if highest > lowest else lowest + 1, bins + 1)
+
+
+def _finish_scores(axes: "Axes", edges: np.ndarray, histograms: int) -> None:
+    """Limits with room for the legend of so many histograms, and the legend."""
+    axes.set_xlim(edges[0], edges[-1])
+    axes.set_ylim(0, (1 + 0.1 * histograms) * axes.get_ylim()[1])
+    _legend(axes, "upper center", "statistical error")
 
 
 def _scale_rejection(axes: "Axes") -> None:

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from tests.data.writers import LINES
+from zoo.cli import main
 from zoo.data.dark_machines import LAYOUT, is_dark_machines
+from zoo.data.datasets import resolve_file
 from zoo.data.readers import RejectedJetsWarning, count_rows, read_jets
 
 
@@ -42,6 +44,26 @@ def test_every_number_of_the_real_file_is_read(shared_data):
         np.testing.assert_array_equal(table.particles[f"part_{flag}"], np.char.startswith(symbols, wanted))
     charge = np.where(np.char.endswith(symbols, "+"), 1, np.where(np.char.endswith(symbols, "-"), -1, 0))
     np.testing.assert_array_equal(table.particles["part_charge"], charge)
+
+
+#: The rows of the packaged samples, as docs/four_tops.md makes them.
+SAMPLES = {"train": (0, 5000), "val": (11_090, 12_090), "test": (12_674, 14_674)}
+
+
+@pytest.mark.parametrize(("split", "rows"), SAMPLES.items())
+def test_the_packaged_samples_are_remade_by_the_command(shared_data, tmp_path, split, rows):
+    options = ["--rows", *map(str, rows), "--out", str(tmp_path / "sample.arrow")]
+    main(["data", "extract", str(shared_data / "four_tops" / "events.csv"), *options])
+    made, shipped = read_jets(tmp_path / "sample.arrow"), read_jets(resolve_file(f"sample:four_tops/{split}"))
+    assert len(shipped) == rows[1] - rows[0]
+    assert made.metadata == shipped.metadata
+    assert made.particles.keys() == shipped.particles.keys()
+    assert {"met", "met_phi"} == shipped.fields.keys()
+    for name, values in {**made.particles, **made.fields}.items():
+        np.testing.assert_array_equal(values, {**shipped.particles, **shipped.fields}[name])
+    np.testing.assert_array_equal(made.label, shipped.label)
+    with pytest.raises(SystemExit, match="2"):
+        main(["data", "extract", "sample:four_tops/val", "--out", str(tmp_path / "sample.arrow")])
 
 
 def test_other_processes_by_a_layout(write):

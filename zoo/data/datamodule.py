@@ -10,6 +10,7 @@ from typing import Any, Literal
 import lightning.pytorch as pl
 import numpy as np
 
+from zoo.data.augment import Augmentation
 from zoo.data.classes import merge_classes
 from zoo.data.context import NO_CONTEXT, ContextTable, context_table
 from zoo.data.datasets import DATASETS, describe_dataset, resolve_file
@@ -128,6 +129,8 @@ class JetDataModule(pl.LightningDataModule):
             YAML file, see `zoo.data.features_yaml`. None: there are none.
         merge: classes to train on, each with the classes of the files that it is made of, such as ``{background: [ttH,
             ttW, ttWW, ttZ], signal: [tttt]}``; see `zoo.data.classes`. None: those of the files.
+        augmentation: what is drawn anew for each training jet in every epoch: a ``rotation`` about the beam, a
+            ``reflection`` that leaves the beam, or both; see `zoo.data.augment`. None: nothing.
 
     Raises:
         ValueError: if an argument is out of range or contradicts another.
@@ -154,6 +157,7 @@ class JetDataModule(pl.LightningDataModule):
         classes: list[str] | None = None,
         context: str | None = None,
         merge: dict[str, list[str]] | None = None,
+        augmentation: list[Literal["rotation", "reflection"]] | None = None,
     ) -> None:
         super().__init__()
         self.layout = read_description(layout, weaver_yaml, classes)
@@ -167,6 +171,9 @@ class JetDataModule(pl.LightningDataModule):
         self.num_workers = _at_least(0, "num_workers", num_workers)
         self.seed = _at_least(0, "seed", seed)
         self.verify = verify
+        if augmentation and weaver_yaml is not None:
+            raise ValueError("augmentation: the features of a 'weaver_yaml' are made before it; leave one of them out")
+        self.augmentation = Augmentation(tuple(augmentation), seed) if augmentation else None
         if train_fraction is not None and train_jets is not None:
             raise ValueError("train_fraction and train_jets are two ways to say the same; give one of them")
         if train_fraction is not None and not 0 < train_fraction <= 1:
@@ -249,6 +256,7 @@ class JetDataModule(pl.LightningDataModule):
         class_of_source = np.array(self.merged_classes.of_source)
         dataset = JetDataset(*zip(*tables, strict=True), self.feature_table, self.context_table, class_of_source)
         if name == "train":
+            dataset.augmentation = self.augmentation
             dataset.class_weights = self._weigh_classes(dataset.class_counts(len(self.description.classes)))
         return dataset
 

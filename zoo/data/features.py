@@ -442,12 +442,14 @@ _EVENTS = (
     Feature("part_charge", "charge"),
 )
 
-#: Kinematics; the same with charge and type; the same with impact parameters; objects of events.
+#: Kinematics; the same with charge and type; the same with impact parameters. Objects of events; their types and charge
+#: alone, which Lorentz transformations leave as they are.
 FEATURE_TABLES = {
     "kin": FeatureTable(_JETCLASS[:5] + _JETCLASS[-2:]),
     "kinpid": FeatureTable(_JETCLASS[:11] + _JETCLASS[-2:]),
     "full": FeatureTable(_JETCLASS),
     "events": FeatureTable(_EVENTS),
+    "object_types": FeatureTable(_EVENTS[4:]),
 }
 
 

@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
+from zoo.data.augment import Augmentation
 from zoo.data.batch import JetBatch, PackedJets, collate, concatenate, gather, has_jet_columns
 from zoo.data.context import NO_CONTEXT, ContextTable
 from zoo.data.datasets import JET_COLUMNS
@@ -41,6 +42,8 @@ SORTED_JETS = 2**20
 class JetDataset(Dataset):
     """The jets of some tables, one after the other; an item is the batch of an array of rows.
 
+    With an augmentation rows go on beyond the last jet: row ``e * len + r`` is row ``r`` as it is seen in epoch ``e``.
+
     Args:
         tables: jets, for instance one table a file.
         first_index: for each table, what is added to its ``source_rows`` to give `JetBatch.index`.
@@ -48,6 +51,7 @@ class JetDataset(Dataset):
         context: table of its inputs of the event as a whole.
         class_of_source: int64 (class of the tables,), the label of a jet of each; None: it is that of the tables.
         class_weights: float32 (class,), multiplies the weights; None: the weights stay.
+        augmentation: what happens to jets anew in every epoch; None: nothing.
 
     Raises:
         ValueError: if some of the tables give the jets' own momenta, to which features are relative, and others do not.
@@ -61,6 +65,7 @@ class JetDataset(Dataset):
         context: ContextTable = NO_CONTEXT,
         class_of_source: np.ndarray | None = None,
         class_weights: np.ndarray | None = None,
+        augmentation: Augmentation | None = None,
     ) -> None:
         if len({has_jet_columns(table) for table in tables}) > 1:
             raise ValueError(
@@ -73,6 +78,7 @@ class JetDataset(Dataset):
         self.context = context
         self.class_of_source = class_of_source
         self.class_weights = class_weights
+        self.augmentation = augmentation
         self._ends = np.cumsum([len(table) for table in tables])
 
     def __len__(self) -> int:
@@ -85,16 +91,20 @@ class JetDataset(Dataset):
     def shuffled(self, seed: int) -> Order:
         """The jets in another order in every epoch; see `shuffled` and, for large converted folders, `in_windows`."""
         is_mixed = all(table.metadata.get("shuffled") for table in self.tables)
-        return (
+        order = (
             in_windows(len(self), seed) if is_mixed and len(self) > WINDOW_SHUFFLE_JETS else shuffled(len(self), seed)
         )
+        return order if self.augmentation is None else lambda epoch: RowsOfEpoch(order(epoch), epoch * len(self))
 
     def by_length(self) -> Order:
         """The order `by_length` of the jets."""
         return by_length(np.concatenate([table.counts.astype(np.uint32) for table in self.tables]))
 
     def __getitem__(self, rows: np.ndarray) -> JetBatch:
-        jets = self._gather(rows)
+        epoch = int(rows[0]) // len(self)
+        jets = self._gather(rows - epoch * len(self))
+        if self.augmentation is not None:
+            jets = self.augmentation.transform(jets, epoch)
         label = jets.label if self.class_of_source is None else self.class_of_source[jets.label]
         if self.class_weights is not None:
             jets = jets._replace(weight=jets.weight * self.class_weights[label])
@@ -226,6 +236,22 @@ class Windows:
             for number in numbers
         ]
         return np.concatenate(pieces)
+
+
+class RowsOfEpoch:
+    """Rows of a data set that augments its jets, numbered on from those of the epochs before.
+
+    Args:
+        rows: of the epoch, from 0.
+        first: number of its first row.
+    """
+
+    def __init__(self, rows: Rows, first: int) -> None:
+        self.rows = rows
+        self.first = first
+
+    def __getitem__(self, positions: slice) -> np.ndarray:
+        return self.rows[positions] + self.first
 
 
 class JetLoader(DataLoader):
