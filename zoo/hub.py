@@ -21,6 +21,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
+from zoo.data.context import NO_CONTEXT, ContextTable
 from zoo.data.features import NO_COLUMNS, FeatureTable
 from zoo.files import sync, sync_folder
 from zoo.registry import create_model
@@ -62,6 +63,7 @@ class PretrainedConfig:
         licence: of the weights.
         paper: of the architecture.
         format_version: of the folder.
+        context: the table of context features, with every centre and scale; None: the model takes no context.
     """
 
     model: str
@@ -73,6 +75,7 @@ class PretrainedConfig:
     licence: str
     paper: str
     format_version: int = FORMAT_VERSION
+    context: dict[str, Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +86,7 @@ class Pretrained:
         model: in evaluation mode.
         feature_table: of the inputs it was trained on.
         config: all that is known of it.
+        context_table: of the inputs of an event as a whole; often none.
 
     Example:
         >>> tagger = load_pretrained("lorentznet.top_tagging")
@@ -94,6 +98,7 @@ class Pretrained:
     model: nn.Module
     feature_table: FeatureTable
     config: PretrainedConfig
+    context_table: ContextTable = NO_CONTEXT
 
     @torch.no_grad()
     def __call__(self, four_momenta: Tensor, mask: Tensor, columns: Mapping[str, Tensor] = NO_COLUMNS) -> Tensor:
@@ -103,12 +108,18 @@ class Pretrained:
             four_momenta: (batch, particle, 4) as (E, px, py, pz) in GeV.
             mask: (batch, particle), True for a real particle.
             columns: what the features need beside the momenta, ``feature_table.columns``, (batch, particle) each, such
-                as ``part_charge``; and the momenta of the jets where they are known, see `FeatureTable.padded`.
+                as ``part_charge``; the momenta of the jets where they are known, see `FeatureTable.padded`; and what
+                the context needs, ``context_table.fields``, (batch,) each, such as ``met``.
 
         Raises:
-            ValueError: if a column that a feature needs is missing.
+            ValueError: if a column or a field that a feature needs is missing.
         """
-        return self.model(self.feature_table.padded(four_momenta, mask, columns), four_momenta, mask)
+        of_events = {name: columns[name] for name in self.context_table.fields if name in columns}
+        of_particles = {name: values for name, values in columns.items() if name not in of_events}
+        inputs = (self.feature_table.padded(four_momenta, mask, of_particles), four_momenta, mask)
+        if not self.context_table.context_dim:
+            return self.model(*inputs)
+        return self.model(*inputs, self.context_table.standardise(len(mask), of_events))
 
 
 def list_pretrained() -> list[str]:
@@ -130,6 +141,7 @@ def save_pretrained(
     card: str,
     *,
     features: Tensor | None = None,
+    context: Tensor | None = None,
 ) -> None:
     """Write a pretrained folder, all or nothing.
 
@@ -141,6 +153,7 @@ def save_pretrained(
         mask: (batch, particle), True for a real particle.
         card: text of the model card in Markdown.
         features: (batch, particle, feature) of these jets; None computes them of the momenta, if those are enough.
+        context: (batch, context_feature) of these jets, for a model that takes it.
 
     Raises:
         FileExistsError: if ``folder`` exists.
@@ -153,7 +166,7 @@ def save_pretrained(
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        for name, content in _contents(model, config, four_momenta, mask, card, features).items():
+        for name, content in _contents(model, config, four_momenta, mask, card, features, context).items():
             with (draft / name).open("wb") as file:
                 file.write(content)
                 sync(file)
@@ -181,9 +194,15 @@ def load_pretrained(name: str | Path) -> Pretrained:
     config = _parse_config(folder / _CONFIG, contents[_CONFIG])
     try:
         table = FeatureTable.from_dict(config.features)
+        context_table = NO_CONTEXT if config.context is None else ContextTable.from_dict(config.context)
         model = create_model(config.model, input_dim=table.input_dim, num_classes=len(config.classes))
     except (KeyError, ValueError) as error:
         raise PretrainedError(f"{folder / _CONFIG}: {error.args[0]}; get a newer zoo, or the folder anew") from error
+    if getattr(model, "context_dim", 0) != context_table.context_dim:
+        raise PretrainedError(
+            f"{folder / _CONFIG}: {config.model} takes {getattr(model, 'context_dim', 0)} context features, 'context' "
+            f"has {context_table.context_dim}; get the folder anew"
+        )
     weights = _parse_tensors(folder / _WEIGHTS, contents[_WEIGHTS])
     try:
         model.load_state_dict(weights)
@@ -191,11 +210,17 @@ def load_pretrained(name: str | Path) -> Pretrained:
         raise PretrainedError(f"{folder / _WEIGHTS}: are not the weights of {config.model}: {error}") from error
     model.eval()
     _verify_golden(folder / _GOLDEN, model, _parse_tensors(folder / _GOLDEN, contents[_GOLDEN]))
-    return Pretrained(model, table, config)
+    return Pretrained(model, table, config, context_table)
 
 
 def _contents(
-    model: nn.Module, config: PretrainedConfig, four_momenta: Tensor, mask: Tensor, card: str, features: Tensor | None
+    model: nn.Module,
+    config: PretrainedConfig,
+    four_momenta: Tensor,
+    mask: Tensor,
+    card: str,
+    features: Tensor | None,
+    context: Tensor | None,
 ) -> dict[str, bytes]:
     model.eval()
     table = FeatureTable.from_dict(config.features)
@@ -204,11 +229,14 @@ def _contents(
     if features.shape != (*mask.shape, table.input_dim):
         raise ValueError(f"features: must be {(*mask.shape, table.input_dim)} like the jets, not {(*features.shape,)}")
     golden = {"features": features, "four_momenta": four_momenta, "mask": mask}
+    if config.context is not None:
+        golden["context"] = context
     with torch.no_grad():
         golden["logits"] = model(**golden)
     weights = {name: value.contiguous() for name, value in model.state_dict().items()}
+    values = {name: value for name, value in dataclasses.asdict(config).items() if value is not None}
     contents = {
-        _CONFIG: (json.dumps(dataclasses.asdict(config), indent=2) + "\n").encode(),
+        _CONFIG: (json.dumps(values, indent=2) + "\n").encode(),
         _WEIGHTS: save_tensors(weights),
         _GOLDEN: save_tensors({name: value.contiguous() for name, value in golden.items()}),
         _CARD: card.encode(),
@@ -256,11 +284,15 @@ def _parse_config(path: Path, content: bytes) -> PretrainedConfig:
     except ValueError as error:
         raise PretrainedError(f"{path}: is not JSON ({error})") from error
     fields = {field.name: field.type for field in dataclasses.fields(PretrainedConfig)}
+    if isinstance(values, dict):
+        values = {"context": None} | values
     if not isinstance(values, dict) or values.keys() != fields.keys():
         odd = sorted(values.keys() ^ fields.keys()) if isinstance(values, dict) else values
         raise PretrainedError(f"{path}: keys must be exactly {sorted(fields)}; missing or unknown: {odd}")
     for name, expected in fields.items():
         kind = getattr(expected, "__origin__", expected)
+        if name == "context":
+            kind = dict | None
         if not isinstance(values[name], kind):
             raise PretrainedError(f"{path}: {name!r} must be {kind.__name__}, is {values[name]!r}")
     config = PretrainedConfig(**values)
@@ -279,8 +311,9 @@ def _parse_tensors(path: Path, content: bytes) -> dict[str, Tensor]:
 
 
 def _verify_golden(path: Path, model: nn.Module, golden: dict[str, Tensor]) -> None:
-    if golden.keys() != _GOLDEN_TENSORS:
-        raise PretrainedError(f"{path}: must hold {sorted(_GOLDEN_TENSORS)}, holds {sorted(golden)}")
+    wanted = _GOLDEN_TENSORS | ({"context"} if getattr(model, "context_dim", 0) else set())
+    if golden.keys() != wanted:
+        raise PretrainedError(f"{path}: must hold {sorted(wanted)}, holds {sorted(golden)}")
     expected = golden.pop("logits")
     with torch.no_grad():
         logits = model(**golden)

@@ -10,7 +10,9 @@ import yaml
 
 from zoo.checkpoints import read_model_weights
 from zoo.data.batch import JetBatch, collate, gather
-from zoo.data.datamodule import Split, find_features, read_description
+from zoo.data.classes import merge_classes
+from zoo.data.context import ContextTable
+from zoo.data.datamodule import Split, find_context, find_features, read_description
 from zoo.data.datasets import DATASETS, describe_dataset
 from zoo.data.features import FeatureTable
 from zoo.data.readers import Description, read_jets
@@ -43,27 +45,31 @@ def publish_run(run: Path, out: Path, *, licence: str, paper: str) -> None:
     report = _read(run / "report" / "metrics.json", json.loads, "test it with train.py test")
     data, builder = settings["data"], settings["model"]["model"]
     layout = read_description(data.get("layout"), data.get("weaver_yaml"), data.get("classes"))
-    table = find_features(data["features"], layout)
+    table, context = find_features(data["features"], layout), find_context(data.get("context"))
     dataset = layout or describe_dataset(data["dataset"])
+    classes = merge_classes(data.get("merge"), dataset.classes).names
     name = builder["class_path"].rpartition(".")[2]
     try:
-        model = create_model(name, input_dim=table.input_dim, num_classes=len(dataset.classes))
+        model = create_model(name, input_dim=table.input_dim, num_classes=len(classes))
     except KeyError as error:
         raise ValueError(f"{run / 'config.yaml'}: model.model: {error.args[0]}; only those can be published") from None
     model.load_state_dict(read_model_weights(run / "checkpoints" / "best.ckpt"))
     config = PretrainedConfig(
         model=name,
-        classes=list(dataset.classes),
+        classes=list(classes),
         features=table.to_dict(),
         dataset=dataset.name,
         units=dataset.metadata["units"],
         metrics=report["metrics"],
         licence=licence,
         paper=paper,
+        context=context.to_dict() if context.context_dim else None,
     )
-    jets = _first_jets(data["test"], table, layout)
+    jets = _first_jets(data["test"], table, context, layout)
     card = _card(out.name, config, report)
-    save_pretrained(out, model, config, jets.four_momenta, jets.mask, card, features=jets.features)
+    save_pretrained(
+        out, model, config, jets.four_momenta, jets.mask, card, features=jets.features, context=jets.context
+    )
 
 
 def _read(path: Path, parse: Callable[[str], Any], remedy: str) -> dict[str, Any]:
@@ -75,10 +81,13 @@ def _read(path: Path, parse: Callable[[str], Any], remedy: str) -> dict[str, Any
         raise ValueError(f"{path}: is damaged ({error}); {remedy}") from error
 
 
-def _first_jets(split: dict[str, Any], table: FeatureTable, layout: Description | None) -> JetBatch:
+def _first_jets(
+    split: dict[str, Any], table: FeatureTable, context: ContextTable, layout: Description | None
+) -> JetBatch:
     path, (start, stop) = next(iter(Split(**split).ranges(layout).items()))
     jets = read_jets(path, rows=(start, min(start + GOLDEN_ROWS, stop)), layout=layout)
-    return collate(gather(jets, np.arange(min(len(jets), GOLDEN_JETS)), table.columns), table)
+    rows = np.arange(min(len(jets), GOLDEN_JETS))
+    return collate(gather(jets, rows, table.columns, context.fields), table, context)
 
 
 def _origin(name: str) -> str:
