@@ -15,7 +15,7 @@ def write(tmp_path):
     """Function that writes lines as a file."""
 
     def write(lines, end="\n"):
-        (tmp_path / "events.csv").write_bytes("".join(line + end for line in lines).encode())
+        (tmp_path / "events.csv").write_bytes("".join(line + end for line in lines).encode("latin-1"))
         return tmp_path / "events.csv"
 
     return write
@@ -154,12 +154,39 @@ def test_bad_events_are_counted(write, old, new, reason):
         ("9;ttZ;1;0;0", "9;ttZ;1;0", r"line 3: the met_phi must be a number, not 'm-,27914.3"),
         ("9;ttZ;1;0;0;", "9;ttZ;one;0;0;", r"line 3: the weight must be a number, not 'one'"),
         ("g,20000,20000,0,0", "g,20000,20", r"line 3: must have object, energy, pt, eta, phi of object 3"),
+        (";1;0;0;", ";1;-5.5;0;", r"line 3: the met must be 0 or more, not -5\.5; correct the line"),
+        ("9;ttZ;1;0;0;m-", "9,ttZ,1,0,0,m-", r"line 3: must have event, process, weight, met, met_phi, not \['9,"),
+        ("9;ttZ;1;0;0;", "9\tttZ\t1\t0\t0\t", r"line 3: must have event, process, weight, met, met_phi, not"),
+        ("m-,27914.3,22684.4", "m-;27914.3;22684.4", r"line 3: must have object, .* of object 1, not \['m-'\]"),
+        ("m-,27914.3", "m- 27914.3", r"line 3: must have object, energy, pt, eta, phi of object 1, not \['m- 27914"),
+        ("27914.3", "27914,3", r"line 3: must have object, energy, pt, eta, phi of object 1"),
+        ("27914.3", "2791\xe9.3", r"line 3: the energy of object 1 must be a number"),
+        ("27914.3", "2791\x004.3", r"line 3: the energy of object 1 must be a number"),
+        ("27914.3", '"27914.3"', r"line 3: the energy of object 1 must be a number, not '\"27914.3\"'"),
     ],
 )
 def test_wrong_lines_are_named(write, old, new, message):
     assert old in LINES[2]
     with pytest.raises(ValueError, match=f"events.csv: {message}"):
         read_jets(write([*LINES[:2], LINES[2].replace(old, new), LINES[3]]))
+
+
+@pytest.mark.parametrize(
+    ("first", "message"),
+    [
+        ("event;process;weight;met;met_phi", "line 1: the weight must be a number, not 'weight'"),
+        (LINES[0].replace(";j,", ";j;"), "line 1: must have object, energy, pt, eta, phi of object 1"),
+        (LINES[0][:-10], "line 1: must have object, energy, pt, eta, phi of object 2"),
+    ],
+)
+def test_a_wrong_first_line_is_named(write, first, message):
+    with pytest.raises(ValueError, match=f"events.csv: {message}"):
+        read_jets(write([first, *LINES[1:]]))
+
+
+def test_rows_of_a_range_are_named_by_their_line(write):
+    with pytest.raises(ValueError, match=r"line 4: object of object 1 is 'x-'"):
+        read_jets(write([*LINES[:3], LINES[3].replace("e-", "x-")]), rows=(2, 4))
 
 
 @pytest.mark.parametrize("blank", ["", "   ", "9"])
@@ -187,8 +214,9 @@ def test_a_file_cut_inside_a_number_is_found_by_its_fields(write):
         (b"event;process;weight;met;met_phi\n", False),
         (b"E_0,PX_0\n1,1\n", False),
         (b"a;b;1;2;3;j,1,2\n", False),
+        (b"event;process;weight;met;met_phi\n" + LINES[0].encode(), True),
         (b"", False),
     ],
 )
-def test_events_are_told_by_the_first_line(start, expected):
+def test_events_are_told_by_a_line(start, expected):
     assert is_dark_machines(start) is expected
