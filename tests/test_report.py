@@ -16,10 +16,11 @@ import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger
 from matplotlib import rcParams
+from matplotlib.figure import Figure
 from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
-from zoo.report import Predictions, compare_runs, print_table, write_report
+from zoo.report import Predictions, _draw_confusion, compare_runs, print_table, write_report
 
 PICTURES = ("rejection", "roc", "significance_improvement", "scores")
 
@@ -270,6 +271,19 @@ class TestWriteReport:
         assert {"background_rejection_0.5_Hbb", "background_rejection_0.5_Tbqq"} <= set(document["metrics"])
         assert "1/eB at eS = 0.5 (Tbqq)" in printed(document, width=120)
         assert (tmp_path / "confusion.png").read_bytes().startswith(b"\x89PNG")
+
+    def test_confusion_has_a_row_for_each_source_and_its_numbers(self):
+        logits = np.eye(3)[[0, 0, 1, 2, 2, 2, 2, 1]]
+        source = np.array([0, 0, 0, 0, 1, 1, 3, 3])
+        merged = Predictions(
+            logits, np.array([0, 0, 0, 0, 1, 1, 2, 2]), np.ones(8), np.arange(8), ("a", "b", "c"), source, tuple("pqrs")
+        )
+        figure = Figure()
+        _draw_confusion(figure, merged, ("left", "right"))
+        axes = figure.axes[0]
+        assert [text.get_text() for text in axes.get_yticklabels()] == ["p\n4", "q\n2", "r\n0", "s\n2"]
+        cells = [text.get_text() for text in axes.texts]
+        assert cells == ["0.50", "0.25", "0.25", "0.00", "0.00", "1.00", "", "", "", "0.00", "0.50", "0.50"]
 
     def test_merged_classes_show_their_sources(self, tmp_path):
         document = write_report(tmp_path, merged_predictions(), title="Merged")

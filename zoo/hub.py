@@ -75,7 +75,7 @@ class PretrainedConfig:
     licence: str
     paper: str
     format_version: int = FORMAT_VERSION
-    context: dict[str, Any] | None = None
+    context: dict | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -285,16 +285,14 @@ def _parse_config(path: Path, content: bytes) -> PretrainedConfig:
         raise PretrainedError(f"{path}: is not JSON ({error})") from error
     fields = {field.name: field.type for field in dataclasses.fields(PretrainedConfig)}
     if isinstance(values, dict):
-        values = {"context": None} | values
+        values = {"context": None} | values  # left out where a model takes none
     if not isinstance(values, dict) or values.keys() != fields.keys():
         odd = sorted(values.keys() ^ fields.keys()) if isinstance(values, dict) else values
         raise PretrainedError(f"{path}: keys must be exactly {sorted(fields)}; missing or unknown: {odd}")
     for name, expected in fields.items():
         kind = getattr(expected, "__origin__", expected)
-        if name == "context":
-            kind = dict | None
         if not isinstance(values[name], kind):
-            raise PretrainedError(f"{path}: {name!r} must be {kind.__name__}, is {values[name]!r}")
+            raise PretrainedError(f"{path}: {name!r} must be {getattr(kind, '__name__', kind)}, is {values[name]!r}")
     config = PretrainedConfig(**values)
     if config.format_version != FORMAT_VERSION:
         raise PretrainedError(f"{path}: format_version {config.format_version} is not {FORMAT_VERSION}; update zoo")

@@ -766,17 +766,16 @@ def _draw_scores_by_source(
     score = pair_score(predictions.logits, signal, background)
     edges = _score_edges(score, bins=30)
     is_signal = predictions.label == signal
-    found = [number for number in range(len(predictions.sources)) if (predictions.source == number).any()]
-    groups = {number: predictions.source == number for number in found}
-    groups = dict(sorted(groups.items(), key=lambda item: not is_signal[item[1]].all()))
-    for colour, (number, chosen) in _coloured(groups):
-        label = predictions.sources[number]
+    groups = {name: predictions.source == number for number, name in enumerate(predictions.sources)}
+    found = sorted((item for item in groups.items() if item[1].any()), key=lambda item: not is_signal[item[1]].all())
+    for colour, (name, chosen) in _coloured(dict(found)):
+        label = name
         if not is_signal[chosen].any():
             pair = chosen | is_signal
-            label = _curve_label(label, roc_curve(score[pair], is_signal[pair], predictions.weight[pair]))
+            label = _curve_label(name, roc_curve(score[pair], is_signal[pair], predictions.weight[pair]))
         style = {"color": colour, "linestyle": "-", "label": label}
         _draw_histogram(axes, score[chosen], predictions.weight[chosen], edges, style)
-    _finish_scores(axes, edges, len(groups))
+    _finish_scores(axes, edges, len(found))
 
 
 def _draw_confusion(figure: "Figure", predictions: Predictions, heading: tuple[str, str]) -> None:
@@ -799,7 +798,8 @@ def _draw_confusion(figure: "Figure", predictions: Predictions, heading: tuple[s
         axes.tick_params(axis="x", rotation=45)
     for (row, column), share in np.ndenumerate(shares):
         colour = "white" if share > 0.5 else "black"
-        axes.text(column, row, f"{share:.2f}", ha="center", va="center", color=colour, fontsize="small")
+        text = "" if np.isnan(share) else f"{share:.2f}"
+        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize="small")
 
 
 def _draw_training(figure: "Figure", logged: dict[str, np.ndarray], title: str) -> None:

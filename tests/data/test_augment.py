@@ -187,6 +187,11 @@ def test_unknown_and_doubled_kinds_are_refused(kinds):
         JetDataModule(augmentation=kinds)
 
 
+def test_features_made_before_it_are_refused():
+    with pytest.raises(ValueError, match="augmentation: the features of a 'weaver_yaml' are made before it"):
+        JetDataModule(weaver_yaml="mine.yaml", augmentation=["rotation"])
+
+
 class Sums(pl.LightningModule):
     """Notes a sum over the momenta of every batch."""
 

@@ -160,6 +160,8 @@ class JetDataModule(pl.LightningDataModule):
         augmentation: list[Literal["rotation", "reflection"]] | None = None,
     ) -> None:
         super().__init__()
+        if augmentation and weaver_yaml is not None:
+            raise ValueError("augmentation: the features of a 'weaver_yaml' are made before it; leave one of them out")
         self.layout = read_description(layout, weaver_yaml, classes)
         self.description = self.layout or describe_dataset(dataset)
         self.feature_table = find_features(features, self.layout)
@@ -171,8 +173,6 @@ class JetDataModule(pl.LightningDataModule):
         self.num_workers = _at_least(0, "num_workers", num_workers)
         self.seed = _at_least(0, "seed", seed)
         self.verify = verify
-        if augmentation and weaver_yaml is not None:
-            raise ValueError("augmentation: the features of a 'weaver_yaml' are made before it; leave one of them out")
         self.augmentation = Augmentation(tuple(augmentation), seed) if augmentation else None
         if train_fraction is not None and train_jets is not None:
             raise ValueError("train_fraction and train_jets are two ways to say the same; give one of them")
