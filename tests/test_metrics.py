@@ -10,6 +10,7 @@ import sys
 import lightning.pytorch as pl
 import numpy as np
 import pytest
+import sklearn.metrics
 import torch
 from scipy.stats import binom
 from sklearn.metrics import roc_auc_score
@@ -21,6 +22,7 @@ from zoo.metrics import (
     auc,
     background_rejection,
     clopper_pearson,
+    confusion_matrix,
     macro_auc,
     pair_score,
     roc_curve,
@@ -242,6 +244,13 @@ class TestAccuracyAndScore:
         estimate = accuracy(logits, np.full(1000, 2))
         assert estimate.value == 0.9
         assert estimate.error == pytest.approx(math.sqrt(0.9 * 0.1 / 1000), rel=0.1)
+
+    def test_confusion_matrix_agrees_with_sklearn(self):
+        random = np.random.default_rng(4)
+        logits, truth, weight = random.normal(size=(500, 4)), random.integers(0, 4, 500), random.exponential(size=500)
+        expected = sklearn.metrics.confusion_matrix(truth, logits.argmax(1), sample_weight=weight, normalize="true")
+        np.testing.assert_allclose(confusion_matrix(logits, truth, weight, 4), expected)
+        assert np.isnan(confusion_matrix(logits, truth, weight, 5)[4]).all()
 
     def test_weighted_accuracy_error_agrees_with_toys(self):
         random = np.random.default_rng(6)

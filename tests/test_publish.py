@@ -1,6 +1,8 @@
 """A real run becomes a pretrained folder that gives the run's own predictions."""
 
 import dataclasses
+import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from zoo.data.datasets import JET_COLUMNS, describe_dataset, resolve_file
 from zoo.data.features import feature_table
 from zoo.data.readers import read_jets
 from zoo.data.store import write_store
+from zoo.hub import PretrainedError
 from zoo.publish import publish_run
 from zoo.report import Predictions
 
@@ -118,6 +121,53 @@ def test_other_models_are_published_too(run, tmp_path, name, jets: JetBatch):
     with torch.no_grad():
         expected = model(jets.features, jets.four_momenta, jets.mask)
     torch.testing.assert_close(tagger(jets.four_momenta, jets.mask), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_published_run_on_events_takes_their_context(tmp_path):
+    """Merged classes and the missing transverse momentum, by training, test, report and publication."""
+    split = {name: {"files": ["sample:four_tops/test"], "rows": rows} for name, rows in ROWS_OF_EVENTS.items()}
+    merge = {"background": ["ttH", "ttW", "ttWW", "ttZ"], "signal": ["tttt"]}
+    data = {"dataset": "four_tops", "features": "events", "context": "met", "merge": merge, "batch_size": 20, **split}
+    arguments = {"input_dim": 12, "num_classes": 2}
+    builder = {"class_path": "zoo.particle_transformer.particle_transformer_for_events", "init_args": arguments}
+    run = fit(tmp_path, builder, data)
+    publish_run(run, tmp_path / "mine", licence="MIT", paper="arXiv:2211.05143")
+    tagger = load_pretrained(tmp_path / "mine")
+    assert tagger.config.classes == ["background", "signal"]
+    tested = Predictions.load(run / "report" / "predictions.arrow")
+    assert tested.sources == describe_dataset("four_tops").classes
+    assert set(tested.label[tested.source == 4]) == {1}
+    assert set(tested.label[tested.source != 4]) == {0}
+    table = read_jets(resolve_file("sample:four_tops/test"))
+    fields = tagger.context_table.fields
+    packed = gather(table, tested.index, tagger.feature_table.columns, fields)
+    batch = collate(packed, tagger.feature_table, tagger.context_table)
+    given = {name: torch.from_numpy(packed.fields[name]) for name in fields}
+    for name, values in packed.columns.items():
+        given[name] = torch.zeros(batch.mask.shape, dtype=torch.float64)
+        given[name][batch.mask] = torch.from_numpy(values).double()
+    found = tagger(batch.four_momenta, batch.mask, given)
+    torch.testing.assert_close(found, torch.from_numpy(tested.logits), rtol=1e-4, atol=1e-4)
+    moved = tagger(batch.four_momenta, batch.mask, given | {"met": 10 * given["met"]})
+    assert (moved - found).abs().max() > 1e-3
+    with pytest.raises(ValueError, match="field 'met' is missing, which the context needs"):
+        tagger(batch.four_momenta, batch.mask, {name: given[name] for name in packed.columns})
+    config = tmp_path / "mine" / "config.json"
+    values = json.loads(config.read_text())
+    values["context"]["context"].pop()
+    replace_and_sign(tmp_path / "mine", "config.json", json.dumps(values))
+    with pytest.raises(PretrainedError, match="takes 2 context features, 'context' has 1"):
+        load_pretrained(tmp_path / "mine")
+
+
+ROWS_OF_EVENTS = {"train": [0, 60], "val": [60, 120], "test": [120, 160]}
+
+
+def replace_and_sign(folder: Path, name: str, content: str) -> None:
+    """Replace a file of a pretrained folder together with its checksum."""
+    old, new = (hashlib.sha256(text).hexdigest() for text in ((folder / name).read_bytes(), content.encode()))
+    (folder / name).write_text(content)
+    (folder / "SHA256SUMS").write_text((folder / "SHA256SUMS").read_text().replace(old, new))
 
 
 def test_an_untested_run_is_refused(tmp_path):

@@ -16,10 +16,11 @@ import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger
 from matplotlib import rcParams
+from matplotlib.figure import Figure
 from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
-from zoo.report import Predictions, compare_runs, print_table, write_report
+from zoo.report import Predictions, _draw_confusion, compare_runs, print_table, write_report
 
 PICTURES = ("rejection", "roc", "significance_improvement", "scores")
 
@@ -37,6 +38,12 @@ def predictions(seed: int = 1, jets: int = 600, separation: float = 2.0, **chang
         "classes": ("qcd", "top"),
     }
     return Predictions(**columns | changes)
+
+
+def merged_predictions(**changes) -> Predictions:
+    """The same with a label made of three sources: 0 and 2 are background."""
+    source = np.where(predictions().label == 1, 1, 2 * (np.arange(600) % 3 == 0))
+    return predictions(**{"source": source, "sources": ("ttH", "tttt", "ttZ"), **changes})
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +127,18 @@ class TestPredictions:
         assert loaded.logits.dtype == np.float32
         assert [path.name for path in tmp_path.iterdir()] == ["predictions.arrow"]
 
+    def test_keep_the_source_of_merged_classes(self, tmp_path):
+        saved = merged_predictions()
+        saved.save(tmp_path / "predictions.arrow")
+        loaded = Predictions.load(tmp_path / "predictions.arrow")
+        assert loaded.sources == ("ttH", "tttt", "ttZ")
+        assert np.array_equal(loaded.source, saved.source)
+        assert loaded.source.dtype == np.int64
+        with pytest.raises(ValueError, match=r"source must lie in 0\.\.1"):
+            merged_predictions(sources=("ttH", "tttt"))
+        with pytest.raises(ValueError, match="source and sources belong together"):
+            merged_predictions(source=None)
+
     def test_are_plain_arrow_for_other_programs(self, tmp_path):
         predictions().save(tmp_path / "predictions.arrow")
         with pa.OSFile(str(tmp_path / "predictions.arrow")) as file:
@@ -127,9 +146,11 @@ class TestPredictions:
         assert table.column_names == ["logits", "label", "weight", "index"]
         assert table["logits"][3].as_py() == pytest.approx(predictions().logits[3].tolist())
 
-    def test_no_flipped_bit_gives_other_numbers(self, tmp_path):
+    @pytest.mark.parametrize("merged", [False, True])
+    def test_no_flipped_bit_gives_other_numbers(self, tmp_path, merged):
         path = tmp_path / "predictions.arrow"
-        saved = predictions(jets=40)
+        source = {"source": np.arange(40) % 3, "sources": ("ttH", "tttt", "ttZ")} if merged else {}
+        saved = predictions(jets=40, **source)
         saved.save(path)
         content = path.read_bytes()
         refused = 0
@@ -143,6 +164,8 @@ class TestPredictions:
                 assert np.array_equal(loaded.logits, saved.logits)
                 assert np.array_equal(loaded.label, saved.label)
                 assert np.array_equal(loaded.index, saved.index)
+                assert loaded.sources == saved.sources
+                assert not merged or np.array_equal(loaded.source, saved.source)
         assert refused > len(content) / 6
 
     def test_cut_file_is_refused(self, tmp_path):
@@ -247,6 +270,29 @@ class TestWriteReport:
         document = write_report(tmp_path, many, title="Three", background=1)
         assert {"background_rejection_0.5_Hbb", "background_rejection_0.5_Tbqq"} <= set(document["metrics"])
         assert "1/eB at eS = 0.5 (Tbqq)" in printed(document, width=120)
+        assert (tmp_path / "confusion.png").read_bytes().startswith(b"\x89PNG")
+
+    def test_confusion_has_a_row_for_each_source_and_its_numbers(self):
+        logits = np.eye(3)[[0, 0, 1, 2, 2, 2, 2, 1]]
+        source = np.array([0, 0, 0, 0, 1, 1, 3, 3])
+        merged = Predictions(
+            logits, np.array([0, 0, 0, 0, 1, 1, 2, 2]), np.ones(8), np.arange(8), ("a", "b", "c"), source, tuple("pqrs")
+        )
+        figure = Figure()
+        _draw_confusion(figure, merged, ("left", "right"))
+        axes = figure.axes[0]
+        assert [text.get_text() for text in axes.get_yticklabels()] == ["p\n4", "q\n2", "r\n0", "s\n2"]
+        cells = [text.get_text() for text in axes.texts]
+        assert cells == ["0.50", "0.25", "0.25", "0.00", "0.00", "1.00", "", "", "", "0.00", "0.50", "0.50"]
+
+    def test_merged_classes_show_their_sources(self, tmp_path):
+        document = write_report(tmp_path, merged_predictions(), title="Merged")
+        assert document["sources"] == {"ttH": 200, "tttt": 300, "ttZ": 100}
+        assert document["jets"] == {"qcd": 300, "top": 300}
+        assert (tmp_path / "scores_by_source.png").read_bytes().startswith(b"\x89PNG")
+        page = (tmp_path / "README.md").read_text()
+        assert "They come from 200 ttH, 300 tttt, 100 ttZ." in page
+        assert "](scores_by_source.png)" in page
 
 
 class TestRefusals:

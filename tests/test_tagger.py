@@ -82,6 +82,30 @@ def test_loss_is_the_weighted_cross_entropy(batch):
     assert loss_of(tagger, batch._replace(weight=weight)) == pytest.approx(expected, rel=1e-5)
 
 
+class Witness(torch.nn.Module):
+    """Notes what it is called with."""
+
+    def __init__(self, context_dim: int | None) -> None:
+        super().__init__()
+        self.bias = torch.nn.Parameter(torch.zeros(2))
+        if context_dim is not None:
+            self.context_dim = context_dim
+
+    def forward(self, *inputs):
+        self.inputs = inputs
+        return self.bias.expand(len(inputs[0]), -1)
+
+
+@pytest.mark.parametrize("context_dim", [None, 0, 2])
+def test_only_models_that_take_a_context_are_given_it(batch, context_dim):
+    tagger = JetTagger(Witness(context_dim)).eval()
+    batch = batch._replace(context=torch.randn(len(batch.label), 2))
+    expected = [batch.features, batch.four_momenta, batch.mask, *([batch.context] if context_dim else [])]
+    for step in (tagger.validation_step, tagger.test_step, tagger.predict_step):
+        step(batch, 0)
+        assert all(one is other for one, other in zip(tagger.model.inputs, expected, strict=True))
+
+
 def test_jets_without_weight_do_not_count(batch):
     tagger = JetTagger(small_model()).eval()
     counted = batch._replace(weight=(batch.label == 1).float())

@@ -15,6 +15,7 @@ import yaml
 from sklearn.metrics import roc_auc_score
 
 import train
+from tests.data.writers import LINES
 from zoo.checkpoints import CheckpointError, read_checkpoint
 from zoo.report import Predictions
 
@@ -72,16 +73,20 @@ def metrics(folder: Path) -> dict:
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(REPOSITORY)))
 def test_every_config_builds(path):
     line = train.main(["--config", str(path)], run=False)
-    features = torch.zeros(1, 0, line.datamodule.input_dim)
-    logits = line.model.model.eval()(features, torch.zeros(1, 0, 4), torch.zeros(1, 0, dtype=torch.bool))
-    assert logits.shape == (1, len(line.datamodule.classes))
-    assert line.datamodule.input_dim == yaml.safe_load(path.read_text())["model"]["model"]["init_args"]["input_dim"]
+    data, model = line.datamodule, line.model.model.eval()
+    inputs = [torch.zeros(1, 0, data.input_dim), torch.zeros(1, 0, 4), torch.zeros(1, 0, dtype=torch.bool)]
+    if data.context_dim:
+        inputs.append(torch.zeros(1, data.context_dim))
+    assert model(*inputs).shape == (1, len(data.classes))
+    arguments = yaml.safe_load(path.read_text())["model"]["model"]["init_args"]
+    assert arguments.get("input_dim", data.input_dim) == data.input_dim
+    assert getattr(model, "context_dim", 0) == data.context_dim
     assert f"--config {path.relative_to(REPOSITORY)}" in path.read_text(), "opens with the command that uses it"
     assert not Path(line.config["run_folder"]).is_relative_to(REPOSITORY / "configs")
 
 
 def test_configs_are_found():
-    assert {path.parent.name for path in CONFIGS} >= {"jetclass", "quickstart", "top_tagging"}
+    assert {path.parent.name for path in CONFIGS} >= {"quickstart", "top_tagging", "jetclass", "four_tops"}
 
 
 def change(config: dict, key: str, value: object) -> None:
@@ -148,6 +153,31 @@ def test_wrong_input_dim_is_refused(config, tmp_path):
     }
     with pytest.raises(ValueError, match=r"init_args\.input_dim is 13, but the data has 7"):
         run("fit", config, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("builder", "context", "message"),
+    [
+        (
+            "particle_transformer_for_events",
+            None,
+            r"takes 2 context features, but the data has 0 \(none\): give",
+        ),
+        ("particle_transformer", "met", r"takes 0 context features, but the data has 2 \(met_log, met_phi\): leave"),
+    ],
+)
+def test_another_context_is_refused(config, tmp_path, builder, context, message):
+    arguments = {"input_dim": 12, "num_classes": 5}
+    config["model"] |= {
+        "model": {"class_path": f"zoo.particle_transformer.{builder}", "init_args": arguments},
+        "num_classes": 5,
+    }
+    (tmp_path / "events.csv").write_text("\n".join(LINES) + "\n")
+    split = {"files": [str(tmp_path / "events.csv")]}
+    config["data"] = {"dataset": "four_tops", "features": "events", "context": context, "train": split}
+    with pytest.warns(UserWarning, match="no jet is of class"), pytest.raises(ValueError, match=message):
+        run("fit", config, tmp_path)
+    assert not (tmp_path / "run" / "config.yaml").exists()
 
 
 def test_fit_leaves_the_run_folder(fitted):

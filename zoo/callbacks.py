@@ -238,7 +238,7 @@ class WeightAverage(Callback):
 
 
 class MatchData(Callback):
-    """Refuses a model that was built for other inputs or classes than the data has.
+    """Refuses a model that was built for other inputs, another context or other classes than the data has.
 
     Args:
         input_dim: number of features the model was built for; None: it was not told.
@@ -267,6 +267,14 @@ class MatchData(Callback):
                     f"model.model.init_args.{name} is {getattr(self, name)}, but the data has {value} "
                     f"({reason[name]}): write {value} in the config"
                 )
+        wanted = getattr(getattr(pl_module, "model", None), "context_dim", 0)
+        if wanted != data.context_dim:
+            names = ", ".join(data.context_table.names) or "none"
+            remedy = "give a data.context of that many" if wanted else "leave data.context out"
+            raise ValueError(
+                f"the model takes {wanted} context features, but the data has {data.context_dim} ({names}): {remedy}, "
+                "or choose another model"
+            )
 
 
 class WriteReport(Callback):
@@ -348,7 +356,10 @@ def _joined_predictions(trainer: Trainer, batches: list[dict[str, Tensor]]) -> P
     if trainer.world_size > 1:
         raise ValueError("trainer.devices: predictions are collected in one process; give --trainer.devices 1")
     columns = {name: torch.cat([batch[name] for batch in batches]).numpy() for name in batches[0]}
-    return Predictions(**columns, classes=trainer.datamodule.classes)
+    merged = trainer.datamodule.merged_classes
+    if not merged.is_merged:
+        del columns["source"]
+    return Predictions(**columns, classes=merged.names, sources=merged.sources if merged.is_merged else ())
 
 
 def _require_finite(trainer: Trainer) -> None:

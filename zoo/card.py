@@ -6,13 +6,15 @@ known: ``command``, ``settings`` (the configuration of the run), ``facts`` (seed
 """
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from zoo.data.context import ContextTable
 from zoo.data.datasets import DATASETS
-from zoo.data.features import FeatureTable
+from zoo.data.features import FeatureTable, Input
 from zoo.hub import PretrainedConfig, PretrainedError, load_pretrained, replace_card
 from zoo.report import figures_table, markdown_table, plain_figures_table
 
@@ -111,16 +113,25 @@ stored one."""
 
 def _inputs(config: PretrainedConfig) -> str:
     table = FeatureTable.from_dict(config.features)
-    rows = [
-        (feature.name, f"`{feature.formula}`", feature.centre, feature.scale, _clip(feature.clip))
-        for feature in table.features
-    ]
     columns = "no further columns" if not table.columns else "the columns " + ", ".join(map(_code, table.columns))
     return f"""The particles of a jet: four-momenta (E, px, py, pz) in {config.units} and {columns}. A feature is \
 (formula - centre) * scale, limited to the clip. Fractions, `deta`, `dphi` and `delta_r` are relative to the jet. The \
 table travels with the weights: nobody has to compute it.
 
-{markdown_table(["feature", "formula", "centre", "scale", "clip"], rows)}"""
+{_features(table.features)}{"" if config.context is None else _context(ContextTable.from_dict(config.context))}"""
+
+
+def _context(table: ContextTable) -> str:
+    fields = ", ".join(map(_code, table.fields))
+    return f"\n\nOf the event as a whole, of its fields {fields}:\n\n{_features(table.features)}"
+
+
+def _features(features: Iterable[Input]) -> str:
+    rows = [
+        (feature.name, f"`{feature.formula}`", feature.centre, feature.scale, _clip(feature.clip))
+        for feature in features
+    ]
+    return markdown_table(["feature", "formula", "centre", "scale", "clip"], rows)
 
 
 def _clip(clip: float | tuple[float, float] | None) -> str:

@@ -63,9 +63,18 @@ def build_parser() -> argparse.ArgumentParser:
     described = fit.add_mutually_exclusive_group(required=True)
     described.add_argument("--weaver-yaml", type=Path, help="data file of weaver, the weights of which are made too")
     described.add_argument("--features", type=Path, help="YAML file of features")
-    fit.add_argument("--layout", type=Path, help="with --features: YAML file that says which columns hold what")
+    described.add_argument("--context", type=Path, help="YAML file of context features")
+    fit.add_argument("--layout", type=Path, help="YAML file that says which columns hold what; not with --weaver-yaml")
     fit.add_argument("--out", type=Path, required=True, help="the same with the fitted numbers, to write")
     fit.set_defaults(run=_fit_scaling)
+    extract = data.add_parser("extract", help="copy some rows of a file to a small file of the zoo")
+    extract.add_argument("file", metavar="FILE", help="file of jets of any format the zoo reads")
+    extract.add_argument(
+        "--rows", type=int, nargs=2, metavar=("START", "STOP"), help="the first and the one after last"
+    )
+    extract.add_argument("--layout", type=Path, help="YAML file that says which columns hold what")
+    extract.add_argument("--out", type=Path, required=True, help="Arrow file to write, compressed")
+    extract.set_defaults(run=_extract)
     verify = data.add_parser("verify", help="compare every column of a converted folder with its checksum")
     verify.add_argument("folder", type=Path, metavar="DIR", help="what 'zoo convert' wrote")
     verify.set_defaults(run=_verify)
@@ -150,16 +159,39 @@ def _data_info(file: str, layout: Path | None, jets: int) -> None:
 
 
 def _fit_scaling(
-    files: list[str], weaver_yaml: Path | None, features: Path | None, layout: Path | None, out: Path
+    files: list[str],
+    weaver_yaml: Path | None,
+    features: Path | None,
+    context: Path | None,
+    layout: Path | None,
+    out: Path,
 ) -> None:
-    from zoo.data.fit import fit_features, fit_weaver_yaml
+    from zoo.data.fit import fit_context, fit_features, fit_weaver_yaml
 
     if features is not None:
         fit_features(files, features, out, layout)
+    elif context is not None:
+        fit_context(files, context, out, layout)
     elif layout is not None:
-        raise ValueError("--layout: belongs to --features; a data file of weaver describes the files itself")
+        raise ValueError(
+            "--layout: belongs to --features or --context; a data file of weaver describes the files itself"
+        )
     else:
         fit_weaver_yaml(files, weaver_yaml, out)
+
+
+def _extract(file: str, rows: list[int] | None, layout: Path | None, out: Path) -> None:
+    from zoo.data.datasets import resolve_file
+    from zoo.data.layout_yaml import read_layout
+    from zoo.data.readers import read_jets
+    from zoo.data.store import write_store
+
+    if out.exists():
+        raise FileExistsError(f"{out} exists; remove it or choose another file")
+    described = None if layout is None else read_layout(layout)
+    jets = read_jets(resolve_file(file), None if rows is None else (rows[0], rows[1]), described)
+    write_store(out, jets, compression="zstd")
+    print(f"{out}: {len(jets)} jets")
 
 
 def _check(name: str, data: str, jets: int, features: str, classes: int) -> None:

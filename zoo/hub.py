@@ -23,6 +23,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
+from zoo.data.context import NO_CONTEXT, ContextTable
 from zoo.data.features import NO_COLUMNS, FeatureTable
 from zoo.files import atomic_write, sync, sync_folder
 from zoo.hf import SCHEME, fetch, parse_address
@@ -70,7 +71,8 @@ class PretrainedConfig:
         paper: of the architecture.
         training: how it came about, as far as it is known, see `zoo.card`.
         kind: ``tagger``, or ``backbone``: the model up to its ``encode``, without its ``readout``.
-        format_version: of the folder; folders of version 1 have no ``training`` and no ``kind``.
+        format_version: of the folder; folders of version 1 have no ``training``, ``kind`` and ``context``.
+        context: the table of context features, with every centre and scale; None: the model takes no context.
     """
 
     model: str
@@ -84,10 +86,11 @@ class PretrainedConfig:
     training: dict[str, Any] = dataclasses.field(default_factory=dict)
     kind: str = "tagger"
     format_version: int = FORMAT_VERSION
+    context: dict | None = None
 
 
 #: Keys of ``config.json`` that may be left out, which folders of version 1 do.
-_OPTIONAL = {"training", "kind"}
+_OPTIONAL = {"training", "kind", "context"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +101,7 @@ class Pretrained:
         model: in evaluation mode; what comes after ``encode`` is random if it is a backbone.
         feature_table: of the inputs it was trained on.
         config: all that is known of it.
+        context_table: of the inputs of an event as a whole; often none.
 
     Example:
         >>> tagger = load_pretrained("lorentznet.top_tagging")
@@ -109,6 +113,7 @@ class Pretrained:
     model: nn.Module
     feature_table: FeatureTable
     config: PretrainedConfig
+    context_table: ContextTable = NO_CONTEXT
 
     @torch.no_grad()
     def __call__(self, four_momenta: Tensor, mask: Tensor, columns: Mapping[str, Tensor] = NO_COLUMNS) -> Tensor:
@@ -118,14 +123,20 @@ class Pretrained:
             four_momenta: (batch, particle, 4) as (E, px, py, pz) in GeV.
             mask: (batch, particle), True for a real particle.
             columns: what the features need beside the momenta, ``feature_table.columns``, (batch, particle) each, such
-                as ``part_charge``; and the momenta of the jets where they are known, see `FeatureTable.padded`.
+                as ``part_charge``; the momenta of the jets where they are known, see `FeatureTable.padded`; and what
+                the context needs, ``context_table.fields``, (batch,) each, such as ``met``.
 
         Raises:
-            ValueError: if a column that a feature needs is missing, or the model is a backbone.
+            ValueError: if a column or a field that a feature needs is missing, or the model is a backbone.
         """
         if self.config.kind == "backbone":
             raise ValueError(f"{self.config.model}: a backbone gives no logits; use its 'encode', or fine-tune it")
-        return self.model(self.feature_table.padded(four_momenta, mask, columns), four_momenta, mask)
+        of_events = {name: columns[name] for name in self.context_table.fields if name in columns}
+        of_particles = {name: values for name, values in columns.items() if name not in of_events}
+        inputs = (self.feature_table.padded(four_momenta, mask, of_particles), four_momenta, mask)
+        if not self.context_table.context_dim:
+            return self.model(*inputs)
+        return self.model(*inputs, self.context_table.standardise(len(mask), of_events))
 
     @torch.no_grad()
     def encode(self, four_momenta: Tensor, mask: Tensor, columns: Mapping[str, Tensor] = NO_COLUMNS) -> Tensor:
@@ -159,6 +170,7 @@ def save_pretrained(
     card: str,
     *,
     features: Tensor | None = None,
+    context: Tensor | None = None,
 ) -> None:
     """Write a pretrained folder, all or nothing.
 
@@ -170,6 +182,7 @@ def save_pretrained(
         mask: (batch, particle), True for a real particle.
         card: text of the model card in Markdown.
         features: (batch, particle, feature) of these jets; None computes them of the momenta, if those are enough.
+        context: (batch, context_feature) of these jets, for a model that takes it.
 
     Raises:
         FileExistsError: if ``folder`` exists.
@@ -178,7 +191,7 @@ def save_pretrained(
     """
     folder = Path(folder)
     _require_free(folder)
-    write_folder(folder, _contents(model, config, four_momenta, mask, card, features))
+    write_folder(folder, _contents(model, config, four_momenta, mask, card, features, context))
 
 
 def write_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
@@ -229,9 +242,15 @@ def load_contents(folder: Path, contents: Mapping[str, bytes]) -> Pretrained:
     config = parse_config(folder / _CONFIG, contents[_CONFIG])
     try:
         table = FeatureTable.from_dict(config.features)
+        context_table = NO_CONTEXT if config.context is None else ContextTable.from_dict(config.context)
         model = create_model(config.model, input_dim=table.input_dim, num_classes=len(config.classes) or 1)
     except (KeyError, ValueError) as error:
         raise PretrainedError(f"{folder / _CONFIG}: {error.args[0]}; get a newer zoo, or the folder anew") from error
+    if (taken := _context_dim(model, config.kind)) != context_table.context_dim:
+        raise PretrainedError(
+            f"{folder / _CONFIG}: {config.model} takes {taken} context features, 'context' has "
+            f"{context_table.context_dim}; get the folder anew"
+        )
     weights = _parse_tensors(folder / _WEIGHTS, contents[_WEIGHTS])
     _require_encode(model, config)
     random = _untrained(model, config.kind)
@@ -246,11 +265,17 @@ def load_contents(folder: Path, contents: Mapping[str, bytes]) -> Pretrained:
     model.eval()
     golden = _parse_tensors(folder / _GOLDEN, contents[_GOLDEN])
     _verify_golden(folder / _GOLDEN, model, config.kind, golden)
-    return Pretrained(model, table, config)
+    return Pretrained(model, table, config, context_table)
 
 
 def _contents(
-    model: nn.Module, config: PretrainedConfig, four_momenta: Tensor, mask: Tensor, card: str, features: Tensor | None
+    model: nn.Module,
+    config: PretrainedConfig,
+    four_momenta: Tensor,
+    mask: Tensor,
+    card: str,
+    features: Tensor | None,
+    context: Tensor | None,
 ) -> dict[str, bytes]:
     model.eval()
     table = FeatureTable.from_dict(config.features)
@@ -260,11 +285,14 @@ def _contents(
         raise ValueError(f"features: must be {(*mask.shape, table.input_dim)} like the jets, not {(*features.shape,)}")
     _require_encode(model, config)
     golden = {"features": features, "four_momenta": four_momenta, "mask": mask}
+    if config.context is not None:
+        golden["context"] = context
     golden[_OUTPUT[config.kind]] = _answer(model, config.kind, golden)
     left_out = _untrained(model, config.kind)
     weights = {name: value.contiguous() for name, value in model.state_dict().items() if name not in left_out}
+    values = {name: value for name, value in dataclasses.asdict(config).items() if value is not None}
     contents = {
-        _CONFIG: (json.dumps(dataclasses.asdict(config), indent=2) + "\n").encode(),
+        _CONFIG: (json.dumps(values, indent=2) + "\n").encode(),
         _WEIGHTS: save_tensors(weights),
         _GOLDEN: save_tensors({name: value.contiguous() for name, value in golden.items()}),
         _CARD: card.encode(),
@@ -282,6 +310,11 @@ def _untrained(model: nn.Module, kind: str) -> dict[str, Tensor]:
     if kind == "tagger":
         return {}
     return {name: value for name, value in model.state_dict().items() if name.partition(".")[0] in model.readout}
+
+
+def _context_dim(model: nn.Module, kind: str) -> int:
+    """Context features that the output of such a folder depends on; a representation of particles has none."""
+    return getattr(model, "context_dim", 0) if kind == "tagger" else 0
 
 
 @torch.no_grad()
@@ -394,7 +427,7 @@ def parse_config(path: Path, content: bytes) -> PretrainedConfig:
     for name in values:
         kind = getattr(fields[name], "__origin__", fields[name])
         if not isinstance(values[name], kind):
-            raise PretrainedError(f"{path}: {name!r} must be {kind.__name__}, is {values[name]!r}")
+            raise PretrainedError(f"{path}: {name!r} must be {getattr(kind, '__name__', kind)}, is {values[name]!r}")
     config = PretrainedConfig(**values)
     if config.kind not in _OUTPUT:
         raise PretrainedError(f"{path}: 'kind' must be one of {', '.join(_OUTPUT)}, is {config.kind!r}; update zoo")
@@ -414,7 +447,7 @@ def _parse_tensors(path: Path, content: bytes) -> dict[str, Tensor]:
 
 def _verify_golden(path: Path, model: nn.Module, kind: str, golden: dict[str, Tensor]) -> None:
     output = _OUTPUT[kind]
-    wanted = _GOLDEN_INPUTS | {output}
+    wanted = _GOLDEN_INPUTS | {output} | ({"context"} if _context_dim(model, kind) else set())
     if golden.keys() != wanted:
         raise PretrainedError(f"{path}: must hold {sorted(wanted)}, holds {sorted(golden)}")
     expected = golden.pop(output)

@@ -207,6 +207,7 @@ def _check(tagger: Pretrained, table: JetTable, path: Path) -> None:
         raise ValueError(f"{path}: its units are {table.metadata.get('units')}, the model takes {tagger.config.units}")
     try:
         tagger.feature_table.check_columns(table.particles)
+        tagger.context_table.check_fields(table.fields)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
@@ -219,9 +220,11 @@ def _by_length(counts: np.ndarray) -> Iterator[np.ndarray]:
 
 @torch.inference_mode()
 def _logits(tagger: Pretrained, table: JetTable, jets: np.ndarray, path: Path) -> np.ndarray:
-    batch = collate(gather(table, jets, tagger.feature_table.columns), tagger.feature_table)
+    features, context = tagger.feature_table, tagger.context_table
+    batch = collate(gather(table, jets, features.columns, context.fields), features, context)
+    inputs = (batch.features, batch.four_momenta, batch.mask, *([batch.context] if context.context_dim else []))
     device = next(tagger.model.parameters()).device
-    logits = tagger.model(batch.features.to(device), batch.four_momenta.to(device), batch.mask.to(device)).cpu()
+    logits = tagger.model(*(tensor.to(device) for tensor in inputs)).cpu()
     finite = logits.isfinite().all(dim=1)
     if not finite.all():
         row = int(batch.index[~finite][0])

@@ -279,6 +279,28 @@ def accuracy(
     return replace(_binomial(n_jets * right / total, n_jets), value=right / total)
 
 
+def confusion_matrix(logits: np.ndarray, truth: np.ndarray, weight: np.ndarray, num_rows: int) -> np.ndarray:
+    """Shares of the jets of each row by the class of their largest logit.
+
+    Args:
+        logits: outputs of the model, (batch, class); among equal largest logits the first class is taken.
+        truth: row of each jet, (batch,): its class, or that which the classes were put together of.
+        weight: weights of the jets, (batch,).
+        num_rows: number of rows.
+
+    Returns:
+        (row, class); each row sums to 1, or is NaN where no weight is in it.
+
+    >>> confusion_matrix(np.eye(2)[[0, 1, 1]], np.array([0, 0, 1]), np.ones(3), 2).tolist()
+    [[0.5, 0.5], [0.0, 1.0]]
+    """
+    shape = (num_rows, logits.shape[1])
+    cells = np.ravel_multi_index((truth, logits.argmax(axis=1)), shape)
+    weights = np.bincount(cells, weight, minlength=math.prod(shape)).reshape(shape)
+    with np.errstate(invalid="ignore"):
+        return weights / weights.sum(axis=1, keepdims=True)
+
+
 def roc_curve(
     score: ArrayLike | Tensor, label: ArrayLike | Tensor, weight: ArrayLike | Tensor | None = None
 ) -> RocCurve:

@@ -11,7 +11,9 @@ import yaml
 from zoo.card import write_card
 from zoo.checkpoints import read_model_weights
 from zoo.data.batch import JetBatch, collate, gather
-from zoo.data.datamodule import Split, find_features, read_description
+from zoo.data.classes import merge_classes
+from zoo.data.context import ContextTable
+from zoo.data.datamodule import Split, find_context, find_features, read_description
 from zoo.data.datasets import describe_dataset
 from zoo.data.features import FeatureTable
 from zoo.data.readers import Description, read_jets
@@ -47,11 +49,12 @@ def publish_run(run: Path, out: Path, *, licence: str, paper: str) -> None:
     report = _read(run / "report" / "metrics.json", json.loads, remedy)
     data, builder = settings["data"], settings["model"]["model"]
     layout = read_description(data.get("layout"), data.get("weaver_yaml"), data.get("classes"))
-    table = find_features(data["features"], layout)
+    table, context = find_features(data["features"], layout), find_context(data.get("context"))
     dataset = layout or describe_dataset(data["dataset"])
+    classes = merge_classes(data.get("merge"), dataset.classes).names
     name = builder["class_path"].rpartition(".")[2]
     try:
-        model = create_model(name, input_dim=table.input_dim, num_classes=len(dataset.classes))
+        model = create_model(name, input_dim=table.input_dim, num_classes=len(classes))
     except KeyError as error:
         raise ValueError(f"{run / 'config.yaml'}: model.model: {error.args[0]}; only those can be published") from None
     if is_tagger:
@@ -60,7 +63,7 @@ def publish_run(run: Path, out: Path, *, licence: str, paper: str) -> None:
         model.load_state_dict(read_backbone(run), strict=False)  # the folder holds nothing else
     config = PretrainedConfig(
         model=name,
-        classes=list(dataset.classes) if is_tagger else [],
+        classes=list(classes) if is_tagger else [],
         features=table.to_dict(),
         dataset=dataset.name,
         units=dataset.metadata["units"],
@@ -73,10 +76,13 @@ def publish_run(run: Path, out: Path, *, licence: str, paper: str) -> None:
             **{key: report[key] for key in ("settings", "facts", "versions")},
         },
         kind="tagger" if is_tagger else "backbone",
+        context=context.to_dict() if context.context_dim else None,
     )
-    jets = _first_jets(data["test" if is_tagger else "val"], table, layout)
+    jets = _first_jets(data["test" if is_tagger else "val"], table, context, layout)
     card = write_card(out.name, config)
-    save_pretrained(out, model, config, jets.four_momenta, jets.mask, card, features=jets.features)
+    save_pretrained(
+        out, model, config, jets.four_momenta, jets.mask, card, features=jets.features, context=jets.context
+    )
 
 
 def _read(path: Path, parse: Callable[[str], Any], remedy: str) -> dict[str, Any]:
@@ -88,7 +94,10 @@ def _read(path: Path, parse: Callable[[str], Any], remedy: str) -> dict[str, Any
         raise ValueError(f"{path}: is damaged ({error}); {remedy}") from error
 
 
-def _first_jets(split: dict[str, Any], table: FeatureTable, layout: Description | None) -> JetBatch:
+def _first_jets(
+    split: dict[str, Any], table: FeatureTable, context: ContextTable, layout: Description | None
+) -> JetBatch:
     path, (start, stop) = next(iter(Split(**split).ranges(layout).items()))
     jets = read_jets(path, rows=(start, min(start + GOLDEN_ROWS, stop)), layout=layout)
-    return collate(gather(jets, np.arange(min(len(jets), GOLDEN_JETS)), table.columns), table)
+    rows = np.arange(min(len(jets), GOLDEN_JETS))
+    return collate(gather(jets, rows, table.columns, context.fields), table, context)

@@ -29,6 +29,7 @@ from zoo.metrics import (
     MINIMUM_PASS,
     SIGNAL_EFFICIENCIES,
     RocCurve,
+    confusion_matrix,
     pair_score,
     roc_curve,
     significance_improvement,
@@ -62,6 +63,8 @@ SEED_SETTINGS = {
     "task", "seed", "seed_everything", "run_folder", "predictions", "wandb", "test_after_fit", "default_root_dir",
     "ckpt_path", "logger", "dirpath", "enable_progress_bar", "num_workers",
 }  # fmt: skip
+#: Confusion matrices of more classes than this have colours but no numbers.
+FEW_CLASSES = 20
 INTERVAL_NOTE = "68 % interval (test jets)"
 CAPTIONS = {
     "rejection": "Background rejection against signal efficiency. Band: Clopper-Pearson interval (68.3 %) of the "
@@ -70,6 +73,10 @@ CAPTIONS = {
     "significance_improvement": "Significance improvement eS/sqrt(eB), drawn as long as "
     f"{MINIMUM_PASS} background jets pass (statistical error of eB at most 20 %).",
     "scores": "Scores of the test jets: log-odds of signal against background, each class normalised to one.",
+    "scores_by_source": "The same score by the source of the test jets, each normalised to one. The AUC is that of a "
+    "background source against all of the signal.",
+    "confusion": "Confusion matrix: in which share of each row the largest logit is that of the column. Under the name "
+    "of a row stands its number of test jets.",
     "training": "Loss and validation AUC during the training (of a linear probe, where the training had no labels).",
 }
 SPREAD_NOTE = (
@@ -93,6 +100,8 @@ class Predictions:
         weight: (batch,).
         index: row number of each jet in the source of its split, (batch,).
         classes: names of the classes; a label is a position in it.
+        source: where the classes were put together of others, the number of each jet's class among those, (batch,).
+        sources: names of those; empty where no class was merged.
 
     Raises:
         ValueError: where types or shapes do not fit or a label is no class.
@@ -103,35 +112,53 @@ class Predictions:
     weight: np.ndarray
     index: np.ndarray
     classes: tuple[str, ...]
+    source: np.ndarray | None = None
+    sources: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        dtypes = {"logits": np.float32, "label": np.int64, "weight": np.float32, "index": np.int64}
-        for name, dtype in dtypes.items():
+        if (self.source is None) == bool(self.sources):
+            raise ValueError("source and sources belong together: give both or none")
+        for name, dtype in self._types.items():
             found = np.asarray(getattr(self, name)).dtype
             if found.kind not in ("iub" if dtype is np.int64 else "iubf"):
                 raise ValueError(f"{name} must hold {np.dtype(dtype)}, got {found}")
             object.__setattr__(self, name, np.ascontiguousarray(getattr(self, name), dtype=dtype))
         object.__setattr__(self, "classes", tuple(self.classes))
+        object.__setattr__(self, "sources", tuple(self.sources))
         if self.logits.ndim != 2 or self.logits.shape[1] != len(self.classes):
             raise ValueError(f"logits must be (batch, {len(self.classes)} classes), got shape {self.logits.shape}")
-        for name in ("label", "weight", "index"):
+        for name in self._of_jets:
             if getattr(self, name).shape != (len(self),):
                 raise ValueError(f"{name} must be ({len(self)},) like logits, got shape {getattr(self, name).shape}")
-        if len(self) and not -1 <= self.label.min() <= self.label.max() < len(self.classes):
-            raise ValueError(
-                f"label must lie in 0..{len(self.classes) - 1} (or be -1), got {np.unique(self.label)[:8]}"
-            )
+        for name, known in {"label": self.classes, **({"source": self.sources} if self.sources else {})}.items():
+            values = getattr(self, name)
+            if len(self) and not -1 <= values.min() <= values.max() < len(known):
+                raise ValueError(f"{name} must lie in 0..{len(known) - 1} (or be -1), got {np.unique(values)[:8]}")
 
     def __len__(self) -> int:
         return len(self.logits)
+
+    @property
+    def _types(self) -> dict[str, type]:
+        """Columns of the file in order, with their types."""
+        types = {"logits": np.float32, "label": np.int64, "weight": np.float32, "index": np.int64}
+        return types | ({"source": np.int64} if self.sources else {})
+
+    @property
+    def _of_jets(self) -> tuple[str, ...]:
+        """Columns of one number a jet."""
+        return tuple(name for name in self._types if name != "logits")
 
     def save(self, path: Path) -> None:
         """Write an Arrow IPC file with a checksum, beside ``path`` first."""
         flat = pa.array(self.logits.ravel())
         logits = pa.FixedSizeListArray.from_arrays(flat, len(self.classes))
-        columns = [logits, *(pa.array(getattr(self, name)) for name in ("label", "weight", "index"))]
+        columns = [logits, *(pa.array(getattr(self, name)) for name in self._of_jets)]
         metadata = {"classes": json.dumps(self.classes), "sha256": self._checksum()}
-        table = pa.table(columns, _prediction_schema(len(self.classes)).with_metadata(metadata))
+        if self.sources:
+            metadata["sources"] = json.dumps(self.sources)
+        schema = _prediction_schema(len(self.classes), is_merged=bool(self.sources))
+        table = pa.table(columns, schema.with_metadata(metadata))
         with atomic_write(Path(path)) as file, pa.ipc.new_file(file, table.schema) as writer:
             writer.write_table(table)
 
@@ -149,14 +176,16 @@ class Predictions:
         try:
             table = pa.ipc.open_file(pa.py_buffer(path.read_bytes())).read_all()
             metadata = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
-            classes = tuple(json.loads(metadata["classes"]))
-            if not table.schema.remove_metadata().equals(_prediction_schema(len(classes))):
+            classes, sources = (tuple(json.loads(metadata.get(key, "[]"))) for key in ("classes", "sources"))
+            schema = _prediction_schema(len(classes), is_merged=bool(sources))
+            if not table.schema.remove_metadata().equals(schema):
                 raise ValueError(f"its columns are {', '.join(f'{f.name}: {f.type}' for f in table.schema)}")
             if any(column.null_count for column in table.columns):
                 raise ValueError("it has empty cells")
             logits = table["logits"].combine_chunks()
-            columns = [table[name].to_numpy() for name in ("label", "weight", "index")]
-            predictions = cls(logits.flatten().to_numpy().reshape(len(table), len(classes)), *columns, classes)
+            columns = {name: table[name].to_numpy() for name in schema.names if name != "logits"}
+            columns["logits"] = logits.flatten().to_numpy().reshape(len(table), len(classes))
+            predictions = cls(**columns, classes=classes, sources=sources)
             intact = metadata["sha256"] == predictions._checksum()
         except (pa.ArrowException, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"{path} holds no predictions ({error}): test the run again") from error
@@ -165,15 +194,17 @@ class Predictions:
         return predictions
 
     def _checksum(self) -> str:
-        digest = hashlib.sha256(json.dumps(self.classes).encode())
-        for name in ("logits", "label", "weight", "index"):
+        names = [*self.classes, self.sources] if self.sources else self.classes
+        digest = hashlib.sha256(json.dumps(names).encode())
+        for name in self._types:
             digest.update(getattr(self, name).tobytes())
         return digest.hexdigest()
 
 
-def _prediction_schema(num_classes: int) -> pa.Schema:
+def _prediction_schema(num_classes: int, is_merged: bool) -> pa.Schema:
     logits = pa.list_(pa.float32(), num_classes)
-    return pa.schema({"logits": logits, "label": pa.int64(), "weight": pa.float32(), "index": pa.int64()})
+    columns = {"logits": logits, "label": pa.int64(), "weight": pa.float32(), "index": pa.int64()}
+    return pa.schema(columns | ({"source": pa.int64()} if is_merged else {}))
 
 
 def write_report(
@@ -212,12 +243,14 @@ def write_report(
         "title": title,
         "classes": list(predictions.classes),
         "background": predictions.classes[background],
-        "jets": {name: int((predictions.label == number).sum()) for number, name in enumerate(predictions.classes)},
+        "jets": _count(predictions.label, predictions.classes),
         "metrics": _figures(predictions, background),
         "facts": _plain(facts or {}),
         "settings": None if settings_text is None else _parse_settings(Path(config), settings_text),
         "versions": {name: importlib.metadata.version(name) for name in ("zoo", "torch", "numpy")},
     }
+    if predictions.sources:
+        document["sources"] = _count(predictions.source, predictions.sources)
     pictures = _pictures(predictions, title, background, None if history is None else Path(history))
     files = {f"{name}.{kind}": content for name, kinds in pictures.items() for kind, content in kinds.items()}
     files["README.md"] = _page(document, list(pictures), settings_text).encode()
@@ -422,6 +455,11 @@ def _figures(predictions: Predictions, background: int) -> dict[str, dict[str, A
     return figures
 
 
+def _count(numbers: np.ndarray, names: Sequence[str]) -> dict[str, int]:
+    """Number of jets of each class."""
+    return {name: int((numbers == number).sum()) for number, name in enumerate(names)}
+
+
 def _curves(predictions: Predictions, background: int) -> dict[str, RocCurve]:
     """Curve of each signal class against the background."""
     curves = {}
@@ -530,10 +568,13 @@ def _for_terminal(text: str, console: Console) -> str:
 
 def _page(document: dict[str, Any], pictures: Sequence[str], settings: str | None) -> str:
     """The report as Markdown; without a date, so that the same run gives the same page."""
-    jets = ", ".join(f"{count:,} {name}" for name, count in document["jets"].items())
+    jets, sources = (
+        ", ".join(f"{count:,} {name}" for name, count in document.get(key, {}).items()) for key in ("jets", "sources")
+    )
     parts = [
         f"# {document['title']}",
-        f"Tested on {sum(document['jets'].values()):,} jets ({jets}); background is {document['background']}.",
+        f"Tested on {sum(document['jets'].values()):,} jets ({jets}); background is {document['background']}."
+        + (f" They come from {sources}." if sources else ""),
         figures_table(document["metrics"]),
         "Errors are one standard deviation from the number of test jets: DeLong for the AUC, Clopper-Pearson for the "
         "others. They do not hold the spread between trainings. `>` marks a lower bound: no background jet passed; "
@@ -542,7 +583,8 @@ def _page(document: dict[str, Any], pictures: Sequence[str], settings: str | Non
         *[f"![{name.replace('_', ' ')}]({name}.png)\n\n{CAPTIONS[name]} ([PDF]({name}.pdf))" for name in pictures],
         "## How it was made",
         markdown_table(["", ""], [*document["facts"].items(), *document["versions"].items()]),
-        "Predictions: `predictions.arrow` (logits, label, weight, index). Figures: `metrics.json`.",
+        f"Predictions: `predictions.arrow` (logits, label, weight, index{', source' if sources else ''}). "
+        "Figures: `metrics.json`.",
     ]
     if settings is not None:
         parts += ["## Settings", f"```yaml\n{settings.strip()}\n```"]
@@ -724,6 +766,10 @@ def _pictures(
         "significance_improvement": lambda figure: _draw_significance_improvement(figure, curves, heading),
         "scores": lambda figure: _draw_scores(figure, predictions, background, heading),
     }
+    if len(predictions.classes) > 2:
+        drawings["confusion"] = lambda figure: _draw_confusion(figure, predictions, heading)
+    elif predictions.sources:
+        drawings["scores_by_source"] = lambda figure: _draw_scores_by_source(figure, predictions, background, heading)
     logged = {} if history is None else _read_history(history)
     if logged:
         drawings["training"] = lambda figure: _draw_training(figure, logged, title)
@@ -803,8 +849,7 @@ def _draw_scores(figure: "Figure", predictions: Predictions, background: int, he
     signals = [name for name in predictions.classes if name != other]
     axes = _axes(figure, heading, f"Score: log-odds against {other}", "Jets per bin, each class normalised")
     scores = {name: pair_score(predictions.logits, predictions.classes.index(name), background) for name in signals}
-    lowest, highest = np.quantile(np.concatenate(list(scores.values())), (0.0005, 0.9995))
-    edges = np.linspace(lowest, highest if highest > lowest else lowest + 1, 61)
+    edges = _score_edges(np.concatenate(list(scores.values())), bins=60)
     for colour, (name, score) in _coloured(scores):
         for member, is_signal in ((other, False), (name, True)):
             style = {"color": colour, "linestyle": "-" if is_signal else "--", "label": name if is_signal else None}
@@ -812,9 +857,53 @@ def _draw_scores(figure: "Figure", predictions: Predictions, background: int, he
                 style = {"color": BACKGROUND_COLOUR, "linestyle": "-", "label": other}
             chosen = predictions.label == predictions.classes.index(member)
             _draw_histogram(axes, score[chosen], predictions.weight[chosen], edges, style)
-    axes.set_xlim(edges[0], edges[-1])
-    axes.set_ylim(0, (1 + 0.1 * len(predictions.classes)) * axes.get_ylim()[1])  # room for the legend
-    _legend(axes, "upper center", "statistical error")
+    _finish_scores(axes, edges, len(predictions.classes))
+
+
+def _draw_scores_by_source(
+    figure: "Figure", predictions: Predictions, background: int, heading: tuple[str, str]
+) -> None:
+    """Two classes that were put together of several: a colour a source, signal first."""
+    signal = 1 - background
+    other = predictions.classes[background]
+    axes = _axes(figure, heading, f"Score: log-odds against {other}", "Jets per bin, each source normalised")
+    score = pair_score(predictions.logits, signal, background)
+    edges = _score_edges(score, bins=30)
+    is_signal = predictions.label == signal
+    groups = {name: predictions.source == number for number, name in enumerate(predictions.sources)}
+    found = sorted((item for item in groups.items() if item[1].any()), key=lambda item: not is_signal[item[1]].all())
+    for colour, (name, chosen) in _coloured(dict(found)):
+        label = name
+        if not is_signal[chosen].any():
+            pair = chosen | is_signal
+            label = _curve_label(name, roc_curve(score[pair], is_signal[pair], predictions.weight[pair]))
+        style = {"color": colour, "linestyle": "-", "label": label}
+        _draw_histogram(axes, score[chosen], predictions.weight[chosen], edges, style)
+    _finish_scores(axes, edges, len(found))
+
+
+def _draw_confusion(figure: "Figure", predictions: Predictions, heading: tuple[str, str]) -> None:
+    """Rows are the classes, or what they were put together of; columns the class of the largest logit."""
+    truth, names = predictions.label, predictions.classes
+    if predictions.sources:
+        truth, names = predictions.source, predictions.sources
+    shares = confusion_matrix(predictions.logits, truth, predictions.weight, len(names))
+    axes = _axes(figure, heading, "Predicted class", "True class")
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    figure.colorbar(image, label="Share of the row")
+    axes.tick_params(which="both", length=0)
+    axes.minorticks_off()
+    if max(shares.shape) > FEW_CLASSES:
+        return
+    labels = [f"{name}\n{count:,}" for name, count in _count(truth, names).items()]
+    axes.set_yticks(range(len(names)), labels)
+    axes.set_xticks(range(len(predictions.classes)), predictions.classes)
+    if len(predictions.classes) > 6:
+        axes.tick_params(axis="x", rotation=45)
+    for (row, column), share in np.ndenumerate(shares):
+        colour = "white" if share > 0.5 else "black"
+        text = "" if np.isnan(share) else f"{share:.2f}"
+        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize="small")
 
 
 def _draw_training(figure: "Figure", logged: dict[str, np.ndarray], title: str) -> None:
@@ -910,6 +999,19 @@ def _axes(figure: "Figure", heading: tuple[str, str], x: str, y: str) -> "Axes":
     for text, place in zip(heading, ("left", "right"), strict=True):
         axes.set_title(text, loc=place, fontsize="small")
     return axes
+
+
+def _score_edges(score: np.ndarray, bins: int) -> np.ndarray:
+    """Edges of a histogram of scores, without the outermost thousandth."""
+    lowest, highest = np.quantile(score, (0.0005, 0.9995))
+    return np.linspace(lowest, highest if highest > lowest else lowest + 1, bins + 1)
+
+
+def _finish_scores(axes: "Axes", edges: np.ndarray, histograms: int) -> None:
+    """Limits with room for the legend of so many histograms, and the legend."""
+    axes.set_xlim(edges[0], edges[-1])
+    axes.set_ylim(0, (1 + 0.1 * histograms) * axes.get_ylim()[1])
+    _legend(axes, "upper center", "statistical error")
 
 
 def _scale_rejection(axes: "Axes") -> None:

@@ -132,6 +132,7 @@ class JetTagger(JetTraining):
 
     Args:
         model: called as ``model(features, four_momenta, mask)``, gives logits (batch, class); a YAML names its builder.
+            One whose attribute ``context_dim`` is above 0 is given the context as a fourth argument.
         num_classes: number of logits.
         signal: class whose efficiency the background rejection is quoted at, of two classes.
         learning_rate: at the top of the schedule, see `JetTraining`.
@@ -158,8 +159,10 @@ class JetTagger(JetTraining):
         self.val_metrics = TaggingMetrics(num_classes, signal)
         self.test_metrics = TaggingMetrics(num_classes, signal)
 
-    def forward(self, features: Tensor, four_momenta: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, features: Tensor, four_momenta: Tensor, mask: Tensor, context: Tensor | None = None) -> Tensor:
         """Logits (batch, class) of the model; arguments as the model's."""
+        if getattr(self.model, "context_dim", 0):
+            return self.model(features, four_momenta, mask, context)
         return self.model(features, four_momenta, mask)
 
     def loss(self, batch: JetBatch, batch_idx: int) -> tuple[Tensor, float]:
@@ -195,16 +198,17 @@ class JetTagger(JetTraining):
         """Predictions of one batch.
 
         Returns:
-            ``logits`` (batch, class) float32, and the batch's ``label``, ``weight`` and ``index``, all on the CPU.
+            ``logits`` (batch, class) float32, and the batch's ``label``, ``weight``, ``index`` and ``source``, all on
+            the CPU.
         """
-        logits = self(batch.features, batch.four_momenta, batch.mask)
+        logits = self(batch.features, batch.four_momenta, batch.mask, batch.context)
         if not logits.isfinite().all():
             refuse_numbers("logits", logits.isfinite().all(dim=-1), batch, batch_idx)
         return _predictions(logits, batch)
 
     def _logits_and_loss(self, batch: JetBatch, batch_idx: int) -> tuple[Tensor, Tensor]:
         # float32 whatever the precision of the model: the softmax of half-precision logits loses the loss's small end
-        logits = self(batch.features, batch.four_momenta, batch.mask).float()
+        logits = self(batch.features, batch.four_momenta, batch.mask, batch.context).float()
         loss = functional.cross_entropy(logits, batch.label, reduction="none")
         mean = (batch.weight * loss).sum() / batch.weight.sum()
         if not mean.isfinite():
@@ -247,8 +251,8 @@ def _by_decay(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[d
 
 
 def _predictions(logits: Tensor, batch: JetBatch) -> dict[str, Tensor]:
-    columns = {"logits": logits.float(), "label": batch.label, "weight": batch.weight, "index": batch.index}
-    return {name: column.cpu() for name, column in columns.items()}
+    columns = {name: getattr(batch, name) for name in ("label", "weight", "index", "source")}
+    return {name: column.cpu() for name, column in {"logits": logits.float(), **columns}.items()}
 
 
 def refuse_numbers(what: str, is_good: Tensor, batch: JetBatch, batch_idx: int) -> NoReturn:

@@ -39,7 +39,16 @@ def test_features_do_not_depend_on_the_other_jets(make_table):
 
 def test_types_and_layout_are_those_of_the_interface(make_table):
     batch = collate(gather(make_table(5), np.arange(5)), feature_table("kin"))
-    types = (torch.float32, torch.float32, torch.bool, torch.int64, torch.float32, torch.int64)
+    types = (
+        torch.float32,
+        torch.float32,
+        torch.bool,
+        torch.int64,
+        torch.float32,
+        torch.int64,
+        torch.float32,
+        torch.int64,
+    )
     assert tuple(tensor.dtype for tensor in batch) == types
     assert all(tensor.is_contiguous() for tensor in batch)
 

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from tests.data.writers import LINES
+from zoo.cli import main
 from zoo.data.dark_machines import LAYOUT, is_dark_machines
+from zoo.data.datasets import resolve_file
 from zoo.data.readers import RejectedJetsWarning, count_rows, read_jets
 
 
@@ -13,7 +15,7 @@ def write(tmp_path):
     """Function that writes lines as a file."""
 
     def write(lines, end="\n"):
-        (tmp_path / "events.csv").write_bytes("".join(line + end for line in lines).encode())
+        (tmp_path / "events.csv").write_bytes("".join(line + end for line in lines).encode("latin-1"))
         return tmp_path / "events.csv"
 
     return write
@@ -42,6 +44,26 @@ def test_every_number_of_the_real_file_is_read(shared_data):
         np.testing.assert_array_equal(table.particles[f"part_{flag}"], np.char.startswith(symbols, wanted))
     charge = np.where(np.char.endswith(symbols, "+"), 1, np.where(np.char.endswith(symbols, "-"), -1, 0))
     np.testing.assert_array_equal(table.particles["part_charge"], charge)
+
+
+#: The rows of the packaged samples, as docs/four_tops.md makes them.
+SAMPLES = {"train": (0, 5000), "val": (11_090, 12_090), "test": (12_674, 14_674)}
+
+
+@pytest.mark.parametrize(("split", "rows"), SAMPLES.items())
+def test_the_packaged_samples_are_remade_by_the_command(shared_data, tmp_path, split, rows):
+    options = ["--rows", *map(str, rows), "--out", str(tmp_path / "sample.arrow")]
+    main(["data", "extract", str(shared_data / "four_tops" / "events.csv"), *options])
+    made, shipped = read_jets(tmp_path / "sample.arrow"), read_jets(resolve_file(f"sample:four_tops/{split}"))
+    assert len(shipped) == rows[1] - rows[0]
+    assert made.metadata == shipped.metadata
+    assert made.particles.keys() == shipped.particles.keys()
+    assert {"met", "met_phi"} == shipped.fields.keys()
+    for name, values in {**made.particles, **made.fields}.items():
+        np.testing.assert_array_equal(values, {**shipped.particles, **shipped.fields}[name])
+    np.testing.assert_array_equal(made.label, shipped.label)
+    with pytest.raises(SystemExit, match="2"):
+        main(["data", "extract", "sample:four_tops/val", "--out", str(tmp_path / "sample.arrow")])
 
 
 def test_other_processes_by_a_layout(write):
@@ -132,12 +154,39 @@ def test_bad_events_are_counted(write, old, new, reason):
         ("9;ttZ;1;0;0", "9;ttZ;1;0", r"line 3: the met_phi must be a number, not 'm-,27914.3"),
         ("9;ttZ;1;0;0;", "9;ttZ;one;0;0;", r"line 3: the weight must be a number, not 'one'"),
         ("g,20000,20000,0,0", "g,20000,20", r"line 3: must have object, energy, pt, eta, phi of object 3"),
+        (";1;0;0;", ";1;-5.5;0;", r"line 3: the met must be 0 or more, not -5\.5; correct the line"),
+        ("9;ttZ;1;0;0;m-", "9,ttZ,1,0,0,m-", r"line 3: must have event, process, weight, met, met_phi, not \['9,"),
+        ("9;ttZ;1;0;0;", "9\tttZ\t1\t0\t0\t", r"line 3: must have event, process, weight, met, met_phi, not"),
+        ("m-,27914.3,22684.4", "m-;27914.3;22684.4", r"line 3: must have object, .* of object 1, not \['m-'\]"),
+        ("m-,27914.3", "m- 27914.3", r"line 3: must have object, energy, pt, eta, phi of object 1, not \['m- 27914"),
+        ("27914.3", "27914,3", r"line 3: must have object, energy, pt, eta, phi of object 1"),
+        ("27914.3", "2791\xe9.3", r"line 3: the energy of object 1 must be a number"),
+        ("27914.3", "2791\x004.3", r"line 3: the energy of object 1 must be a number"),
+        ("27914.3", '"27914.3"', r"line 3: the energy of object 1 must be a number, not '\"27914.3\"'"),
     ],
 )
 def test_wrong_lines_are_named(write, old, new, message):
     assert old in LINES[2]
     with pytest.raises(ValueError, match=f"events.csv: {message}"):
         read_jets(write([*LINES[:2], LINES[2].replace(old, new), LINES[3]]))
+
+
+@pytest.mark.parametrize(
+    ("first", "message"),
+    [
+        ("event;process;weight;met;met_phi", "line 1: the weight must be a number, not 'weight'"),
+        (LINES[0].replace(";j,", ";j;"), "line 1: must have object, energy, pt, eta, phi of object 1"),
+        (LINES[0][:-10], "line 1: must have object, energy, pt, eta, phi of object 2"),
+    ],
+)
+def test_a_wrong_first_line_is_named(write, first, message):
+    with pytest.raises(ValueError, match=f"events.csv: {message}"):
+        read_jets(write([first, *LINES[1:]]))
+
+
+def test_rows_of_a_range_are_named_by_their_line(write):
+    with pytest.raises(ValueError, match=r"line 4: object of object 1 is 'x-'"):
+        read_jets(write([*LINES[:3], LINES[3].replace("e-", "x-")]), rows=(2, 4))
 
 
 @pytest.mark.parametrize("blank", ["", "   ", "9"])
@@ -165,8 +214,9 @@ def test_a_file_cut_inside_a_number_is_found_by_its_fields(write):
         (b"event;process;weight;met;met_phi\n", False),
         (b"E_0,PX_0\n1,1\n", False),
         (b"a;b;1;2;3;j,1,2\n", False),
+        (b"event;process;weight;met;met_phi\n" + LINES[0].encode(), True),
         (b"", False),
     ],
 )
-def test_events_are_told_by_the_first_line(start, expected):
+def test_events_are_told_by_a_line(start, expected):
     assert is_dark_machines(start) is expected

@@ -426,7 +426,12 @@ def configure():
 
 def test_a_configuration_gives_the_same_datamodule(configure):
     splits = {"train": {"files": ["a.h5"], "rows": [0, 10]}, "val": {"files": ["a.h5"], "fraction": [0.5, 1]}}
-    datamodule = configure({**splits, "class_weights": [1, 2], "train_fraction": 0.1})
+    merge = {"light": ["qcd"], "heavy": ["top"]}
+    datamodule = configure(
+        {**splits, "class_weights": [1, 2], "train_fraction": 0.1, "merge": merge, "augmentation": ["rotation"]}
+    )
+    assert datamodule.classes == ("light", "heavy")
+    assert datamodule.augmentation.kinds == ("rotation",)
     assert datamodule.splits["train"] == Split(["a.h5"], rows=(0, 10))
     assert datamodule.splits["val"] == Split(["a.h5"], fraction=(0.5, 1.0))
     assert datamodule.class_weights == [1.0, 2.0]
@@ -440,6 +445,8 @@ def test_a_configuration_gives_the_same_datamodule(configure):
         {"train": {"file": ["a.h5"]}},
         {"train": {"files": ["a.h5"], "rows": [1, 2, 3]}},
         {"class_weights": "equal"},
+        {"augmentation": ["boost"]},
+        {"merge": {"light": "qcd"}},
     ],
 )
 def test_a_wrong_configuration_is_refused(configure, config):

@@ -270,6 +270,28 @@ def test_columns_of_the_tables():
     assert [feature_table(name).input_dim for name in ("kin", "kinpid", "full")] == [7, 13, 17]
 
 
+def test_features_of_objects_are_those_of_the_text(shared_data):
+    """Compared with each line taken apart, in the order of the four-top study."""
+    path = shared_data / "four_tops" / "events.csv"
+    with path.open() as file:
+        lines = [next(file).strip() for _ in range(300)]
+    objects = [values.split(",") for line in lines for values in line.split(";")[5:]]
+    energy, pt, eta, phi = np.array([values[1:] for values in objects], dtype=float).T
+    kind = np.array([values[0] for values in objects])
+    expected = [
+        (np.log(pt / 1000) - 4.25) * 1.32,
+        (np.log(energy / 1000) - 4.77) * 1.19,
+        eta * 0.8,
+        phi * 0.467,
+        *(kind == symbol for symbol in ("j", "b", "e-", "e+", "m-", "m+", "g")),
+        np.char.endswith(kind, "+").astype(int) - np.char.endswith(kind, "-"),
+    ]
+    table = feature_table("events")
+    batch = collate(gather(read_jets(path, (0, 300)), np.arange(300), table.columns), table)
+    assert set(kind) == {"j", "b", "e-", "e+", "m-", "m+", "g"}
+    np.testing.assert_allclose(batch.features[batch.mask], np.stack(expected, axis=1), atol=3e-5)
+
+
 USER_FEATURES = """
 features:
   - {name: pt_log, formula: log_pt, centre: 1.7, scale: 0.7, clip: 5}

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from zoo.data.context import NO_CONTEXT, ContextTable
 from zoo.data.datasets import JET_COLUMNS
 from zoo.data.features import FeatureTable
 from zoo.data.store import MOMENTUM_COLUMNS, JetTable
@@ -22,6 +23,8 @@ class JetBatch(NamedTuple):
         label: int64 (batch,).
         weight: float32 (batch,).
         index: int64 (batch,), row of the jet in its source.
+        context: float32 (batch, context_feature), standardised inputs of the jet or event as a whole; often none.
+        source: int64 (batch,), class of the jet in its file, which differs from ``label`` where classes are merged.
     """
 
     features: Tensor
@@ -30,12 +33,15 @@ class JetBatch(NamedTuple):
     label: Tensor
     weight: Tensor
     index: Tensor
+    context: Tensor
+    source: Tensor
 
 
 class PackedJets(NamedTuple):
     """Some jets without padding, one after the other: ``four_momenta`` (particle, 4) in GeV, the rest (jet,).
 
-    The ``columns`` that features need are (particle,), those of `JET_COLUMNS` (jet,).
+    The ``columns`` that features need are (particle,), those of `JET_COLUMNS` (jet,), the ``fields`` that the context
+    needs (jet,).
     """
 
     four_momenta: np.ndarray
@@ -44,6 +50,7 @@ class PackedJets(NamedTuple):
     weight: np.ndarray
     index: np.ndarray
     columns: Mapping[str, np.ndarray]
+    fields: Mapping[str, np.ndarray]
 
 
 def has_jet_columns(table: JetTable) -> bool:
@@ -51,7 +58,7 @@ def has_jet_columns(table: JetTable) -> bool:
     return all(name in table.fields for name in JET_COLUMNS)
 
 
-def gather(table: JetTable, rows: np.ndarray, columns: Sequence[str] = ()) -> PackedJets:
+def gather(table: JetTable, rows: np.ndarray, columns: Sequence[str] = (), fields: Sequence[str] = ()) -> PackedJets:
     """The jets ``rows`` of a table, in that order; no loop over jets.
 
     Args:
@@ -59,6 +66,7 @@ def gather(table: JetTable, rows: np.ndarray, columns: Sequence[str] = ()) -> Pa
         rows: int64 (jet,).
         columns: particle columns to take along as far as the table has them, such as `FeatureTable.columns`; what it
             says of the jets themselves, `JET_COLUMNS`, always comes along.
+        fields: fields of the jets to take along as far as the table has them, such as `ContextTable.fields`.
     """
     particle, counts = table.particles_of(rows)
     four_momenta = np.empty((len(MOMENTUM_COLUMNS), len(particle)), dtype=np.float32)
@@ -67,8 +75,9 @@ def gather(table: JetTable, rows: np.ndarray, columns: Sequence[str] = ()) -> Pa
     further = {name: table.particles[name][particle] for name in columns if name in table.particles}
     if has_jet_columns(table):
         further |= {name: table.fields[name][rows] for name in JET_COLUMNS}
+    of_jets = {name: table.fields[name][rows] for name in fields if name in table.fields}
     index = table.rows_in_source(rows)
-    return PackedJets(four_momenta.T, counts, table.label[rows], table.weight[rows], index, further)
+    return PackedJets(four_momenta.T, counts, table.label[rows], table.weight[rows], index, further, of_jets)
 
 
 def _take(column: np.ndarray, particle: np.ndarray, out: np.ndarray) -> None:
@@ -80,28 +89,33 @@ def concatenate(parts: Sequence[PackedJets]) -> PackedJets:
     """Jets with the same columns, one after the other."""
     if len(parts) == 1:
         return parts[0]
-    *arrays, columns = zip(*parts, strict=True)
-    joined = {name: np.concatenate([part[name] for part in columns]) for name in columns[0]}
-    return PackedJets(*map(np.concatenate, arrays), joined)
+    *arrays, columns, fields = zip(*parts, strict=True)
+    joined = ({name: np.concatenate([part[name] for part in of]) for name in of[0]} for of in (columns, fields))
+    return PackedJets(*map(np.concatenate, arrays), *joined)
 
 
-def collate(jets: PackedJets, features: FeatureTable) -> JetBatch:
-    """Pad packed jets to the longest of them and add their features.
+def collate(jets: PackedJets, features: FeatureTable, context: ContextTable = NO_CONTEXT) -> JetBatch:
+    """Pad packed jets to the longest of them and add their features and their context.
 
     Raises:
-        ValueError: if a column that a feature needs was not gathered.
+        ValueError: if a column or a field that a feature needs was not gathered.
     """
     four_momenta, counts = torch.from_numpy(jets.four_momenta), torch.from_numpy(jets.counts)
-    columns = {name: torch.from_numpy(values) for name, values in jets.columns.items()}
+    columns, fields = (
+        {name: torch.from_numpy(values) for name, values in of.items()} for of in (jets.columns, jets.fields)
+    )
     longest = int(jets.counts.max()) if len(counts) else 0
     mask = torch.arange(longest) < counts[:, None]
+    label = torch.from_numpy(jets.label)
     return JetBatch(
         features=_pad(features.packed(four_momenta, counts, columns), mask),
         four_momenta=_pad(four_momenta, mask),
         mask=mask,
-        label=torch.from_numpy(jets.label),
+        label=label,
         weight=torch.from_numpy(jets.weight),
         index=torch.from_numpy(jets.index),
+        context=context.standardise(len(counts), fields),
+        source=label,
     )
 
 

@@ -53,16 +53,15 @@ LAYOUT = Layout(
 )
 
 _NUMBER = rb"[-+.\deE]+"
-_FIRST_LINE = re.compile(
+_LINE = re.compile(
     rb"[^;,\s]+;[^;,\s]+;" + rb";".join([_NUMBER] * 3) + rb"(;[^;,\s]+" + rb",[^;,\s]+" * 4 + rb")*;?\s*"
 )
 
 
 def is_dark_machines(start: bytes) -> bool:
-    """Whether a file that starts with these bytes holds such events: its first line, as far as it is there, is one."""
-    line = start.partition(b"\n")[0]
-    whole_objects = line.rpartition(b";")[0] if line == start else line
-    return any(map(_FIRST_LINE.fullmatch, (line, whole_objects)))
+    """Whether a file that starts with these bytes holds such events: one of the lines is one, as far as it is there."""
+    *lines, last = start.split(b"\n")
+    return any(map(_LINE.fullmatch, (*lines, last, last.rpartition(b";")[0])))
 
 
 @contextlib.contextmanager
@@ -129,6 +128,10 @@ class _Lines:
         if symbol.null_count:
             self._name_the_mistake(lines, first_row)
         jets = {name: event[name].to_numpy() for name in ("weight", "met", "met_phi")}
+        negative = np.flatnonzero(jets["met"] < 0)
+        if len(negative):
+            line, met = first_row + negative[0] + 1, jets["met"][negative[0]]
+            raise ValueError(f"{self.path}: line {line}: the met must be 0 or more, not {met}; correct the line")
         lists = {name: particle[name].to_numpy() for name in ("energy", "pt", "eta", "phi")}
         lists["energy"] = _unround(lists["energy"], lists["pt"], lists["eta"])
         lists |= _describe(symbol.to_numpy())

@@ -10,9 +10,12 @@ from typing import Any, Literal
 import lightning.pytorch as pl
 import numpy as np
 
+from zoo.data.augment import Augmentation
+from zoo.data.classes import merge_classes
+from zoo.data.context import NO_CONTEXT, ContextTable, context_table
 from zoo.data.datasets import DATASETS, describe_dataset, resolve_file
 from zoo.data.features import FeatureTable, feature_table
-from zoo.data.features_yaml import read_features
+from zoo.data.features_yaml import read_context, read_features
 from zoo.data.layout_yaml import read_layout
 from zoo.data.loader import BatchRows, JetDataset, JetLoader, make_loader
 from zoo.data.readers import Description, count_rows, open_tables
@@ -87,6 +90,18 @@ def find_features(features: str, description: Description | None) -> FeatureTabl
     return read_features(features) if features.endswith((".yaml", ".yml")) else feature_table(features)
 
 
+def find_context(context: str | None) -> ContextTable:
+    """The context features of a model: none, or those of a YAML file or of a name.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if there are none of that name, the file is wrong, or a scale is yet to be fitted.
+    """
+    if context is None:
+        return NO_CONTEXT
+    return read_context(context) if context.endswith((".yaml", ".yml")) else context_table(context)
+
+
 class JetDataModule(pl.LightningDataModule):
     """Jets of a data set in batches: shuffled globally for training, sorted by length for evaluation.
 
@@ -110,6 +125,12 @@ class JetDataModule(pl.LightningDataModule):
             once; None: if they hold 1 GB at most. Files are always compared.
         weaver_yaml: data file of weaver, see `zoo.data.weaver_yaml`; it replaces ``dataset`` and ``features``.
         classes: names of the classes if the labels of that file are custom ones.
+        context: name of the table of context features, the inputs of an event as a whole, see `zoo.data.context`; or a
+            YAML file, see `zoo.data.features_yaml`. None: there are none.
+        merge: classes to train on, each with the classes of the files that it is made of, such as ``{background: [ttH,
+            ttW, ttWW, ttZ], signal: [tttt]}``; see `zoo.data.classes`. None: those of the files.
+        augmentation: what is drawn anew for each training jet in every epoch: a ``rotation`` about the beam, a
+            ``reflection`` that leaves the beam, or both; see `zoo.data.augment`. None: nothing.
 
     Raises:
         ValueError: if an argument is out of range or contradicts another.
@@ -134,17 +155,25 @@ class JetDataModule(pl.LightningDataModule):
         verify: bool | None = None,
         weaver_yaml: str | None = None,
         classes: list[str] | None = None,
+        context: str | None = None,
+        merge: dict[str, list[str]] | None = None,
+        augmentation: list[Literal["rotation", "reflection"]] | None = None,
     ) -> None:
         super().__init__()
+        if augmentation and weaver_yaml is not None:
+            raise ValueError("augmentation: the features of a 'weaver_yaml' are made before it; leave one of them out")
         self.layout = read_description(layout, weaver_yaml, classes)
         self.description = self.layout or describe_dataset(dataset)
         self.feature_table = find_features(features, self.layout)
+        self.context_table = find_context(context)
+        self.merged_classes = merge_classes(merge, self.description.classes)
         self.splits = {"train": train, "val": val, "test": test, "predict": predict}
         self.batch_size = _at_least(1, "batch_size", batch_size)
         self.eval_batch_size = _at_least(1, "eval_batch_size", eval_batch_size)
         self.num_workers = _at_least(0, "num_workers", num_workers)
         self.seed = _at_least(0, "seed", seed)
         self.verify = verify
+        self.augmentation = Augmentation(tuple(augmentation), seed) if augmentation else None
         if train_fraction is not None and train_jets is not None:
             raise ValueError("train_fraction and train_jets are two ways to say the same; give one of them")
         if train_fraction is not None and not 0 < train_fraction <= 1:
@@ -158,12 +187,17 @@ class JetDataModule(pl.LightningDataModule):
     @property
     def classes(self) -> tuple[str, ...]:
         """Class names; a label is an index into them."""
-        return self.description.classes
+        return self.merged_classes.names
 
     @property
     def input_dim(self) -> int:
         """Number of features of a particle."""
         return self.feature_table.input_dim
+
+    @property
+    def context_dim(self) -> int:
+        """Number of context features of a jet or event."""
+        return self.context_table.context_dim
 
     def setup(self, stage: str | None = None) -> None:
         """Read the splits of a stage (``fit``, ``validate``, ``test``, ``predict``; None: all that are given).
@@ -219,9 +253,11 @@ class JetDataModule(pl.LightningDataModule):
             for path, rows in ranges.items()
             for table in open_tables(path, rows, layout, verify=self.verify)
         ]
-        dataset = JetDataset(*zip(*tables, strict=True), self.feature_table)
+        class_of_source = np.array(self.merged_classes.of_source)
+        dataset = JetDataset(*zip(*tables, strict=True), self.feature_table, self.context_table, class_of_source)
         if name == "train":
-            dataset.class_weights = self._weigh_classes(dataset.class_counts(len(self.classes)))
+            dataset.augmentation = self.augmentation
+            dataset.class_weights = self._weigh_classes(dataset.class_counts(len(self.description.classes)))
         return dataset
 
     def _limit(self, ranges: dict[Path, tuple[int, int]]) -> dict[Path, tuple[int, int]]:
@@ -240,22 +276,26 @@ class JetDataModule(pl.LightningDataModule):
         return limited
 
     def _check_table(self, path: Path, table: JetTable) -> JetTable:
-        for key, expected in (("classes", list(self.classes)), ("units", self.description.metadata["units"])):
+        classes = list(self.description.classes)
+        for key, expected in (("classes", classes), ("units", self.description.metadata["units"])):
             if table.metadata.get(key) != expected:
                 found, known = table.metadata.get(key), table.metadata.get("dataset")
                 is_other = known in DATASETS and known != self.description.name
                 remedy = f"convert it, or set data.dataset to {known!r}" if is_other else "convert it"
                 raise ValueError(f"{path}: {key} are {found}, not {expected} as in {self.description.name}; {remedy}")
-        if table.label.min() < 0 or table.label.max() >= len(self.classes):
-            raise ValueError(f"{path}: column 'label' must be 0 to {len(self.classes) - 1}; correct the labels")
+        if table.label.min() < 0 or table.label.max() >= len(classes):
+            raise ValueError(f"{path}: column 'label' must be 0 to {len(classes) - 1}; correct the labels")
         try:
             self.feature_table.check_columns(table.particles)
+            self.context_table.check_fields(table.fields)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
         return table
 
-    def _weigh_classes(self, counts: np.ndarray) -> np.ndarray | None:
-        absent = [repr(name) for name, count in zip(self.classes, counts, strict=True) if not count]
+    def _weigh_classes(self, of_sources: np.ndarray) -> np.ndarray | None:
+        """Factors (class,) of the weights, by the number of jets of each class of the files."""
+        counts = self.merged_classes.count(of_sources)
+        absent = [repr(name) for name, count in zip(self.description.classes, of_sources, strict=True) if not count]
         if absent:
             warnings.warn(f"train: no jet is of class {', '.join(absent)}; choose other files or rows", stacklevel=4)
         if self.class_weights is None:

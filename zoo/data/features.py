@@ -6,7 +6,7 @@ import functools
 import math
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
@@ -34,6 +34,8 @@ class ParticleInputs:
     log_energy: Tensor
     log_jet_pt: Tensor
     log_jet_energy: Tensor
+    eta: Tensor
+    phi: Tensor
     deta: Tensor
     dphi: Tensor
     columns: Mapping[str, Tensor]
@@ -68,13 +70,16 @@ def particle_inputs(four_momenta: Tensor, counts: Tensor, columns: Mapping[str, 
     of_jets = torch.stack([_log(jet_pt), _log(jet_energy), jet_eta, jet_phi])
     log_jet_pt, log_jet_energy, jet_eta, jet_phi = of_jets[:, jet_of_particle]
     sign = torch.where(jet_eta < 0, -1.0, 1.0)
+    eta, phi = kinematics.finite_eta(momenta), kinematics.phi(momenta)
     return ParticleInputs(
         log_pt=_log(kinematics.pt(momenta)),
         log_energy=_log(momenta[:, 0]),
         log_jet_pt=log_jet_pt,
         log_jet_energy=log_jet_energy,
-        deta=(kinematics.finite_eta(momenta) - jet_eta) * sign,
-        dphi=kinematics.delta_phi(kinematics.phi(momenta), jet_phi),
+        eta=eta,
+        phi=phi,
+        deta=(eta - jet_eta) * sign,
+        dphi=kinematics.delta_phi(phi, jet_phi),
         columns={name: values.double() for name, values in columns.items() if name not in JET_COLUMNS},
     )
 
@@ -89,6 +94,8 @@ FORMULAS: dict[str, Callable[[ParticleInputs], Tensor]] = {
     "log_energy": lambda of: of.log_energy,
     "log_pt_fraction": lambda of: of.log_pt - of.log_jet_pt,
     "log_energy_fraction": lambda of: of.log_energy - of.log_jet_energy,
+    "eta": lambda of: of.eta,
+    "phi": lambda of: of.phi,
     "delta_r": lambda of: torch.hypot(of.deta, of.dphi),
     "charge": lambda of: of.columns["part_charge"],
     "is_charged_hadron": lambda of: of.columns["part_isChargedHadron"],
@@ -96,6 +103,8 @@ FORMULAS: dict[str, Callable[[ParticleInputs], Tensor]] = {
     "is_photon": lambda of: of.columns["part_isPhoton"],
     "is_electron": lambda of: of.columns["part_isElectron"],
     "is_muon": lambda of: of.columns["part_isMuon"],
+    "is_jet": lambda of: of.columns["part_isJet"],
+    "is_b_jet": lambda of: of.columns["part_isBJet"],
     "tanh_d0": lambda of: of.columns["part_d0val"].tanh(),
     "d0_error": lambda of: of.columns["part_d0err"].clamp(0, 1),
     "tanh_dz": lambda of: of.columns["part_dzval"].tanh(),
@@ -119,12 +128,13 @@ FUNCTIONS = {
     "where": lambda condition, *values: torch.where(condition, *(torch.as_tensor(v).double() for v in values)),
 }
 
-#: A name as close to that of a formula as this, from 0 to 1, is taken for a slip.
+#: A name as close to that of a formula as this, from 0 to 1, is taken for a slip; short names are close by chance.
 _SLIP = 0.85
+_SHORTEST_SLIP = 4
 
 
 @functools.lru_cache(maxsize=1024)
-def _expression(formula: str) -> Expression:
+def parse_formula(formula: str) -> Expression:
     """A formula that a user wrote.
 
     Raises:
@@ -133,8 +143,16 @@ def _expression(formula: str) -> Expression:
     expression = parse(formula, Language(FUNCTIONS))
     if not expression.names:
         raise ValueError(f"in {formula!r}: there is no quantity and no column; name at least one")
+    return expression
+
+
+@functools.lru_cache(maxsize=1024)
+def _expression(formula: str) -> Expression:
+    """A formula of particles that a user wrote; raises as `parse_formula` does, and if a name looks like a slip."""
+    expression = parse_formula(formula)
+    known = [name for name in FORMULAS if len(name) >= _SHORTEST_SLIP]
     for name in expression.names:
-        close = [] if name.startswith("part_") else difflib.get_close_matches(name, FORMULAS, n=1, cutoff=_SLIP)
+        close = [] if name.startswith("part_") else difflib.get_close_matches(name, known, n=1, cutoff=_SLIP)
         if name not in FORMULAS and close:
             raise ValueError(f"no formula {name!r}; did you mean {close[0]}?")
     return expression
@@ -162,6 +180,8 @@ COLUMN_OF_FORMULA = {
     "is_photon": "part_isPhoton",
     "is_electron": "part_isElectron",
     "is_muon": "part_isMuon",
+    "is_jet": "part_isJet",
+    "is_b_jet": "part_isBJet",
     "tanh_d0": "part_d0val",
     "d0_error": "part_d0err",
     "tanh_dz": "part_dzval",
@@ -170,13 +190,12 @@ COLUMN_OF_FORMULA = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Feature:
-    """One input: the value of a formula, less ``centre``, times ``scale``, limited to ``clip``.
+class Input:
+    """One number that a model sees: the value of a formula, less ``centre``, times ``scale``, limited to ``clip``.
 
     Args:
-        name: JetClass's name.
-        formula: key of `FORMULAS`; or an expression of those, of particle columns and of `FUNCTIONS`, such as
-            ``tanh(part_d0val / part_d0err)``, in which any name that is no formula is a column.
+        name: of the input.
+        formula: what the raw value is made of; see the classes of the different kinds of inputs.
         centre: subtracted from the raw value.
         scale: multiplies the difference.
         clip: largest absolute value, or the smallest and the largest value; None for no limit.
@@ -184,6 +203,9 @@ class Feature:
     Raises:
         ValueError: if the formula is unknown or not allowed, or a number is not finite.
     """
+
+    #: What errors call it.
+    kind: ClassVar[str] = "input"
 
     name: str
     formula: str
@@ -196,17 +218,26 @@ class Feature:
             object.__setattr__(self, "clip", tuple(self.clip))
         for key in ("name", "formula"):
             if not isinstance(getattr(self, key), str):
-                raise ValueError(f"feature {self.name!r}: {key} must be a string, not {getattr(self, key)!r}")
-        if self.formula not in FORMULAS:
-            try:
-                _expression(self.formula)
-            except ValueError as error:
-                raise ValueError(f"feature {self.name!r}: {error}") from None
+                raise ValueError(f"{self.kind} {self.name!r}: {key} must be a string, not {getattr(self, key)!r}")
+        try:
+            self.check_formula()
+        except ValueError as error:
+            raise ValueError(f"{self.kind} {self.name!r}: {error}") from None
         for key, values in (("centre", [self.centre]), ("scale", [self.scale]), ("clip", self._limits or ())):
             if not all(_is_number(value) and math.isfinite(value) for value in values):
-                raise ValueError(f"feature {self.name!r}: {key} must be a finite number, not {getattr(self, key)!r}")
+                raise ValueError(
+                    f"{self.kind} {self.name!r}: {key} must be a finite number, not {getattr(self, key)!r}"
+                )
         if self._limits is not None and (len(self._limits) != 2 or self._limits[0] > self._limits[1]):
-            raise ValueError(f"feature {self.name!r}: clip must be one limit or two rising ones, not {self.clip!r}")
+            raise ValueError(f"{self.kind} {self.name!r}: clip must be one limit or two rising ones, not {self.clip!r}")
+
+    def check_formula(self) -> None:
+        """Whether the formula can be worked out.
+
+        Raises:
+            ValueError: if not.
+        """
+        parse_formula(self.formula)
 
     @property
     def _limits(self) -> tuple[float, float] | None:
@@ -218,6 +249,30 @@ class Feature:
     def limits(self) -> tuple[float, float]:
         """Smallest and largest value."""
         return (-math.inf, math.inf) if self._limits is None else self._limits
+
+    def standardise_raw(self, raw: Tensor) -> Tensor:
+        """Values as float32 that a model sees, of raw float64 ones."""
+        values = (raw - self.centre) * self.scale
+        return (values if self.clip is None else values.clamp(*self.limits)).float()
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+class Feature(Input):
+    """One input of a particle, named as in JetClass.
+
+    Its formula is a key of `FORMULAS`; or an expression of those, of particle columns and of `FUNCTIONS`, such as
+    ``tanh(part_d0val / part_d0err)``, in which any name that is no formula is a column.
+    """
+
+    kind = "feature"
+
+    def check_formula(self) -> None:
+        """Whether the formula can be worked out; raises as that of an `Input`."""
+        if self.formula not in FORMULAS:
+            _expression(self.formula)
 
     @property
     def quantities(self) -> tuple[str, ...]:
@@ -235,12 +290,7 @@ class Feature:
 
     def standardise(self, particles: ParticleInputs) -> Tensor:
         """The values float32 (particle,) that a model sees."""
-        values = (_work_out(self.formula, particles) - self.centre) * self.scale
-        return (values if self.clip is None else values.clamp(*self.limits)).float()
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+        return self.standardise_raw(_work_out(self.formula, particles))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -325,19 +375,37 @@ class FeatureTable:
         Raises:
             ValueError: if a key is missing or unknown, or a value has the wrong type.
         """
-        _require_keys("feature table", values, {"features"})
-        if not isinstance(values["features"], list) or not values["features"]:
-            raise ValueError("feature table: 'features' must be a list with at least one feature")
-        keys = {field.name for field in dataclasses.fields(Feature)}
-        for feature in values["features"]:
-            _require_keys("feature", feature, keys)
-        table = cls(tuple(Feature(**feature) for feature in values["features"]))
-        if len(set(table.names)) != table.input_dim:
-            raise ValueError(f"feature table: a name stands twice in {', '.join(table.names)}")
-        return table
+        require_keys("feature table", values, {"features"})
+        return cls(inputs_from_dicts("feature table", "features", Feature, values["features"]))
 
 
-def _require_keys(what: str, values: object, keys: set[str]) -> None:
+AnyInput = TypeVar("AnyInput", bound=Input)
+
+
+def inputs_from_dicts(table: str, key: str, kind: type[AnyInput], values: object) -> tuple[AnyInput, ...]:
+    """The inputs that ``key`` of a table lists, each as its plain JSON values.
+
+    Raises:
+        ValueError: if it is no such list, a key is missing or unknown, a value has the wrong type, or a name stands
+            twice.
+    """
+    if not isinstance(values, list) or not values:
+        raise ValueError(f"{table}: {key!r} must be a list with at least one {kind.kind}")
+    for value in values:
+        require_keys(kind.kind, value, {field.name for field in dataclasses.fields(kind)})
+    inputs = tuple(kind(**value) for value in values)
+    names = [one.name for one in inputs]
+    if len(set(names)) != len(names):
+        raise ValueError(f"{table}: a name stands twice in {', '.join(names)}")
+    return inputs
+
+
+def require_keys(what: str, values: object, keys: set[str]) -> None:
+    """Refuse what is no mapping with exactly these keys.
+
+    Raises:
+        ValueError: naming ``what`` and the keys.
+    """
     if not isinstance(values, dict) or values.keys() != keys:
         found = sorted(values) if isinstance(values, dict) else values
         raise ValueError(f"{what}: expected exactly the keys {sorted(keys)}, found {found}")
@@ -364,11 +432,31 @@ _JETCLASS = (
     Feature("part_dphi", "dphi"),
 )
 
-#: Kinematics; the same with charge and type; the same with impact parameters.
+#: Objects of an event, as in the four-top study (arXiv:2211.05143): momentum, one-hot type, charge. Centres and scales
+#: are those of `zoo data fit-scaling` on the training rows of docs/four_tops.md; eta and phi are centred by symmetry.
+_EVENTS = (
+    Feature("part_pt_log", "log_pt", 4.25, 1.32, 5.0),
+    Feature("part_e_log", "log_energy", 4.77, 1.19, 5.0),
+    Feature("part_eta", "eta", 0.0, 0.80, 5.0),
+    Feature("part_phi", "phi", 0.0, 0.467),
+    Feature("part_isJet", "is_jet"),
+    Feature("part_isBJet", "is_b_jet"),
+    Feature("part_isElectronMinus", "where(charge < 0, is_electron, 0)"),
+    Feature("part_isElectronPlus", "where(charge > 0, is_electron, 0)"),
+    Feature("part_isMuonMinus", "where(charge < 0, is_muon, 0)"),
+    Feature("part_isMuonPlus", "where(charge > 0, is_muon, 0)"),
+    Feature("part_isPhoton", "is_photon"),
+    Feature("part_charge", "charge"),
+)
+
+#: Kinematics; the same with charge and type; the same with impact parameters. Objects of events; their types and charge
+#: alone, which Lorentz transformations leave as they are.
 FEATURE_TABLES = {
     "kin": FeatureTable(_JETCLASS[:5] + _JETCLASS[-2:]),
     "kinpid": FeatureTable(_JETCLASS[:11] + _JETCLASS[-2:]),
     "full": FeatureTable(_JETCLASS),
+    "events": FeatureTable(_EVENTS),
+    "object_types": FeatureTable(_EVENTS[4:]),
 }
 
 

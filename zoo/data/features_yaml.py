@@ -1,19 +1,23 @@
-"""Features as YAML files: name, formula, centre, scale and clip of each, as a user writes them."""
+"""Features and context features as YAML files: name, formula, centre, scale and clip, as a user writes them."""
 
 import dataclasses
 import functools
 from pathlib import Path
 from typing import Any
 
+from zoo.data.context import ContextFeature, ContextTable
 from zoo.data.features import Feature, FeatureTable
 from zoo.data.yaml_values import check_keys, mapping, number, numbers, read_yaml, string
 
 #: The centre of a feature that is yet to be fitted.
 AUTO = "auto"
 
+#: What a file may list, by the key that it lists it under, which is also an option of ``zoo data fit-scaling``.
+KINDS = {"features": Feature, "context": ContextFeature}
+
 
 def read_features(path: str | Path) -> FeatureTable:
-    """The features that a YAML file lists under ``features``, each with the keys of `zoo.data.features.Feature`.
+    """The features that a YAML file lists under ``features``, each with the keys of `zoo.data.features.Input`.
 
     Only ``name`` and ``formula`` must be there.
 
@@ -23,39 +27,46 @@ def read_features(path: str | Path) -> FeatureTable:
             is wrong, or a centre is ``auto``; the message names the file and the feature.
     """
     path = Path(path)
-    return read_yaml(path, functools.partial(_to_table, path))
+    return read_yaml(path, lambda values: FeatureTable.from_dict(_to_complete(path, "features", values)))
 
 
-def read_feature_values(path: str | Path) -> list[dict[str, Any]]:
-    """The same as plain values, among which a centre may be ``auto``."""
-    return read_yaml(Path(path), _to_values)
+def read_context(path: str | Path) -> ContextTable:
+    """The context features that a YAML file lists under ``context``; otherwise as `read_features`."""
+    path = Path(path)
+    return read_yaml(path, lambda values: ContextTable.from_dict(_to_complete(path, "context", values)))
 
 
-def _to_table(path: Path, values: object) -> FeatureTable:
-    features = _to_values(values)
+def read_feature_values(path: str | Path, key: str) -> list[dict[str, Any]]:
+    """What a file lists under a key of `KINDS` as plain values, among which a centre may be ``auto``."""
+    return read_yaml(Path(path), functools.partial(_to_values, key))
+
+
+def _to_complete(path: Path, key: str, values: object) -> dict[str, list[dict[str, Any]]]:
+    """The same values with those that are left out in the file."""
+    features = _to_values(key, values)
     for feature in features:
         if feature.get("centre") == AUTO:
             raise ValueError(
                 f"the centre and scale of {feature['name']!r} are yet to be fitted, which the zoo never does while it "
-                f"reads; write them with 'zoo data fit-scaling FILE... --features {path} --out scaled.yaml'"
+                f"reads; write them with 'zoo data fit-scaling FILE... --{key} {path} --out scaled.yaml'"
             )
-    return FeatureTable.from_dict({"features": [dataclasses.asdict(Feature(**feature)) for feature in features]})
+    return {key: [dataclasses.asdict(KINDS[key](**feature)) for feature in features]}
 
 
-def _to_values(values: object) -> list[dict[str, Any]]:
-    listed = check_keys("a file of features", values, ("features",), ("features",))["features"]
+def _to_values(key: str, values: object) -> list[dict[str, Any]]:
+    listed = check_keys(f"a file of {KINDS[key].kind}s", values, (key,), (key,))[key]
     if not isinstance(listed, list):
-        raise ValueError(f"features: must be a list, not {listed!r}")
-    return [_to_feature(feature) for feature in listed]
+        raise ValueError(f"{key}: must be a list, not {listed!r}")
+    return [_to_feature(key, feature) for feature in listed]
 
 
-def _to_feature(values: object) -> dict[str, Any]:
-    known = [field.name for field in dataclasses.fields(Feature)]
-    values = mapping("features", check_keys("a feature", values, known, ("name", "formula")))
+def _to_feature(key: str, values: object) -> dict[str, Any]:
+    known = [field.name for field in dataclasses.fields(KINDS[key])]
+    values = mapping(key, check_keys(f"a {KINDS[key].kind}", values, known, ("name", "formula")))
     name = string("name", values["name"])
-    for key, value in values.items():
-        if key == "clip" and isinstance(value, list):
+    for part, value in values.items():
+        if part == "clip" and isinstance(value, list):
             numbers(f"{name}.clip", value)
-        elif key in ("scale", "clip") or (key == "centre" and value != AUTO):
-            number(f"{name}.{key}", value)
+        elif part in ("scale", "clip") or (part == "centre" and value != AUTO):
+            number(f"{name}.{part}", value)
     return dict(values)

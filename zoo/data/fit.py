@@ -1,19 +1,22 @@
 """Centres, scales and reweighting histograms fitted to files, on demand, and written where they can be read."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+import torch
 import yaml
 
 from zoo.data.batch import collate, gather
+from zoo.data.context import ContextTable
 from zoo.data.datasets import resolve_file
-from zoo.data.features import Feature, FeatureTable
-from zoo.data.features_yaml import AUTO, read_feature_values
+from zoo.data.features import FeatureTable
+from zoo.data.features_yaml import AUTO, KINDS, read_feature_values
 from zoo.data.layout_yaml import read_layout
 from zoo.data.readers import CHUNK_JETS, count_rows, read_jets
+from zoo.data.store import JetTable
 from zoo.data.weaver_file import VariableReader, Variables, open_weaver_columns, wanted_by_weights, weight_inputs
 from zoo.data.weaver_weights import make_histograms
 from zoo.data.weaver_yaml import Reweighting, WeaverYaml, read_without_classes
@@ -91,22 +94,59 @@ def fit_features(
         FileExistsError: if ``out`` exists.
         ValueError: if there is nothing to fit, or a file is bad.
     """
+
+    def raw_values(jets: JetTable, table: FeatureTable) -> np.ndarray:
+        batch = collate(gather(jets, np.arange(len(jets)), table.columns), table)
+        return batch.features[batch.mask].numpy()
+
+    _fit("features", FeatureTable, raw_values, files, features, out, layout, max_rows)
+
+
+def fit_context(
+    files: Sequence[str | Path],
+    context: str | Path,
+    out: str | Path,
+    layout: str | Path | None = None,
+    max_rows: int = 100_000,
+) -> None:
+    """The same as `fit_features` for a file of context features."""
+
+    def raw_values(jets: JetTable, table: ContextTable) -> np.ndarray:
+        table.check_fields(jets.fields)
+        fields = {name: torch.from_numpy(jets.fields[name]) for name in table.fields}
+        return table.standardise(len(jets), fields).numpy()
+
+    _fit("context", ContextTable, raw_values, files, context, out, layout, max_rows)
+
+
+AnyTable = TypeVar("AnyTable", FeatureTable, ContextTable)
+
+
+def _fit(
+    key: str,
+    kind: type[AnyTable],
+    raw_values: Callable[[JetTable, AnyTable], np.ndarray],
+    files: Sequence[str | Path],
+    description: str | Path,
+    out: str | Path,
+    layout: str | Path | None,
+    max_rows: int,
+) -> None:
+    """Fit what a file lists under ``key`` to the raw values (value, feature) of jets."""
     out = _require_new(out)
-    values = read_feature_values(features)
+    values = read_feature_values(description, key)
     unfitted = [feature for feature in values if feature.get("centre") == AUTO]
     if not unfitted:
-        raise ValueError(f"{features}: there is nothing to fit, no centre is {AUTO!r}; use it as it is")
-    table = FeatureTable(tuple(Feature(feature["name"], feature["formula"]) for feature in unfitted))
+        raise ValueError(f"{description}: there is nothing to fit, no centre is {AUTO!r}; use it as it is")
+    table = kind(tuple(KINDS[key](feature["name"], feature["formula"]) for feature in unfitted))
     described = None if layout is None else read_layout(layout)
     parts = []
     for path in map(resolve_file, files):
         rows = min(count_rows(path, described), max_rows)
-        jets = read_jets(path, (0, rows), described)
-        batch = collate(gather(jets, np.arange(len(jets)), table.columns), table)
-        parts.append(batch.features[batch.mask].numpy())
+        parts.append(raw_values(read_jets(path, (0, rows), described), table))
     for feature, column in zip(unfitted, np.concatenate(parts).T, strict=True):
         feature["centre"], feature["scale"] = centre_and_scale(column)
-    _write(out, {"features": values})
+    _write(out, {key: values})
 
 
 def _require_new(out: str | Path) -> Path:

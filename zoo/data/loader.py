@@ -10,7 +10,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
+from zoo.data.augment import Augmentation
 from zoo.data.batch import JetBatch, PackedJets, collate, concatenate, gather, has_jet_columns
+from zoo.data.context import NO_CONTEXT, ContextTable
 from zoo.data.datasets import JET_COLUMNS
 from zoo.data.features import FeatureTable
 from zoo.data.store import JetTable
@@ -40,11 +42,16 @@ SORTED_JETS = 2**20
 class JetDataset(Dataset):
     """The jets of some tables, one after the other; an item is the batch of an array of rows.
 
+    With an augmentation rows go on beyond the last jet: row ``e * len + r`` is row ``r`` as it is seen in epoch ``e``.
+
     Args:
         tables: jets, for instance one table a file.
         first_index: for each table, what is added to its ``source_rows`` to give `JetBatch.index`.
         features: table of the model's inputs.
+        context: table of its inputs of the event as a whole.
+        class_of_source: int64 (class of the tables,), the label of a jet of each; None: it is that of the tables.
         class_weights: float32 (class,), multiplies the weights; None: the weights stay.
+        augmentation: what happens to jets anew in every epoch; None: nothing.
 
     Raises:
         ValueError: if some of the tables give the jets' own momenta, to which features are relative, and others do not.
@@ -55,7 +62,10 @@ class JetDataset(Dataset):
         tables: Sequence[JetTable],
         first_index: Sequence[int],
         features: FeatureTable,
+        context: ContextTable = NO_CONTEXT,
+        class_of_source: np.ndarray | None = None,
         class_weights: np.ndarray | None = None,
+        augmentation: Augmentation | None = None,
     ) -> None:
         if len({has_jet_columns(table) for table in tables}) > 1:
             raise ValueError(
@@ -65,32 +75,40 @@ class JetDataset(Dataset):
         self.tables = list(tables)
         self.first_index = list(first_index)
         self.features = features
+        self.context = context
+        self.class_of_source = class_of_source
         self.class_weights = class_weights
+        self.augmentation = augmentation
         self._ends = np.cumsum([len(table) for table in tables])
 
     def __len__(self) -> int:
         return int(self._ends[-1])
 
     def class_counts(self, num_classes: int) -> np.ndarray:
-        """Number of jets of each class, int64 (class,)."""
+        """Number of jets of each class of the tables, int64 (class,)."""
         return np.sum([np.bincount(table.label, minlength=num_classes) for table in self.tables], axis=0)
 
     def shuffled(self, seed: int) -> Order:
         """The jets in another order in every epoch; see `shuffled` and, for large converted folders, `in_windows`."""
         is_mixed = all(table.metadata.get("shuffled") for table in self.tables)
-        return (
+        order = (
             in_windows(len(self), seed) if is_mixed and len(self) > WINDOW_SHUFFLE_JETS else shuffled(len(self), seed)
         )
+        return order if self.augmentation is None else lambda epoch: RowsOfEpoch(order(epoch), epoch * len(self))
 
     def by_length(self) -> Order:
         """The order `by_length` of the jets."""
         return by_length(np.concatenate([table.counts.astype(np.uint32) for table in self.tables]))
 
     def __getitem__(self, rows: np.ndarray) -> JetBatch:
-        jets = self._gather(rows)
+        epoch = int(rows[0]) // len(self)
+        jets = self._gather(rows - epoch * len(self))
+        if self.augmentation is not None:
+            jets = self.augmentation.transform(jets, epoch)
+        label = jets.label if self.class_of_source is None else self.class_of_source[jets.label]
         if self.class_weights is not None:
-            jets = jets._replace(weight=jets.weight * self.class_weights[jets.label])
-        return collate(jets, self.features)
+            jets = jets._replace(weight=jets.weight * self.class_weights[label])
+        return collate(jets, self.features, self.context)._replace(label=torch.from_numpy(label))
 
     def _gather(self, rows: np.ndarray) -> PackedJets:
         """The jets ``rows``, those of one table together."""
@@ -98,7 +116,8 @@ class JetDataset(Dataset):
         parts = []
         for i in np.unique(table_of_row):
             table = self.tables[i]
-            jets = gather(table, rows[table_of_row == i] - (self._ends[i] - len(table)), self.features.columns)
+            rows_of_table = rows[table_of_row == i] - (self._ends[i] - len(table))
+            jets = gather(table, rows_of_table, self.features.columns, self.context.fields)
             parts.append(jets._replace(index=jets.index + self.first_index[i]))
         return concatenate(parts)
 
@@ -217,6 +236,22 @@ class Windows:
             for number in numbers
         ]
         return np.concatenate(pieces)
+
+
+class RowsOfEpoch:
+    """Rows of a data set that augments its jets, numbered on from those of the epochs before.
+
+    Args:
+        rows: of the epoch, from 0.
+        first: number of its first row.
+    """
+
+    def __init__(self, rows: Rows, first: int) -> None:
+        self.rows = rows
+        self.first = first
+
+    def __getitem__(self, positions: slice) -> np.ndarray:
+        return self.rows[positions] + self.first
 
 
 class JetLoader(DataLoader):
