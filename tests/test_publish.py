@@ -11,7 +11,7 @@ import torch
 import yaml
 
 import train
-from zoo import create_model, load_pretrained
+from zoo import create_model, load_pretrained, predict
 from zoo.checkpoints import SafeCheckpointIO
 from zoo.cli import main
 from zoo.data.batch import JetBatch, collate, gather
@@ -148,6 +148,8 @@ def test_a_published_run_on_events_takes_their_context(tmp_path):
         given[name][batch.mask] = torch.from_numpy(values).double()
     found = tagger(batch.four_momenta, batch.mask, given)
     torch.testing.assert_close(found, torch.from_numpy(tested.logits), rtol=1e-4, atol=1e-4)
+    scores = predict(tagger, "sample:four_tops/test", rows=tuple(ROWS_OF_EVENTS["test"]))
+    np.testing.assert_allclose(scores.logits[tested.index - scores.index[0]], tested.logits, rtol=1e-4, atol=1e-4)
     moved = tagger(batch.four_momenta, batch.mask, given | {"met": 10 * given["met"]})
     assert (moved - found).abs().max() > 1e-3
     with pytest.raises(ValueError, match="field 'met' is missing, which the context needs"):

@@ -115,7 +115,7 @@ def test_the_same_context_from_text_folder_workers_and_processes(shared_data, tm
     with (shared_data / "four_tops" / "events.csv").open() as file:
         text.write_text("".join(next(file) for _ in range(120)))
     met = {row: float(line.split(";")[3]) / 1000 for row, line in enumerate(text.read_text().splitlines())}
-    convert([text], tmp_path / "folder", jets_per_shard=50)
+    convert([text], tmp_path / "folder", jets_per_shard=50, processes=1)
     rows_of_folder = read_jets(tmp_path / "folder").fields["source_row"].tolist()
 
     def load(files, workers) -> dict[int, list[float]]:
