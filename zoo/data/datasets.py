@@ -242,6 +242,8 @@ DATASETS = {
         citation="Builtjes et al., Attention to the strengths of physical interactions (2022), arXiv:2211.05143",
         licence="CC-BY-4.0",
         file_units="MeV",
+        conditions="events of any origin in the format of that set; the files stand in the settings, and the packaged "
+        "sample was made with Sherpa (CC0) and is not of that set",
     ),
 }
 
