@@ -21,10 +21,10 @@ from rich.console import Console
 from rich.progress import track
 
 from benchmarks.jets import DEFAULT_FILE
-from zoo import list_models
 from zoo.report import compare_runs
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+MODELS = sorted(path.stem for path in (REPOSITORY / "configs" / "quickstart").glob("*.yaml"))
 
 
 def real_jets(file: Path) -> list[str]:
@@ -51,7 +51,7 @@ def train(model: str, seed: int, folder: Path, further: list[str]) -> tuple[Path
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", choices=list_models(), default=list_models(), metavar="MODEL")
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS, metavar="MODEL")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--jets", choices=["sample", "real"], default="sample")
     parser.add_argument(

@@ -11,24 +11,36 @@ from zoo import create_model, list_models
 from zoo.data.batch import JetBatch
 
 NUM_PARAMETERS = {
+    "cnn_for_events": 94_306,
     "cnn_jetimage": 321_826,
     "cnn_jetimage_40": 162_082,
     "efn": 82_358,
     "egnn": 222_266,
+    "fully_connected_for_events": 131_970,
     "lgn": 4_498,
     "lorentznet": 224_072,
+    "lorentznet_for_events": 227_240,
     "lorentznet_qg": 226_592,
     "lorentznet_release": 224_072,
     "particle_transformer": 2_141_134,
     "particle_transformer_for_events": 2_182_478,
+    "particle_transformer_for_events_plain": 2_172_910,
+    "particle_transformer_for_events_sm": 2_182_544,
+    "particle_transformer_for_events_sm_only": 2_182_280,
     "particle_transformer_plain": 2_131_566,
     "particlenet": 366_160,
+    "particlenet_for_events": 366_672,
     "particlenet_lite": 26_416,
     "pcnn": 349_456,
     "pfn": 83_842,
     "pfn_energyflow": 82_458,
+    "pfn_for_events": 84_098,
     "resnext50_jetimage": 1_457_314,
 }
+
+
+#: Those whose ``context`` is the missing transverse momentum.
+EVENT_MODELS = [name for name in list_models() if "_for_events" in name]
 
 
 @pytest.fixture(params=list_models(), scope="module")
@@ -179,3 +191,21 @@ def test_readout_is_what_the_representation_does_not_use(model, jets):
     encoded(model, *inputs(jets)).square().sum().backward()
     for name, parameter in model.named_parameters():
         assert (parameter.grad is None) == (name.partition(".")[0] in model.readout), name
+
+
+@pytest.mark.parametrize("name", EVENT_MODELS, indirect=True)
+def test_context_moves_the_logits_of_its_own_event(model, jets):
+    without = model(*inputs(jets))
+    context = torch.zeros(8, model.context_dim)
+    assert torch.equal(model(*inputs(jets), context), without), "a context left out counts as zero"
+    for column in range(2):
+        context = torch.zeros(8, 2)
+        context[3, column] = 1.0
+        changed = (model(*inputs(jets), context) - without).abs().amax(dim=1) > 1e-6
+        assert changed.nonzero().flatten().tolist() == [3]
+
+
+@pytest.mark.parametrize("name", EVENT_MODELS, indirect=True)
+def test_context_of_another_width_is_refused(model, jets):
+    with pytest.raises(ValueError, match=r"context is \(8, 3\), but this model takes \(8, 2\)"):
+        model(*inputs(jets), torch.zeros(8, 3))

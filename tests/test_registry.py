@@ -1,5 +1,7 @@
 """Names and builders."""
 
+from pathlib import Path
+
 import pytest
 from torch import nn
 
@@ -21,3 +23,8 @@ def test_a_name_is_given_once():
     assert "lorentznet" in list_models()
     with pytest.raises(ValueError, match="taken by"):
         register_model(lorentznet)
+
+
+def test_the_page_of_the_models_lists_them_all():
+    page = (Path(__file__).resolve().parents[1] / "docs" / "models.md").read_text()
+    assert [name for name in list_models() if f"| `{name}` |" not in page] == []

@@ -15,6 +15,7 @@ import yaml
 from sklearn.metrics import roc_auc_score
 
 import train
+import zoo
 from tests.data.writers import LINES
 from zoo.checkpoints import CheckpointError, read_checkpoint
 from zoo.report import Predictions
@@ -87,6 +88,16 @@ def test_every_config_builds(path):
 
 def test_configs_are_found():
     assert {path.parent.name for path in CONFIGS} >= {"quickstart", "top_tagging", "jetclass", "four_tops"}
+
+
+@pytest.mark.parametrize("folder", ["quickstart", "top_tagging"])
+def test_every_model_of_jets_has_its_configs(folder):
+    """Those for events look at other objects."""
+    there = {path.stem for path in CONFIGS if path.parent.name == folder}
+    models = set(zoo.list_models())
+    of_jets = {name for name in models if "_for_events" not in name}
+    assert of_jets <= there
+    assert not (models - of_jets) & there
 
 
 def change(config: dict, key: str, value: object) -> None:

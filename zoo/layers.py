@@ -1,6 +1,7 @@
 """What two or more models share: packing of padded jets, and sums over the particles or pairs of a jet."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -8,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+from zoo.physics import kinematics
 
 
 def pack(values: Tensor, mask: Tensor) -> Tensor:
@@ -91,9 +94,67 @@ def sort_by_length(mask: Tensor, *values: Tensor) -> tuple[SortedJets, *tuple[Te
     return jets, *(pack(padded[order], mask[order]) for padded in values)
 
 
+def join_context(pooled: Tensor, context: Tensor | None, context_dim: int) -> Tensor:
+    """What a model made of the particles of each jet, and event quantities beside it.
+
+    Args:
+        pooled: (batch, feature).
+        context: (batch, context_dim); None counts as zero.
+        context_dim: number of event quantities that the model was built for.
+
+    Returns:
+        (batch, feature + context_dim), of the dtype of ``pooled``.
+
+    Raises:
+        ValueError: if ``context`` has another width.
+    """
+    if context is None:
+        context = pooled.new_zeros(len(pooled), context_dim)
+    if context.shape != (len(pooled), context_dim):
+        raise ValueError(
+            f"context is {tuple(context.shape)}, but this model takes ({len(pooled)}, {context_dim}): "
+            "build it with that context_dim, or give it the event quantities it was built for"
+        )
+    return torch.cat([pooled, context.to(pooled.dtype)], dim=1) if context_dim else pooled
+
+
 def psi(value: Tensor) -> Tensor:
     r"""Compress the range of a Minkowski product, :math:`\psi(v) = \operatorname{sgn}(v) \ln(1 + |v|)`."""
     return value.sign() * value.abs().log1p()
+
+
+def falling_pt(features: Tensor, four_momenta: Tensor, counts: Tensor) -> Tensor:
+    """Order of packed particles by falling transverse momentum within each jet, whatever their order before.
+
+    Args:
+        features: (particle, feature); they and the momenta order particles of equal transverse momentum.
+        four_momenta: (particle, 4) as (E, px, py, pz) in GeV, the jets one after the other.
+        counts: (jet,) particles of each jet.
+
+    Returns:
+        (particle,) indices.
+
+    Example:
+        >>> momenta = torch.tensor([[9.0, 1, 0, 0], [9.0, 3, 0, 0], [9.0, 0, 2, 0], [9.0, 0, 4, 0]])
+        >>> falling_pt(torch.zeros(4, 0), momenta, torch.tensor([3, 1])).tolist()
+        [1, 2, 0, 3]
+    """
+    momenta = four_momenta.double()
+    keys = [-kinematics.pt(momenta), torch.repeat_interleave(counts)]
+    order = _lexsort(keys)
+    tied = torch.stack([key[order].diff() == 0 for key in keys]).all(0)
+    # Rare enough that only they should pay for a sort by everything.
+    if tied.any():
+        order = _lexsort([*features.unbind(1), *momenta.unbind(1), *keys])
+    return order
+
+
+def _lexsort(keys: Sequence[Tensor]) -> Tensor:
+    """Indices that sort by the last key, where it is equal by the one before, and so on."""
+    order = keys[0].argsort(stable=True)
+    for key in keys[1:]:
+        order = order[key[order].argsort(stable=True)]
+    return order
 
 
 class RowBatchNorm(nn.BatchNorm1d):

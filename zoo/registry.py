@@ -8,6 +8,7 @@ from torch import nn
 
 #: The rooms that register models, imported on the first look-up.
 ROOMS = (
+    "zoo.baselines",
     "zoo.cnn_jetimage",
     "zoo.deepsets",
     "zoo.lgn",
@@ -69,7 +70,8 @@ def create_model(name: str, *, input_dim: int, num_classes: int) -> nn.Module:
     Returns:
         A module called as ``model(features, four_momenta, mask)`` with shapes (batch, particle, feature),
         (batch, particle, 4) as (E, px, py, pz) in GeV, and (batch, particle), True for a real particle;
-        it gives logits (batch, class).
+        it gives logits (batch, class). Where its attribute ``context_dim`` is not zero, it takes event quantities
+        (batch, context_dim) as a fourth argument.
 
     Raises:
         KeyError: if no model has that name.

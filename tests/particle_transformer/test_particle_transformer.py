@@ -1,11 +1,14 @@
 """What Particle Transformer is given; that it equals weaver's on real jets is shown in test_importers.py."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
 
 from zoo import create_model
-from zoo.particle_transformer import KinematicPairs, PairInputs, ParticleTransformer
+from zoo.particle_transformer import CouplingPairs, KinematicPairs, PairInputs, ParticleTransformer
+from zoo.physics.couplings import OBJECT_TYPES, electromagnetic_coupling, strong_coupling
 from zoo.physics.lorentz import boost_matrix
 
 SMALL = {"embed_dims": (16,), "pair_embed_dims": (8,), "num_heads": 2, "num_layers": 2, "num_class_layers": 1}
@@ -56,14 +59,81 @@ def test_pair_inputs_of_ones_own(jets):
     assert (model(jets.features, jets.four_momenta, jets.mask) - logits).abs().max() > 1e-6
 
 
-def test_context_reaches_the_logits(jets):
-    model = create_model("particle_transformer_for_events", input_dim=7, num_classes=2).eval()
-    without = model(jets.features, jets.four_momenta, jets.mask)
-    context = torch.zeros(8, 2)
-    assert torch.equal(model(jets.features, jets.four_momenta, jets.mask, context), without)
-    context[3, 1] = 1.0
-    changed = (model(jets.features, jets.four_momenta, jets.mask, context) != without).any(dim=1)
-    assert changed.nonzero().flatten().tolist() == [3]
+def one_hot(*names: str) -> Tensor:
+    """Features of objects: five numbers, then the types, each 2 or -1 as after a scaling."""
+    types = torch.tensor([[name == other for other in OBJECT_TYPES] for name in names])
+    return torch.cat([torch.full((len(names), 5), 9.0), torch.where(types, 2.0, -1.0)], dim=1)
+
+
+#: A jet, a b jet, an electron, a positron and a photon along x and y, and something without a type.
+FEATURES = torch.cat([one_hot("j", "b", "e-", "e+", "g"), torch.zeros(1, 12)])
+MOMENTA = torch.tensor(
+    [[100.0, 100, 0, 0], [100, 0, 100, 0], [20, 20, 0, 0], [20, 0, 20, 0], [50, 0, 0, 50], [9, 9, 0, 0]]
+)
+
+
+def coupling_matrix(kind: str) -> Tensor:
+    pairs = CouplingPairs(range(5, 12), kind)
+    i, j = torch.cartesian_prod(torch.arange(6), torch.arange(6)).unbind(1)
+    return pairs(FEATURES, MOMENTA, i, j).unflatten(0, (6, 6)).squeeze(2)
+
+
+@pytest.mark.parametrize("kind", ["binary", "fixed", "running"])
+def test_couplings_of_an_event_by_hand(kind):
+    """At the invariant mass of two massless objects at a right angle, the root of 2 E_1 E_2."""
+    jets, electrons, photon_jet, photon_lepton = (math.sqrt(2 * e) for e in (1e4, 4e2, 5e3, 1e3))
+    g_s = math.sqrt(4 * math.pi * strong_coupling(torch.tensor(jets)).item())
+    g_jet, g_lepton = (
+        math.sqrt(4 * math.pi * electromagnetic_coupling(torch.tensor(scale)).item())
+        for scale in (photon_jet, photon_lepton)
+    )
+    values = {
+        "binary": [1, 1, 1, 1, 1, 1],
+        "fixed": [1.22, 0.758, 0.155, 0.31 / 3, 0.31, 0.31],
+        "running": [g_s, 0.758, g_jet / 2, g_jet / 3, g_lepton, g_lepton],
+    }[kind]
+    assert jets > electrons
+    assert g_s < 1.22, "the strong coupling falls beyond the mass of the Z boson"
+    expected = torch.zeros(6, 6, dtype=torch.float64)
+    for (i, j), value in zip([(0, 1), (2, 3), (0, 4), (1, 4), (2, 4), (3, 4)], values, strict=True):
+        expected[i, j] = expected[j, i] = value
+    torch.testing.assert_close(coupling_matrix(kind), expected, rtol=1e-6, atol=0)
+
+
+def test_couplings_of_one_kind_differ_from_those_of_another():
+    """Control: no two of the matrices are alike."""
+    binary, fixed, running = map(coupling_matrix, ("binary", "fixed", "running"))
+    assert (fixed - binary).abs().max() > 0.1
+    assert (running - fixed).abs().max() > 0.03
+
+
+@pytest.mark.parametrize(
+    ("columns", "couplings", "message"),
+    [
+        (range(6), "fixed", "type_columns: give a column .* for each type of j, b, e-"),
+        ([1, 2, 3, 4, 5, 6, 6], "fixed", "none twice"),
+        (range(-1, 6), "fixed", "not \\[-1, 0"),
+        (range(7), "walking", "binary, fixed or running, not 'walking'"),
+    ],
+)
+def test_wrong_couplings_are_refused(columns, couplings, message):
+    with pytest.raises(ValueError, match=message):
+        CouplingPairs(columns, couplings)
+
+
+def test_types_that_the_features_do_not_hold_are_refused():
+    pairs = CouplingPairs(range(4, 11))
+    with pytest.raises(ValueError, match="the features have columns 0 to 6"):
+        pairs(torch.zeros(1, 7), MOMENTA[:1], torch.tensor([0]), torch.tensor([0]))
+    with pytest.raises(ValueError, match="input_dim is 6, but the types"):
+        create_model("particle_transformer_for_events_sm", input_dim=6, num_classes=2)
+
+
+def test_models_for_events_differ_in_their_pair_inputs():
+    names = ["_plain", "", "_sm_only", "_sm"]
+    models = [create_model(f"particle_transformer_for_events{name}", input_dim=12, num_classes=2) for name in names]
+    assert [sum(inputs.dim for inputs in model.pair_inputs) for model in models] == [0, 4, 1, 5]
+    assert models[3].pair_inputs[1].type_columns == [4, 5, 6, 7, 8, 9, 10]
 
 
 def test_dropout_is_on_in_training_and_off_in_class_attention(jets):

@@ -1,5 +1,5 @@
 """Particle and energy flow networks, the deep sets of arXiv:1810.05165."""
 
-from zoo.deepsets.deepsets import EFN, PFN, efn, pfn, pfn_energyflow
+from zoo.deepsets.deepsets import EFN, PFN, efn, pfn, pfn_energyflow, pfn_for_events
 
-__all__ = ["EFN", "PFN", "efn", "pfn", "pfn_energyflow"]
+__all__ = ["EFN", "PFN", "efn", "pfn", "pfn_energyflow", "pfn_for_events"]

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from zoo.layers import Linear, offsets, pack, segment_sum
+from zoo.layers import Linear, join_context, offsets, pack, segment_sum
 from zoo.physics import kinematics
 from zoo.registry import register_model
 
@@ -38,10 +38,11 @@ class PFN(nn.Module):
             `jet_coordinates` from the four-momenta.
         phi_dims: widths of the layers of :math:`\Phi`, each with a ReLU.
         f_dims: widths of the hidden layers of F, each with a ReLU.
+        context_dim: event quantities, such as the missing transverse momentum, that join the sum as inputs of F.
 
     Shapes:
         features (batch, particle, feature), four_momenta (batch, particle, 4) as (E, px, py, pz) in GeV,
-        mask (batch, particle), True for a real particle; logits (batch, class).
+        mask (batch, particle), True for a real particle, context (batch, context_dim); logits (batch, class).
     """
 
     def __init__(
@@ -51,25 +52,27 @@ class PFN(nn.Module):
         *,
         phi_dims: Sequence[int] = (128, 128, 128),
         f_dims: Sequence[int] = (128, 128, 128),
+        context_dim: int = 0,
     ) -> None:
         super().__init__()
         self.num_features = num_features
+        self.context_dim = context_dim
         #: What leaves the logits alone, in the words of `zoo.check`; with ``features`` that is up to them.
         self.symmetries = frozenset() if num_features else frozenset({"beam rotation", "beam boost"})
         self.phi = _dense(num_features or 3, phi_dims)
-        self.f = _dense(phi_dims[-1], f_dims).append(nn.Linear(f_dims[-1], num_classes))
+        self.f = _dense(phi_dims[-1] + context_dim, f_dims).append(nn.Linear(f_dims[-1], num_classes))
         if not num_features:
             _he_uniform(self.phi)
 
-    def forward(self, features: Tensor, four_momenta: Tensor, mask: Tensor) -> Tensor:
-        """Logits (batch, class) of the jets; see the class for the shapes."""
+    def forward(self, features: Tensor, four_momenta: Tensor, mask: Tensor, context: Tensor | None = None) -> Tensor:
+        """Logits (batch, class); see the class for the shapes. A ``context`` left out counts as zero."""
         starts = offsets(mask.sum(1))
         if self.num_features:
             x = pack(features, mask)
         else:
             particles = jet_coordinates(pack(four_momenta, mask), starts)
             x = torch.stack(particles, dim=-1).to(self.phi[0].weight.dtype)
-        return _classify_sum(self.f, self.phi(x), starts)
+        return _classify_sum(self.f, self.phi(x), starts, context, self.context_dim)
 
 
 class EFN(nn.Module):
@@ -142,11 +145,14 @@ def jet_coordinates(four_momenta: Tensor, starts: Tensor) -> JetCoordinates:
     return JetCoordinates(pt / jet_pt, rapidity - jet_rapidity, kinematics.delta_phi(phi, jet_phi))
 
 
-def _classify_sum(f: nn.Module, terms: Tensor, starts: Tensor) -> Tensor:
-    """Logits (jet, class), F of the sum over the particles of each jet."""
+def _classify_sum(
+    f: nn.Module, terms: Tensor, starts: Tensor, context: Tensor | None = None, context_dim: int = 0
+) -> Tensor:
+    """Logits (jet, class), F of the sum over the particles of each jet, and of the context."""
     # The sum and what follows once a jet cost next to nothing, and half precision would cost digits.
     with torch.autocast(terms.device.type, enabled=False):
-        return f(segment_sum(terms.to(f[0].weight.dtype), starts))
+        total = segment_sum(terms.to(f[0].weight.dtype), starts)
+        return f(join_context(total, context, context_dim))
 
 
 def _dense(input_dim: int, dims: Sequence[int]) -> nn.Sequential:
@@ -174,6 +180,17 @@ def pfn(input_dim: int, num_classes: int) -> PFN:
         num_classes: number of logits.
     """
     return PFN(num_classes, num_features=input_dim)
+
+
+@register_model
+def pfn_for_events(input_dim: int, num_classes: int) -> PFN:
+    """`pfn` for the objects of an event, with the missing transverse momentum as ``context``: magnitude and azimuth.
+
+    Args:
+        input_dim: number of features of an object.
+        num_classes: number of logits.
+    """
+    return PFN(num_classes, num_features=input_dim, context_dim=2)
 
 
 @register_model

@@ -13,6 +13,7 @@ from zoo.layers import (
     PairBlock,
     Pairs,
     complete_pairs,
+    join_context,
     offsets,
     pack,
     pair_blocks,
@@ -78,10 +79,12 @@ class LorentzNet(nn.Module):
             symmetry about the beam axis, unless the beams are transformed with the jet.
         readout_rows: what the sum over particles and beams is divided by for the read-out; None for their number. The
             reference implementation divides by the rows of the padded batch, which its weights are used to.
+        context_dim: event quantities that join the mean scalar. They do not change with the momenta, so with them no
+            symmetry is promised.
 
     Shapes:
         features (batch, particle, feature), four_momenta (batch, particle, 4) as (E, px, py, pz) in GeV,
-        mask (batch, particle), True for a real particle; logits (batch, class).
+        mask (batch, particle), True for a real particle, context (batch, context_dim); logits (batch, class).
     """
 
     #: What the paper promises to leave the logits alone, in the words of `zoo.check`.
@@ -101,10 +104,14 @@ class LorentzNet(nn.Module):
         coordinate_scale: float = 5e-3,
         beams: bool = True,
         readout_rows: int | None = None,
+        context_dim: int = 0,
     ) -> None:
         super().__init__()
         self.embed_dim = embed_dim
         self.readout_rows = readout_rows
+        self.context_dim = context_dim
+        if context_dim:
+            self.symmetries = frozenset()
         self.num_scalars = num_scalars
         self.mass_scalar = mass_scalar
         #: (beam, 4) in GeV, float64; transform them with the jets to see the full symmetry. No buffer, for a module's
@@ -117,15 +124,19 @@ class LorentzNet(nn.Module):
             for layer in range(num_layers)
         )
         self.decoder = nn.Sequential(
-            nn.Linear(embed_dim, embed_dim), nn.ReLU(), nn.Dropout(dropout), nn.Linear(embed_dim, num_classes)
+            nn.Linear(embed_dim + context_dim, embed_dim),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(embed_dim, num_classes),
         )
 
-    def forward(self, features: Tensor, four_momenta: Tensor, mask: Tensor) -> Tensor:
-        """Logits (batch, class) of the jets; see the class for the shapes."""
+    def forward(self, features: Tensor, four_momenta: Tensor, mask: Tensor, context: Tensor | None = None) -> Tensor:
+        """Logits (batch, class); see the class for the shapes. A ``context`` left out counts as zero."""
         h, counts = self._scalars(features, four_momenta, mask)
         with torch.autocast(four_momenta.device.type, enabled=False):
             rows = counts.clamp(min=1)[:, None] if self.readout_rows is None else self.readout_rows
-            return self.decoder(segment_sum(h, offsets(counts)) / rows)
+            mean = segment_sum(h, offsets(counts)) / rows
+            return self.decoder(join_context(mean, context, self.context_dim))
 
     def encode(self, features: Tensor, four_momenta: Tensor, mask: Tensor) -> Tensor:
         """Scalars (node, embed_dim) of the real particles after the last block, packed as by `pack`."""
@@ -316,3 +327,17 @@ def lorentznet_qg(input_dim: int, num_classes: int) -> LorentzNet:
         num_classes: number of logits.
     """
     return LorentzNet(num_classes, input_dim, mass_scalar=False, beams=False, coordinate_scale=1e-3)
+
+
+@register_model
+def lorentznet_for_events(input_dim: int, num_classes: int) -> LorentzNet:
+    """LorentzNet for the objects of an event, with the missing transverse momentum as ``context``.
+
+    The features enter as scalars beside the mass. Transverse momenta and angles among them, and the context, single out
+    the beam already, so there are no beam particles: beside some nine objects they would be a fifth of the nodes.
+
+    Args:
+        input_dim: number of features of an object.
+        num_classes: number of logits.
+    """
+    return LorentzNet(num_classes, input_dim, beams=False, context_dim=2)

@@ -4,10 +4,12 @@ References:
     Particle Transformer for Jet Tagging (2022), arXiv:2202.03772.
     Going Deeper with Image Transformers (2021), arXiv:2103.17239: attention of a class token.
     NormFormer (2021), arXiv:2110.09456: the extra norms and scales of a block.
+    Attention to the strengths of physical interactions (2022), arXiv:2211.05143: events, and couplings of pairs.
 """
 
 import itertools
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -21,10 +23,12 @@ from zoo.layers import (
     SortedJets,
     dropout,
     fold_norm,
+    join_context,
     linear,
     sort_by_length,
     unordered_pairs,
 )
+from zoo.physics.couplings import NO_TYPE, OBJECT_TYPES, pair_couplings, pair_mass
 from zoo.physics.kinematics import pair_features
 from zoo.registry import register_model
 
@@ -60,6 +64,56 @@ class KinematicPairs(PairInputs):
 
     def forward(self, features: Tensor, four_momenta: Tensor, i: Tensor, j: Tensor) -> Tensor:
         return pair_features(four_momenta, i, j)
+
+
+class CouplingPairs(PairInputs):
+    """How strongly the types of two objects couple in the Standard Model: the SM matrix of arXiv:2211.05143.
+
+    - ``binary``: 1 where `pair_couplings` is not zero.
+    - ``fixed``: `pair_couplings`.
+    - ``running``: the same at the invariant mass of the pair as the scale.
+
+    An object is of the type whose column is the largest, so the columns may be one-hot or standardised, and of no type
+    where none is above zero.
+
+    Note:
+        That an object does not couple to itself, and the scale of a pair, are choices of this implementation.
+
+    Args:
+        type_columns: columns of ``features``, one for each of `OBJECT_TYPES` in that order.
+        couplings: which of the three.
+
+    Raises:
+        ValueError: if there are not that many columns, or the kind is unknown.
+    """
+
+    dim = 1
+
+    def __init__(
+        self, type_columns: Sequence[int], couplings: Literal["binary", "fixed", "running"] = "running"
+    ) -> None:
+        super().__init__()
+        if len(set(type_columns)) != len(OBJECT_TYPES) or min(type_columns) < 0:
+            raise ValueError(
+                f"type_columns: give a column of the features for each type of {', '.join(OBJECT_TYPES)}, none twice, "
+                f"not {list(type_columns)}"
+            )
+        if couplings not in ("binary", "fixed", "running"):
+            raise ValueError(f"couplings: must be binary, fixed or running, not {couplings!r}")
+        self.type_columns = list(type_columns)
+        self.couplings = couplings
+
+    def forward(self, features: Tensor, four_momenta: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        if max(self.type_columns) >= features.shape[1]:
+            raise ValueError(
+                f"type_columns {self.type_columns}: the features have columns 0 to {features.shape[1] - 1}; give those "
+                "that hold the types"
+            )
+        largest, number = features[:, self.type_columns].max(dim=1)
+        types = torch.where(largest > 0, number, NO_TYPE)
+        scale = pair_mass(four_momenta, i, j) if self.couplings == "running" else None
+        coupling = torch.where(i == j, 0.0, pair_couplings(types[i], types[j], scale))
+        return (coupling.sign() if self.couplings == "binary" else coupling)[:, None]
 
 
 class ParticleTransformer(nn.Module):
@@ -131,10 +185,7 @@ class ParticleTransformer(nn.Module):
         for block in self.class_blocks:
             token = block(token, x, jets.groups)
         token = self.norm(token)[jets.place]
-        if self.context_dim:
-            context = token.new_zeros(len(token), self.context_dim) if context is None else context
-            token = torch.cat([token, context], dim=1)
-        return self.head(token)
+        return self.head(join_context(token, context, self.context_dim))
 
     def encode(self, features: Tensor, four_momenta: Tensor, mask: Tensor) -> Tensor:
         """Representation (node, embed_dim) of the real particles after the last block, packed as by `pack`."""
@@ -345,16 +396,49 @@ def particle_transformer_plain(input_dim: int, num_classes: int) -> ParticleTran
     return ParticleTransformer(input_dim, num_classes)
 
 
+#: Columns of the types in the feature table ``events``.
+EVENT_TYPE_COLUMNS = range(4, 11)
+
+
 @register_model
 def particle_transformer_for_events(input_dim: int, num_classes: int) -> ParticleTransformer:
     """Particle Transformer for the objects of an event, as for four tops in arXiv:2211.05143.
 
     Its ``context`` is the missing transverse momentum: two numbers, magnitude and azimuth, standardised like features.
     """
-    return ParticleTransformer(
-        input_dim,
-        num_classes,
-        pair_inputs=[KinematicPairs()],
-        context_dim=2,
-        head_dims=(64, 256, 64),
-    )
+    return _for_events(input_dim, num_classes, [KinematicPairs()])
+
+
+@register_model
+def particle_transformer_for_events_plain(input_dim: int, num_classes: int) -> ParticleTransformer:
+    """`particle_transformer_for_events` without pair interactions."""
+    return _for_events(input_dim, num_classes, [])
+
+
+@register_model
+def particle_transformer_for_events_sm(input_dim: int, num_classes: int) -> ParticleTransformer:
+    """`particle_transformer_for_events` with the running Standard Model couplings of each pair beside its kinematics.
+
+    Args:
+        input_dim: number of features of an object; columns 4 to 10 are its type, as in the feature table ``events``, or
+            the last seven where there are fewer.
+        num_classes: number of logits.
+    """
+    return _for_events(input_dim, num_classes, [KinematicPairs(), _event_couplings(input_dim)])
+
+
+@register_model
+def particle_transformer_for_events_sm_only(input_dim: int, num_classes: int) -> ParticleTransformer:
+    """`particle_transformer_for_events_sm` without the kinematics of the pairs."""
+    return _for_events(input_dim, num_classes, [_event_couplings(input_dim)])
+
+
+def _for_events(input_dim: int, num_classes: int, pair_inputs: Sequence[PairInputs]) -> ParticleTransformer:
+    return ParticleTransformer(input_dim, num_classes, pair_inputs=pair_inputs, context_dim=2, head_dims=(64, 256, 64))
+
+
+def _event_couplings(input_dim: int) -> CouplingPairs:
+    if input_dim < len(EVENT_TYPE_COLUMNS):
+        raise ValueError(f"input_dim is {input_dim}, but the types of objects alone are {len(OBJECT_TYPES)} features")
+    shift = min(0, input_dim - EVENT_TYPE_COLUMNS.stop)
+    return CouplingPairs([column + shift for column in EVENT_TYPE_COLUMNS])

@@ -18,6 +18,7 @@ from zoo.layers import (
     RowBatchNorm,
     SortedJets,
     fold_norm,
+    join_context,
     linear,
     offsets,
     segment_sum,
@@ -48,10 +49,11 @@ class ParticleNet(nn.Module):
         conv_dims: widths of the layers of each block.
         head_dim: width of the hidden layer before the logits.
         dropout: after it.
+        context_dim: event quantities, such as the missing transverse momentum, that join the mean over the particles.
 
     Shapes:
         features (batch, particle, feature), four_momenta (batch, particle, 4) as (E, px, py, pz) in GeV,
-        mask (batch, particle), True for a real particle; logits (batch, class).
+        mask (batch, particle), True for a real particle, context (batch, context_dim); logits (batch, class).
     """
 
     #: Parts that `encode` does not use.
@@ -66,22 +68,27 @@ class ParticleNet(nn.Module):
         conv_dims: Sequence[Sequence[int]] = ((64, 64, 64), (128, 128, 128), (256, 256, 256)),
         head_dim: int = 256,
         dropout: float = 0.1,
+        context_dim: int = 0,
     ) -> None:
         super().__init__()
         self.num_neighbors = num_neighbors
         self.embed_dim = conv_dims[-1][-1]
+        self.context_dim = context_dim
         self.norm = RowBatchNorm(input_dim)
         widths = [input_dim, *(dims[-1] for dims in conv_dims)]
         self.blocks = nn.ModuleList(EdgeConv(width, dims) for width, dims in zip(widths, conv_dims, strict=False))
         self.head = nn.Sequential(
-            nn.Linear(widths[-1], head_dim), nn.ReLU(), nn.Dropout(dropout), nn.Linear(head_dim, num_classes)
+            nn.Linear(widths[-1] + context_dim, head_dim),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(head_dim, num_classes),
         )
 
-    def forward(self, features: Tensor, four_momenta: Tensor, mask: Tensor) -> Tensor:
-        """Logits (batch, class) of the jets; see the class for the shapes."""
+    def forward(self, features: Tensor, four_momenta: Tensor, mask: Tensor, context: Tensor | None = None) -> Tensor:
+        """Logits (batch, class); see the class for the shapes. A ``context`` left out counts as zero."""
         x, jets = self._particles(features, four_momenta, mask)
         mean = segment_sum(x, offsets(jets.counts)) / jets.counts.clamp(min=1)[:, None]
-        return self.head(mean)[jets.place]
+        return self.head(join_context(mean[jets.place], context, self.context_dim))
 
     def encode(self, features: Tensor, four_momenta: Tensor, mask: Tensor) -> Tensor:
         """Representation (node, embed_dim) of the real particles after the last block, packed as by `pack`."""
@@ -182,3 +189,12 @@ def particlenet(input_dim: int, num_classes: int) -> ParticleNet:
 def particlenet_lite(input_dim: int, num_classes: int) -> ParticleNet:
     """ParticleNet-Lite of arXiv:1902.08570, 26,416 parameters with 7 features and 2 classes."""
     return ParticleNet(input_dim, num_classes, num_neighbors=7, conv_dims=((32, 32, 32), (64, 64, 64)), head_dim=128)
+
+
+@register_model
+def particlenet_for_events(input_dim: int, num_classes: int) -> ParticleNet:
+    """`particlenet` for the objects of an event, with the missing transverse momentum as ``context``.
+
+    With at most 17 objects each has all others as neighbours.
+    """
+    return ParticleNet(input_dim, num_classes, context_dim=2)

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from zoo.layers import Linear, RowBatchNorm, linear, offsets, pack, segment_sum
-from zoo.physics import kinematics
+from zoo.layers import Linear, RowBatchNorm, falling_pt, linear, offsets, pack, segment_sum
 from zoo.registry import register_model
 
 
@@ -152,40 +151,6 @@ def convolution_windows(counts: Tensor, stride: int = 1) -> tuple[Tensor, Tensor
     position = stride * rank[:, None] + torch.tensor([-1, 0, 1], device=counts.device)
     is_real = (position >= 0) & (position < counts[jet, None])
     return torch.where(is_real, position + starts[jet, None], starts[-1]), out_counts
-
-
-def falling_pt(features: Tensor, four_momenta: Tensor, counts: Tensor) -> Tensor:
-    """Order of packed particles by falling transverse momentum within each jet, whatever their order before.
-
-    Args:
-        features: (particle, feature); they and the momenta order particles of equal transverse momentum.
-        four_momenta: (particle, 4) as (E, px, py, pz) in GeV, the jets one after the other.
-        counts: (jet,) particles of each jet.
-
-    Returns:
-        (particle,) indices.
-
-    Example:
-        >>> momenta = torch.tensor([[9.0, 1, 0, 0], [9.0, 3, 0, 0], [9.0, 0, 2, 0], [9.0, 0, 4, 0]])
-        >>> falling_pt(torch.zeros(4, 0), momenta, torch.tensor([3, 1])).tolist()
-        [1, 2, 0, 3]
-    """
-    momenta = four_momenta.double()
-    keys = [-kinematics.pt(momenta), torch.repeat_interleave(counts)]
-    order = _lexsort(keys)
-    tied = torch.stack([key[order].diff() == 0 for key in keys]).all(0)
-    # Rare enough that only they should pay for a sort by everything.
-    if tied.any():
-        order = _lexsort([*features.unbind(1), *momenta.unbind(1), *keys])
-    return order
-
-
-def _lexsort(keys: Sequence[Tensor]) -> Tensor:
-    """Indices that sort by the last key, where it is equal by the one before, and so on."""
-    order = keys[0].argsort(stable=True)
-    for key in keys[1:]:
-        order = order[key[order].argsort(stable=True)]
-    return order
 
 
 @register_model

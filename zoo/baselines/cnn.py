@@ -1,0 +1,67 @@
+"""A convolution along the objects of an event in a row, as in arXiv:2211.05143; its sizes are chosen here."""
+
+import itertools
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from zoo.baselines.hardest import MAX_OBJECTS, hardest_objects
+from zoo.layers import Dropout, Linear, join_context
+from zoo.registry import register_model
+
+
+class ObjectCNN(nn.Module):
+    """Convolutions of kernel size 3 along the hardest objects, and a hidden layer on all that they give.
+
+    There is no batch normalisation, so the places of absent objects enter no statistics. Unlike `zoo.pcnn.PCNN`, which
+    takes the mean over any number of particles, it keeps the places of the objects apart.
+
+    Args:
+        input_dim: number of features of an object.
+        num_classes: number of logits.
+        num_objects: objects that are looked at (`hardest_objects`); the places of absent ones are zero.
+        conv_dims: widths of the convolutions, each with a ReLU.
+        hidden_dim: width of the layer before the last.
+        dropout: after it.
+        context_dim: event quantities, such as the missing transverse momentum, that join what the convolutions give.
+
+    Shapes:
+        features (batch, particle, feature), four_momenta (batch, particle, 4) as (E, px, py, pz) in GeV, for the order
+        only, mask (batch, particle), True for a real object, context (batch, context_dim); logits (batch, class).
+    """
+
+    def __init__(
+        self,
+        input_dim: int,
+        num_classes: int,
+        *,
+        num_objects: int = MAX_OBJECTS,
+        conv_dims: Sequence[int] = (64, 64, 32),
+        hidden_dim: int = 128,
+        dropout: float = 0.1,
+        context_dim: int = 0,
+    ) -> None:
+        super().__init__()
+        self.num_objects = num_objects
+        self.context_dim = context_dim
+        layers = []
+        for before, after in itertools.pairwise([input_dim, *conv_dims]):
+            layers += [nn.Conv1d(before, after, kernel_size=3, padding=1), nn.ReLU()]
+        self.convolutions = nn.Sequential(*layers)
+        self.head = nn.Sequential(
+            Linear(conv_dims[-1] * num_objects + context_dim, hidden_dim),
+            nn.ReLU(),
+            Dropout(dropout),
+            Linear(hidden_dim, num_classes),
+        )
+
+    def forward(self, features: Tensor, four_momenta: Tensor, mask: Tensor, context: Tensor | None = None) -> Tensor:
+        """Logits (batch, class); see the class for the shapes. A ``context`` left out counts as zero."""
+        table = hardest_objects(features, four_momenta, mask, self.num_objects)
+        return self.head(join_context(self.convolutions(table.mT).flatten(1), context, self.context_dim))
+
+
+@register_model
+def cnn_for_events(input_dim: int, num_classes: int) -> ObjectCNN:
+    """Convolutional network for events, with the missing transverse momentum as ``context``."""
+    return ObjectCNN(input_dim, num_classes, context_dim=2)

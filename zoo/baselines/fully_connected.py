@@ -1,0 +1,58 @@
+"""A fully connected network on the objects of an event in a row, as in arXiv:2211.05143; its sizes are chosen here."""
+
+import itertools
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from zoo.baselines.hardest import MAX_OBJECTS, hardest_objects
+from zoo.layers import Dropout, Linear, join_context
+from zoo.registry import register_model
+
+
+class FullyConnected(nn.Module):
+    """Linear layers on the features of the hardest objects, one object after the other.
+
+    Args:
+        input_dim: number of features of an object.
+        num_classes: number of logits.
+        num_objects: objects that are looked at (`hardest_objects`); the places of absent ones are zero, which the
+            one-hot type of a real object never is.
+        hidden_dims: widths of the hidden layers, each with a ReLU and dropout.
+        dropout: after each of them.
+        context_dim: event quantities, such as the missing transverse momentum, that stand beside the objects.
+
+    Shapes:
+        features (batch, particle, feature), four_momenta (batch, particle, 4) as (E, px, py, pz) in GeV, for the order
+        only, mask (batch, particle), True for a real object, context (batch, context_dim); logits (batch, class).
+    """
+
+    def __init__(
+        self,
+        input_dim: int,
+        num_classes: int,
+        *,
+        num_objects: int = MAX_OBJECTS,
+        hidden_dims: Sequence[int] = (256, 256, 128),
+        dropout: float = 0.1,
+        context_dim: int = 0,
+    ) -> None:
+        super().__init__()
+        self.num_objects = num_objects
+        self.context_dim = context_dim
+        layers = []
+        widths = [num_objects * input_dim + context_dim, *hidden_dims]
+        for before, after in itertools.pairwise(widths):
+            layers += [Linear(before, after), nn.ReLU(), Dropout(dropout)]
+        self.layers = nn.Sequential(*layers, Linear(widths[-1], num_classes))
+
+    def forward(self, features: Tensor, four_momenta: Tensor, mask: Tensor, context: Tensor | None = None) -> Tensor:
+        """Logits (batch, class); see the class for the shapes. A ``context`` left out counts as zero."""
+        table = hardest_objects(features, four_momenta, mask, self.num_objects)
+        return self.layers(join_context(table.flatten(1), context, self.context_dim))
+
+
+@register_model
+def fully_connected_for_events(input_dim: int, num_classes: int) -> FullyConnected:
+    """Fully connected network for events, with the missing transverse momentum as ``context``."""
+    return FullyConnected(input_dim, num_classes, context_dim=2)

@@ -1,0 +1,43 @@
+"""Events as tables of a fixed number of objects, for what can only work on such."""
+
+import torch
+from torch import Tensor
+
+from zoo.layers import falling_pt, offsets, pack
+
+#: Objects of an event that are looked at: as many as the public events of arXiv:2211.05143 have at most.
+MAX_OBJECTS = 18
+
+
+def hardest_objects(values: Tensor, four_momenta: Tensor, mask: Tensor, num_objects: int = MAX_OBJECTS) -> Tensor:
+    """The objects of largest transverse momentum of each event, the largest first.
+
+    Softer ones are left out, and rows of zeros stand where an event has fewer. Equal transverse momenta are ordered by
+    the other components and the values, so the order of the input does not matter (`falling_pt`).
+
+    Args:
+        values: (batch, particle, feature).
+        four_momenta: (batch, particle, 4) as (E, px, py, pz) in GeV.
+        mask: (batch, particle), True for a real object.
+        num_objects: how many.
+
+    Returns:
+        (batch, num_objects, feature).
+
+    Example:
+        >>> momenta = torch.tensor([[[9.0, 1, 0, 0], [9.0, 3, 0, 0], [9.0, 0, 2, 0], [0.0, 0, 0, 0]]])
+        >>> mask = torch.tensor([[True, True, True, False]])
+        >>> hardest_objects(momenta[..., 1:2], momenta, mask, 2).flatten().tolist()
+        [3.0, 0.0]
+        >>> hardest_objects(momenta[..., 1:2], momenta, mask, 4).flatten().tolist()
+        [3.0, 0.0, 1.0, 0.0]
+    """
+    counts = mask.sum(1)
+    rows = pack(values, mask)
+    order = falling_pt(rows, pack(four_momenta, mask), counts)
+    event = torch.repeat_interleave(counts)
+    place = torch.arange(len(event), device=event.device) - offsets(counts)[event]
+    chosen = place < num_objects
+    table = rows.new_zeros(len(mask) * num_objects, rows.shape[1])
+    table[(event * num_objects + place)[chosen]] = rows[order[chosen]]
+    return table.unflatten(0, (len(mask), num_objects))
