@@ -10,10 +10,9 @@ import functools
 import hashlib
 import importlib.metadata
 import io
-import itertools
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +34,7 @@ from zoo.metrics import (
     significance_improvement,
     tagging_metrics,
 )
+from zoo.pictures import BACKGROUND_COLOUR, SIGNAL_COLOURS, add_legend, coloured, labelled_axes, render
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -83,11 +83,6 @@ SPREAD_NOTE = (
     "± is the standard deviation over the seeds; with one seed, the statistical error of the test jets. "
     "'>' marks a lower bound: in a run no background jet passed."
 )
-#: Colours that colour-blind readers tell apart (M. A. Petroff, arXiv:2107.02270).
-BACKGROUND_COLOUR = "#3f90da"
-SIGNAL_COLOURS = (
-    "#bd1f01", "#ffa90e", "#832db6", "#717581", "#a96b59", "#e76300", "#b9ac70", "#92dadd", "#94a4a2",
-)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -308,7 +303,7 @@ def write_training_report(
     if logged:
         captions["training"] = CAPTIONS["training"]
         draw["training"] = lambda figure: _draw_training(figure, logged, title)
-    pictures = {name: _render(function) for name, function in draw.items()}
+    pictures = {name: render(function) for name, function in draw.items()}
     files = {f"{name}.{kind}": content for name, kinds in pictures.items() for kind, content in kinds.items()}
     files["README.md"] = _training_page(document, captions, settings_text).encode()
     _make_folder(Path(folder))
@@ -340,7 +335,7 @@ def print_figures(document: dict[str, Any]) -> None:
     """Print the figures of `write_training_report` on the terminal, a line each."""
     print(f"{document['title']}: {document['jets']:,} validation jets")
     for name, figure in document["metrics"].items():
-        print(f"  {name}: {_rounded(figure['value'], figure['error']).replace('±', '+-')}")
+        print(f"  {name}: {rounded(figure['value'], figure['error']).replace('±', '+-')}")
 
 
 def compare_runs(runs: Sequence[Path], out: Path) -> None:
@@ -365,7 +360,7 @@ def compare_runs(runs: Sequence[Path], out: Path) -> None:
     names = _compared_figures(loaded[0])
     rows = [_Row.of(label, members, names) for label, members in groups.items()]
     jets = sum(loaded[0].document["jets"].values())
-    picture = _render(lambda figure: _draw_comparison(figure, groups))
+    picture = render(lambda figure: _draw_comparison(figure, groups))
     files = {f"comparison.{kind}": content for kind, content in picture.items()}
     files["comparison.csv"] = _comparison_csv(rows, names).encode()
     files["comparison.md"] = _comparison_page(rows, names, jets).encode()
@@ -420,7 +415,7 @@ class _Row:
     @property
     def texts(self) -> dict[str, str]:
         uncertain = self.errors if self.seeds == 1 else self.spreads
-        return {name: _rounded(mean, uncertain[name], self.bounds[name]) for name, mean in self.means.items()}
+        return {name: rounded(mean, uncertain[name], self.bounds[name]) for name, mean in self.means.items()}
 
 
 # Figures and their text
@@ -518,10 +513,10 @@ def _label(name: str) -> str:
     return name
 
 
-def _rounded(value: float, error: float | None, is_bound: bool = False) -> str:
+def rounded(value: float, error: float | None, is_bound: bool = False) -> str:
     """Value and error with two significant digits of the error, never rounded before the decimal point.
 
-    >>> _rounded(2195.4, 173.2), _rounded(0.97931, 0.00108), _rounded(5432.1, None, is_bound=True)
+    >>> rounded(2195.4, 173.2), rounded(0.97931, 0.00108), rounded(5432.1, None, is_bound=True)
     ('2195 ± 173', '0.9793 ± 0.0011', '> 5432')
     """
     if is_bound:
@@ -536,7 +531,7 @@ def _value_text(figure: dict[str, Any]) -> str:
     """Value with its error; with its interval where too few jets pass for a symmetric error."""
     if figure.get("n_pass", FEW_JETS) < FEW_JETS and not figure["is_bound"]:
         return f"{figure['value']:.0f} [{figure['lower']:.0f}, {figure['upper']:.0f}]"
-    return _rounded(figure["value"], figure["error"], figure.get("is_bound", False))
+    return rounded(figure["value"], figure["error"], figure.get("is_bound", False))
 
 
 def _counts_text(figure: dict[str, Any]) -> str:
@@ -555,7 +550,7 @@ def figures_table(metrics: dict[str, Any]) -> str:
 
 def plain_figures_table(metrics: dict[str, Any]) -> str:
     """The figures of a training that judges no classes as a Markdown table, each with its error."""
-    rows = [[name, _rounded(figure["value"], figure["error"])] for name, figure in metrics.items()]
+    rows = [[name, rounded(figure["value"], figure["error"])] for name, figure in metrics.items()]
     return markdown_table(["figure", "value"], rows)
 
 
@@ -773,30 +768,14 @@ def _pictures(
     logged = {} if history is None else _read_history(history)
     if logged:
         drawings["training"] = lambda figure: _draw_training(figure, logged, title)
-    return {name: _render(draw) for name, draw in drawings.items()}
-
-
-def _render(draw: Callable[["Figure"], None]) -> dict[str, bytes]:
-    """A figure in mplhep's style as bytes; pyplot and the user's settings are left alone."""
-    import matplotlib.style
-    import mplhep
-    from matplotlib.figure import Figure
-
-    with matplotlib.style.context([mplhep.style.ROOT, {"font.size": 22, "lines.linewidth": 2.5}]):
-        figure = Figure(figsize=(10, 8), layout="constrained")
-        draw(figure)
-        contents = {}
-        for kind, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None})):
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format=kind, dpi=120, metadata=metadata)
-            contents[kind] = buffer.getvalue()
-            figure.set_layout_engine("none")  # laid out once for both
-    return contents
+    return {name: render(draw) for name, draw in drawings.items()}
 
 
 def _draw_rejection(figure: "Figure", curves: dict[str, RocCurve], heading: tuple[str, str]) -> None:
-    axes = _axes(figure, heading, r"Signal efficiency $\varepsilon_S$", r"Background rejection $1/\varepsilon_B$")
-    for colour, (name, curve) in _coloured(curves):
+    axes = labelled_axes(
+        figure, heading, r"Signal efficiency $\varepsilon_S$", r"Background rejection $1/\varepsilon_B$"
+    )
+    for colour, (name, curve) in coloured(curves):
         scan = _Scan.of(curve)
         _draw_with_band(axes, scan, scan.value, scan.lower, scan.upper, colour, _curve_label(name, curve))
         for efficiency in SIGNAL_EFFICIENCIES:
@@ -806,12 +785,14 @@ def _draw_rejection(figure: "Figure", curves: dict[str, RocCurve], heading: tupl
             bars = [[point.value - point.lower], [upper - point.value]]
             axes.errorbar([efficiency], [point.value], bars, lolims=point.is_bound, fmt="o", color=colour, capsize=5)
     _scale_rejection(axes)
-    _legend(axes, "lower left", INTERVAL_NOTE)
+    add_legend(axes, "lower left", INTERVAL_NOTE)
 
 
 def _draw_roc(figure: "Figure", curves: dict[str, RocCurve], heading: tuple[str, str]) -> None:
-    axes = _axes(figure, heading, r"Background efficiency $\varepsilon_B$", r"Signal efficiency $\varepsilon_S$")
-    for colour, (name, curve) in _coloured(curves):
+    axes = labelled_axes(
+        figure, heading, r"Background efficiency $\varepsilon_B$", r"Signal efficiency $\varepsilon_S$"
+    )
+    for colour, (name, curve) in coloured(curves):
         scan = _Scan.of(curve)
         few = scan.n_pass < FEW_JETS
         axes.plot(1 / scan.value[~few], scan.efficiency[~few], color=colour, label=_curve_label(name, curve))
@@ -823,34 +804,36 @@ def _draw_roc(figure: "Figure", curves: dict[str, RocCurve], heading: tuple[str,
     axes.set_xscale("log")
     axes.set_xlim(chance[0], 1)
     axes.set_ylim(0, 1.02)
-    _legend(axes, "best", INTERVAL_NOTE)
+    add_legend(axes, "best", INTERVAL_NOTE)
 
 
 def _draw_significance_improvement(figure: "Figure", curves: dict[str, RocCurve], heading: tuple[str, str]) -> None:
-    axes = _axes(figure, heading, r"Signal efficiency $\varepsilon_S$", r"SIC = $\varepsilon_S\,/\,$√$\varepsilon_B$")
-    for colour, (name, curve) in _coloured(curves):
+    axes = labelled_axes(
+        figure, heading, r"Signal efficiency $\varepsilon_S$", r"SIC = $\varepsilon_S\,/\,$√$\varepsilon_B$"
+    )
+    for colour, (name, curve) in coloured(curves):
         scan = _Scan.of(curve).where_passed(MINIMUM_PASS)
         edges = [scan.efficiency * np.sqrt(edge) for edge in (scan.value, scan.lower, scan.upper)]
         label = name
         if _effective_background(curve) >= MINIMUM_PASS:
             best = significance_improvement(curve)
             axes.errorbar([best.signal_efficiency], [best.value], [best.error], fmt="*", ms=16, c=colour)
-            label += f": maximum {_rounded(best.value, best.error)}"
+            label += f": maximum {rounded(best.value, best.error)}"
         _draw_with_band(axes, scan, *edges, colour, label)
     axes.axhline(1, color="grey", linestyle="--", linewidth=1.5)
     axes.set_xlim(0, 1)
     axes.set_ylim(bottom=0)
-    _legend(axes, "best", INTERVAL_NOTE)
+    add_legend(axes, "best", INTERVAL_NOTE)
 
 
 def _draw_scores(figure: "Figure", predictions: Predictions, background: int, heading: tuple[str, str]) -> None:
     """One pair: a colour a class. Several pairs: a colour a pair, with its background dashed."""
     other = predictions.classes[background]
     signals = [name for name in predictions.classes if name != other]
-    axes = _axes(figure, heading, f"Score: log-odds against {other}", "Jets per bin, each class normalised")
+    axes = labelled_axes(figure, heading, f"Score: log-odds against {other}", "Jets per bin, each class normalised")
     scores = {name: pair_score(predictions.logits, predictions.classes.index(name), background) for name in signals}
     edges = _score_edges(np.concatenate(list(scores.values())), bins=60)
-    for colour, (name, score) in _coloured(scores):
+    for colour, (name, score) in coloured(scores):
         for member, is_signal in ((other, False), (name, True)):
             style = {"color": colour, "linestyle": "-" if is_signal else "--", "label": name if is_signal else None}
             if len(signals) == 1 and not is_signal:
@@ -866,13 +849,13 @@ def _draw_scores_by_source(
     """Two classes that were put together of several: a colour a source, signal first."""
     signal = 1 - background
     other = predictions.classes[background]
-    axes = _axes(figure, heading, f"Score: log-odds against {other}", "Jets per bin, each source normalised")
+    axes = labelled_axes(figure, heading, f"Score: log-odds against {other}", "Jets per bin, each source normalised")
     score = pair_score(predictions.logits, signal, background)
     edges = _score_edges(score, bins=30)
     is_signal = predictions.label == signal
     groups = {name: predictions.source == number for number, name in enumerate(predictions.sources)}
     found = sorted((item for item in groups.items() if item[1].any()), key=lambda item: not is_signal[item[1]].all())
-    for colour, (name, chosen) in _coloured(dict(found)):
+    for colour, (name, chosen) in coloured(dict(found)):
         label = name
         if not is_signal[chosen].any():
             pair = chosen | is_signal
@@ -888,7 +871,7 @@ def _draw_confusion(figure: "Figure", predictions: Predictions, heading: tuple[s
     if predictions.sources:
         truth, names = predictions.source, predictions.sources
     shares = confusion_matrix(predictions.logits, truth, predictions.weight, len(names))
-    axes = _axes(figure, heading, "Predicted class", "True class")
+    axes = labelled_axes(figure, heading, "Predicted class", "True class")
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     figure.colorbar(image, label="Share of the row")
     axes.tick_params(which="both", length=0)
@@ -939,9 +922,11 @@ def _draw_training(figure: "Figure", logged: dict[str, np.ndarray], title: str) 
 def _draw_comparison(figure: "Figure", groups: dict[str, list[_Run]]) -> None:
     run = next(iter(groups.values()))[0]
     heading = (f"{run.document['background']} rejection", f"{len(run.predictions):,} test jets")
-    axes = _axes(figure, heading, r"Signal efficiency $\varepsilon_S$", r"Background rejection $1/\varepsilon_B$")
+    axes = labelled_axes(
+        figure, heading, r"Signal efficiency $\varepsilon_S$", r"Background rejection $1/\varepsilon_B$"
+    )
     background = run.document["classes"].index(run.document["background"])
-    for colour, (label, members) in _coloured(groups):
+    for colour, (label, members) in coloured(groups):
         by_run = [_curves(member.predictions, background) for member in members]
         seeds = f", {len(members)} seeds" if len(members) > 1 else ""
         for number, name in enumerate(by_run[0]):
@@ -953,7 +938,7 @@ def _draw_comparison(figure: "Figure", groups: dict[str, list[_Run]]) -> None:
     _scale_rejection(axes)
     sizes = [len(members) for members in groups.values()]
     notes = ["standard deviation over seeds"] * (max(sizes) > 1) + [INTERVAL_NOTE] * (min(sizes) == 1)
-    _legend(axes, "lower left", " or ".join(notes))
+    add_legend(axes, "lower left", " or ".join(notes))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -992,15 +977,6 @@ class _Scan:
         return _Scan(*(getattr(self, field.name)[chosen] for field in dataclasses.fields(self)))
 
 
-def _axes(figure: "Figure", heading: tuple[str, str], x: str, y: str) -> "Axes":
-    axes = figure.subplots()
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
-    for text, place in zip(heading, ("left", "right"), strict=True):
-        axes.set_title(text, loc=place, fontsize="small")
-    return axes
-
-
 def _score_edges(score: np.ndarray, bins: int) -> np.ndarray:
     """Edges of a histogram of scores, without the outermost thousandth."""
     lowest, highest = np.quantile(score, (0.0005, 0.9995))
@@ -1011,7 +987,7 @@ def _finish_scores(axes: "Axes", edges: np.ndarray, histograms: int) -> None:
     """Limits with room for the legend of so many histograms, and the legend."""
     axes.set_xlim(edges[0], edges[-1])
     axes.set_ylim(0, (1 + 0.1 * histograms) * axes.get_ylim()[1])
-    _legend(axes, "upper center", "statistical error")
+    add_legend(axes, "upper center", "statistical error")
 
 
 def _scale_rejection(axes: "Axes") -> None:
@@ -1041,22 +1017,9 @@ def _draw_histogram(
     axes.stairs(high, edges, baseline=low, fill=True, color=style["color"], alpha=0.3)
 
 
-def _coloured(items: dict[str, Any]) -> Iterator[tuple[str, tuple[str, Any]]]:
-    return zip(itertools.cycle(SIGNAL_COLOURS), items.items(), strict=False)
-
-
-def _legend(axes: "Axes", place: str, band: str) -> None:
-    """Legend with an entry that says what the bands are."""
-    from matplotlib.patches import Patch
-
-    handles, labels = axes.get_legend_handles_labels()
-    size = "small" if len(handles) <= 4 else "x-small"
-    axes.legend([*handles, Patch(color="grey", alpha=0.3, linewidth=0)], [*labels, band], loc=place, fontsize=size)
-
-
 def _curve_label(name: str, curve: RocCurve) -> str:
     area = curve.auc()
-    return f"{name}: AUC = {_rounded(area.value, area.error)}"
+    return f"{name}: AUC = {rounded(area.value, area.error)}"
 
 
 def _effective_background(curve: RocCurve) -> float:
