@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "data": {"physics", "data", "files", "progress"},
     "simulate": {"physics", "data", "files", "progress", "simulate"},
     "report": {"metrics", "files", "pictures", "report"},
+    "significance": {"metrics", "files", "pictures", "report", "significance"},
     "tagger": {"metrics", "data", "tagger"},
     "pretraining": {"physics", "layers", "data", "metrics", "tagger", "checkpoints", "report", "pretraining"},
     "hf": {"hf"},

@@ -88,6 +88,22 @@ def build_parser() -> argparse.ArgumentParser:
     report.add_argument("--out", type=Path, default=Path("comparison"), help="folder to write")
     report.set_defaults(run=_report)
 
+    significance = commands.add_parser(
+        "significance", help="expected significance of a search that cuts on the score of a tested run"
+    )
+    significance.add_argument("run_folder", type=Path, metavar="RUN", help="run folder that holds a tested report")
+    significance.add_argument("--signal_yield", type=float, required=True, help="signal events before the cut")
+    significance.add_argument("--background_yield", type=float, required=True, help="background events before the cut")
+    significance.add_argument(
+        "--background_uncertainty", type=float, default=0.0, help="relative, behind any cut (default: %(default)s)"
+    )
+    significance.add_argument("--signal", metavar="CLASS", help="signal class; the second of two unless told")
+    significance.add_argument(
+        "--validation", type=Path, metavar="FILE", help="predictions of other events, to choose the cut on"
+    )
+    significance.add_argument("--out", type=Path, help="folder to write (default: RUN/significance)")
+    significance.set_defaults(run=_significance)
+
     publish = commands.add_parser("publish", help="make a pretrained folder of a tested run or a pretraining")
     publish.add_argument("source", type=Path, metavar="RUN", help="run folder that holds a report")
     publish.add_argument("--out", type=Path, required=True, help="folder to write, named as the model shall be")
@@ -259,6 +275,21 @@ def _report(runs: list[Path], out: Path) -> None:
     from zoo.report import compare_runs
 
     compare_runs(runs, out)
+
+
+def _significance(
+    run_folder: Path,
+    signal_yield: float,
+    background_yield: float,
+    background_uncertainty: float,
+    signal: str | None,
+    validation: Path | None,
+    out: Path | None,
+) -> None:
+    from zoo.significance import Yields, show_significance
+
+    yields = Yields(signal_yield, background_yield, background_uncertainty)
+    show_significance(run_folder, yields, signal=signal, validation=validation, out=out)
 
 
 def _publish(source: Path, out: Path, licence: str, paper: str) -> None:

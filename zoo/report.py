@@ -44,10 +44,12 @@ __all__ = [
     "Predictions",
     "compare_runs",
     "figures_table",
+    "for_terminal",
     "markdown_table",
     "plain_figures_table",
     "print_figures",
     "print_table",
+    "rounded",
     "write_report",
     "write_training_report",
 ]
@@ -327,7 +329,7 @@ def print_table(metrics: dict[str, Any], console: Console | None = None) -> None
     table.add_column("rests on", justify="right")
     for name, figure in metrics["metrics"].items():
         if not name.startswith("significance_improvement"):
-            table.add_row(_label(name), _for_terminal(_value_text(figure), console), _counts_text(figure))
+            table.add_row(_label(name), for_terminal(_value_text(figure), console), _counts_text(figure))
     console.print(table)
 
 
@@ -483,8 +485,8 @@ def _print_comparison(rows: Sequence[_Row], names: Sequence[str], jets: int) -> 
     """The table on the terminal; rejections of many classes are left to the written one."""
     console = Console()
     shown = names if len(names) <= 4 else names[:2]
-    title, note = (_for_terminal(text, console) for text in (f"Tested on the same {jets:,} jets", SPREAD_NOTE))
-    texts = [[_for_terminal(row.texts[name], console) for name in shown] for row in rows]
+    title, note = (for_terminal(text, console) for text in (f"Tested on the same {jets:,} jets", SPREAD_NOTE))
+    texts = [[for_terminal(row.texts[name], console) for name in shown] for row in rows]
     headings = [_label(name).replace(" at ", "\n") for name in shown]
     columns = zip(*texts, strict=True)
     widths = [max(map(len, [*heading.split("\n"), *column])) for heading, column in zip(headings, columns, strict=True)]
@@ -554,7 +556,8 @@ def plain_figures_table(metrics: dict[str, Any]) -> str:
     return markdown_table(["figure", "value"], rows)
 
 
-def _for_terminal(text: str, console: Console) -> str:
+def for_terminal(text: str, console: Console) -> str:
+    """The text as far as a terminal can show it."""
     return text.replace("±", "+-") if console.options.ascii_only else text
 
 
