@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "data": {"physics", "data", "files", "progress"},
     "simulate": {"physics", "data", "files", "progress", "simulate"},
     "report": {"metrics", "files", "pictures", "report"},
+    "boosted_trees": {"baselines", "physics", "data", "files", "pictures", "report", "boosted_trees"},
     "significance": {"metrics", "files", "pictures", "report", "significance"},
     "tagger": {"metrics", "data", "tagger"},
     "pretraining": {"physics", "layers", "data", "metrics", "tagger", "checkpoints", "report", "pretraining"},
@@ -49,6 +50,7 @@ HEAVY = (
     "dask",
     "distributed",
     "huggingface_hub",
+    "lightgbm",
 )
 NOT_IN_MODELS = {*HEAVY, "weaver"}
 

@@ -88,6 +88,14 @@ def build_parser() -> argparse.ArgumentParser:
     report.add_argument("--out", type=Path, default=Path("comparison"), help="folder to write")
     report.set_defaults(run=_report)
 
+    baseline = commands.add_parser("baseline", help="train what networks have to beat on the data of a config")
+    baseline.add_argument("kind", choices=["lightgbm"], help="boosted decision trees (extra 'trees')")
+    baseline.add_argument("--config", type=Path, required=True, help="of train.py; its data and seed are used")
+    baseline.add_argument("--run_folder", type=Path, required=True, metavar="DIR", help="folder of this run")
+    baseline.add_argument("--pairs", action="store_true", help="kinematics of the pairs of objects as inputs, too")
+    baseline.add_argument("--seed", type=int, help="of the trees (default: seed_everything of the config)")
+    baseline.set_defaults(run=_baseline)
+
     significance = commands.add_parser(
         "significance", help="expected significance of a search that cuts on the score of a tested run"
     )
@@ -275,6 +283,12 @@ def _report(runs: list[Path], out: Path) -> None:
     from zoo.report import compare_runs
 
     compare_runs(runs, out)
+
+
+def _baseline(kind: str, config: Path, run_folder: Path, pairs: bool, seed: int | None) -> None:
+    from zoo.boosted_trees import train_boosted_trees
+
+    train_boosted_trees(config, run_folder, pairs=pairs, seed=seed)
 
 
 def _significance(

@@ -9,17 +9,20 @@ from zoo.layers import falling_pt, offsets, pack
 MAX_OBJECTS = 18
 
 
-def hardest_objects(values: Tensor, four_momenta: Tensor, mask: Tensor, num_objects: int = MAX_OBJECTS) -> Tensor:
+def hardest_objects(
+    values: Tensor, four_momenta: Tensor, mask: Tensor, num_objects: int = MAX_OBJECTS, absent: float = 0.0
+) -> Tensor:
     """The objects of largest transverse momentum of each event, the largest first.
 
-    Softer ones are left out, and rows of zeros stand where an event has fewer. Equal transverse momenta are ordered by
-    the other components and the values, so the order of the input does not matter (`falling_pt`).
+    Softer ones are left out, and rows of ``absent`` stand where an event has fewer. Equal transverse momenta are
+    ordered by the other components and the values, so the order of the input does not matter (`falling_pt`).
 
     Args:
         values: (batch, particle, feature).
         four_momenta: (batch, particle, 4) as (E, px, py, pz) in GeV.
         mask: (batch, particle), True for a real object.
         num_objects: how many.
+        absent: what stands for the values of an object that is not there.
 
     Returns:
         (batch, num_objects, feature).
@@ -38,6 +41,6 @@ def hardest_objects(values: Tensor, four_momenta: Tensor, mask: Tensor, num_obje
     event = torch.repeat_interleave(counts)
     place = torch.arange(len(event), device=event.device) - offsets(counts)[event]
     chosen = place < num_objects
-    table = rows.new_zeros(len(mask) * num_objects, rows.shape[1])
+    table = rows.new_full((len(mask) * num_objects, rows.shape[1]), absent)
     table[(event * num_objects + place)[chosen]] = rows[order[chosen]]
     return table.unflatten(0, (len(mask), num_objects))

@@ -1,0 +1,134 @@
+"""Boosted trees on real jets: what they see, what they leave behind, and what is refused."""
+
+import json
+import math
+from pathlib import Path
+
+import lightgbm
+import numpy as np
+import pytest
+import yaml
+from sklearn.metrics import log_loss, roc_auc_score
+
+from zoo.boosted_trees import MAX_TREES, flatten, input_names
+from zoo.cli import main
+from zoo.data.datamodule import JetDataModule
+from zoo.report import Predictions
+
+CONFIG = {
+    "seed_everything": 3,
+    "trainer": {"max_epochs": 10},
+    "data": {
+        "train": {"files": ["sample:top_tagging/train"], "rows": [0, 800]},
+        "val": {"files": ["sample:top_tagging/val"], "rows": [0, 400]},
+        "test": {"files": ["sample:top_tagging/test"], "rows": [100, 500]},
+    },
+}
+
+
+def train(folder: Path, *options: str, **changes) -> Path:
+    folder.mkdir(exist_ok=True)
+    config = folder / "given.yaml"
+    config.write_text(yaml.safe_dump(CONFIG | {"data": CONFIG["data"] | changes}))
+    main(["baseline", "lightgbm", "--config", str(config), "--run_folder", str(folder / "run"), *options])
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """Folder of a finished training."""
+    return train(tmp_path_factory.mktemp("trees"))
+
+
+def test_rows_of_a_table_by_hand(jets):
+    names = input_names(JetDataModule(), pairs=True)
+    rows = flatten(jets, pairs=True).numpy()
+    assert rows.shape == (8, len(names)) == (8, 18 * 7 + 153 * 4)
+    for row, features, momenta, mask in zip(rows, jets.features, jets.four_momenta, jets.mask, strict=True):
+        column = dict(zip(names, row, strict=True))
+        real = momenta[mask].double().numpy()
+        order = np.argsort(-np.hypot(real[:, 1], real[:, 2]), kind="stable")
+        for place in (1, 2, 18):
+            expected = features[mask][order[place - 1]].numpy() if place <= len(order) else np.full(7, np.nan)
+            found = [column[f"{name}_{place}"] for name in ("part_pt_log", "part_dphi")]
+            np.testing.assert_array_equal(found, expected[[0, -1]])
+        one, other = real[order[1]], real[order[4]]
+        energies = [np.linalg.norm(momentum[1:]) for momentum in (one, other)]
+        mass2 = 2 * (math.prod(energies) - one[1:] @ other[1:])
+        assert column["ln_m2_2_5"] == pytest.approx(math.log(mass2), abs=1e-3)
+        pt_one, pt_other = (math.hypot(*momentum[1:3]) for momentum in (one, other))
+        assert column["ln_z_2_5"] == pytest.approx(math.log(pt_other / (pt_one + pt_other)), abs=1e-5)
+        assert math.isnan(column["ln_kt_2_18"]) == (len(order) < 18)
+
+
+def test_run_folder_is_that_of_a_tested_run(run):
+    names = {path.name for path in run.iterdir()}
+    assert names == {"model.txt", "config.yaml", "metrics.csv", "importances.png", "importances.pdf", "report"}
+    assert {"metrics.json", "predictions.arrow", "training.png"} <= {path.name for path in (run / "report").iterdir()}
+    predictions = Predictions.load(run / "report" / "predictions.arrow")
+    assert sorted(predictions.index) == list(range(100, 500))
+    score = predictions.logits[:, 1] - predictions.logits[:, 0]
+    document = json.loads((run / "report" / "metrics.json").read_text())
+    auc = roc_auc_score(predictions.label, score)
+    assert auc > 0.9
+    assert document["metrics"]["auc"]["value"] == pytest.approx(auc, abs=1e-9)
+    assert document["facts"]["seed"] == 3
+
+
+def test_trees_end_at_the_lowest_validation_loss(run):
+    losses = np.loadtxt(run / "metrics.csv", delimiter=",", skiprows=1)[:, 1]
+    booster = lightgbm.Booster(model_file=run / "model.txt")
+    assert booster.num_trees() == losses.argmin() + 1 < len(losses) < MAX_TREES
+    data = JetDataModule(**{key: value for key, value in CONFIG["data"].items() if key not in ("train", "val", "test")})
+    assert data.input_dim * 18 == booster.num_feature()
+
+
+@pytest.mark.filterwarnings("ignore:val and test share")
+def test_saved_trees_give_the_predictions(run, tmp_path):
+    """The logits are log-odds: their cross entropy on the validation is the loss that was written."""
+    again = train(tmp_path, test={"files": ["sample:top_tagging/val"], "rows": [0, 400]})
+    assert (again / "model.txt").read_bytes() == (run / "model.txt").read_bytes(), "the same seed, the same trees"
+    predictions = Predictions.load(again / "report" / "predictions.arrow")
+    probability = 1 / (1 + np.exp(predictions.logits[:, 0] - predictions.logits[:, 1]))
+    losses = np.loadtxt(again / "metrics.csv", delimiter=",", skiprows=1)[:, 1]
+    assert log_loss(predictions.label, probability) == pytest.approx(losses.min(), rel=1e-5)
+
+
+@pytest.mark.slow
+def test_seeds_and_pairs_stand_beside_each_other_in_a_comparison(run, tmp_path, capsys):
+    other = train(tmp_path / "seed", "--seed", "4")
+    assert (other / "model.txt").read_bytes() != (run / "model.txt").read_bytes()
+    with_pairs = train(tmp_path / "pairs", "--pairs")
+    assert lightgbm.Booster(model_file=with_pairs / "model.txt").num_feature() == 18 * 7 + 153 * 4
+    main(["report", str(run), str(other), str(with_pairs), "--out", str(tmp_path / "comparison")])
+    rows = (tmp_path / "comparison" / "comparison.csv").read_text().splitlines()
+    assert [row.split(",")[:2] for row in rows[1:]] == [["lightgbm", "2"], ["lightgbm_pairs", "1"]]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"data": {"val": None}}, "val: no split is given; add 'data.val.files'"),
+        ({"data": {"batchsize": 3}}, "batchsize"),
+        ({"data": None}, "has no 'data'"),
+        ({"seed_everything": "many"}, "seed_everything must be a number of 0 or more, not 'many'"),
+    ],
+)
+def test_config_that_cannot_be_used_is_refused(tmp_path, capsys, change, message):
+    config = CONFIG | change
+    if isinstance(change.get("data"), dict):
+        config["data"] = CONFIG["data"] | change["data"]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    options = ["--config", str(tmp_path / "config.yaml"), "--run_folder", str(tmp_path / "run")]
+    with pytest.raises(SystemExit, match="2"):
+        main(["baseline", "lightgbm", *options])
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_is_never_overwritten(run, capsys):
+    before = (run / "model.txt").read_bytes()
+    with pytest.raises(SystemExit, match="2"):
+        train(run.parent)
+    assert "holds a run already" in capsys.readouterr().err
+    assert (run / "model.txt").read_bytes() == before

@@ -1,0 +1,241 @@
+"""Boosted decision trees on the sorted objects of an event, which the networks have to beat (extra ``trees``).
+
+References:
+    LightGBM: A Highly Efficient Gradient Boosting Decision Tree (2017), Advances in Neural Information Processing
+    Systems 30: the trees.
+    Attention to the strengths of physical interactions (2022), arXiv:2211.05143: as baseline for events, with and
+    without pairs. The settings below are not its.
+"""
+
+import csv
+import dataclasses
+import io
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import yaml
+from torch import Tensor
+
+from zoo.baselines import MAX_OBJECTS, hardest_objects
+from zoo.data.batch import JetBatch
+from zoo.data.datamodule import JetDataModule
+from zoo.files import atomic_write
+from zoo.physics.kinematics import pair_features
+from zoo.pictures import SIGNAL_COLOURS, labelled_axes, render
+from zoo.report import Predictions, print_table, write_report
+
+if TYPE_CHECKING:
+    from lightgbm import Booster
+    from matplotlib.figure import Figure
+
+#: Settings of LightGBM, the same for every training.
+PARAMETERS = {
+    "learning_rate": 0.05,
+    "num_leaves": 31,
+    "min_data_in_leaf": 20,
+    "feature_fraction": 0.8,
+    "bagging_fraction": 0.8,
+    "bagging_freq": 1,
+    "deterministic": True,
+    "force_row_wise": True,
+    "verbosity": -1,
+}
+#: Trees of a class at most, and how many may follow the lowest validation loss before the training ends.
+MAX_TREES = 2000
+PATIENCE = 50
+
+#: Numbers of a pair, in the order of `pair_features`.
+PAIR_NAMES = ("ln_kt", "ln_z", "ln_delta", "ln_m2")
+#: Inputs that the picture of the importances shows.
+SHOWN_INPUTS = 20
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EventTable:
+    """Events as rows of numbers.
+
+    Shapes:
+        inputs (event, input) float32, NaN where an object is absent; label, weight and index (event,).
+    """
+
+    inputs: np.ndarray
+    label: np.ndarray
+    weight: np.ndarray
+    index: np.ndarray
+
+
+def train_boosted_trees(config: Path, run_folder: Path, *, pairs: bool = False, seed: int | None = None) -> None:
+    """Train LightGBM on the data of a configuration, and leave what a tested run of a network leaves.
+
+    The number of trees is that with the lowest loss on the validation split. The run folder gets ``model.txt`` (the
+    trees as text), ``config.yaml``, ``metrics.csv``, ``importances.png`` and ``.pdf``, and ``report/``.
+
+    Args:
+        config: YAML file as of ``train.py``, of which ``data`` and ``seed_everything`` are read.
+        run_folder: folder to write, which holds no run yet.
+        pairs: whether the kinematics of each pair of objects (`pair_features`) are inputs too.
+        seed: of the trees; that of the configuration unless told.
+
+    Raises:
+        ModuleNotFoundError: if LightGBM is not installed.
+        ValueError: if the configuration has no data, a split is missing, or the folder holds a run.
+    """
+    lightgbm = import_lightgbm()
+    if (run_folder / "config.yaml").exists():
+        raise ValueError(f"run_folder {run_folder}: holds a run already; give another name or delete the folder")
+    data, settings = _read_config(config, seed)
+    settings |= {"run_folder": str(run_folder), "model": {"class_path": "lightgbm", "pairs": pairs, **PARAMETERS}}
+    for stage in ("fit", "validate", "test"):
+        data.setup(stage)
+    names = input_names(data, pairs)
+    train, val = (_read_events(loader, pairs) for loader in (data.train_dataloader(), data.val_dataloader()))
+    start = time.monotonic()
+    booster, losses = _boost(lightgbm, train, val, names, len(data.classes), settings["seed_everything"])
+    minutes = (time.monotonic() - start) / 60
+    predictions = _predict(booster, _read_events(data.test_dataloader(), pairs), data.classes)
+
+    run_folder.mkdir(parents=True, exist_ok=True)
+    importances = booster.feature_importance("gain")
+    picture = render(lambda figure: _draw_importances(figure, names, importances))
+    files = {f"importances.{kind}": content for kind, content in picture.items()}
+    files |= {"model.txt": booster.model_to_string().encode(), "metrics.csv": _history(losses)}
+    files |= {"config.yaml": yaml.safe_dump(settings, sort_keys=False).encode()}
+    for name, content in files.items():
+        with atomic_write(run_folder / name) as file:
+            file.write(content)
+    facts = {
+        "seed": settings["seed_everything"],
+        "trees": booster.num_trees(),
+        "inputs": len(names),
+        "training_minutes": round(minutes, 2),
+    }
+    metrics = write_report(
+        run_folder / "report",
+        predictions,
+        title="lightgbm_pairs" if pairs else "lightgbm",
+        history=run_folder / "metrics.csv",
+        config=run_folder / "config.yaml",
+        facts=facts,
+    )
+    print_table(metrics)
+    print(f"report: {run_folder / 'report'}")
+
+
+def input_names(data: JetDataModule, pairs: bool) -> list[str]:
+    """Names of the columns of `flatten`; objects are counted from 1, the hardest."""
+    places = range(1, MAX_OBJECTS + 1)
+    names = [f"{name}_{place}" for place in places for name in data.feature_table.names]
+    if pairs:
+        names += [f"{name}_{i}_{j}" for i in places for j in places if i < j for name in PAIR_NAMES]
+    return names
+
+
+def flatten(batch: JetBatch, pairs: bool) -> Tensor:
+    """Features of the hardest objects in a row, then the numbers of their pairs i < j; NaN for absent objects.
+
+    Returns:
+        (batch, input), float32.
+    """
+    values = torch.cat([batch.features, batch.four_momenta], dim=-1)
+    table = hardest_objects(values, batch.four_momenta, batch.mask, absent=torch.nan)
+    features, momenta = table.split([batch.features.shape[-1], 4], dim=-1)
+    columns = [features.flatten(1)]
+    if pairs:
+        first_row = MAX_OBJECTS * torch.arange(len(table))[:, None]
+        i, j = ((first_row + end).flatten() for end in torch.triu_indices(MAX_OBJECTS, MAX_OBJECTS, 1))
+        columns.append(pair_features(momenta.flatten(0, 1), i, j).float().reshape(len(table), -1))
+    return torch.cat(columns, dim=1)
+
+
+def import_lightgbm() -> ModuleType:
+    """LightGBM.
+
+    Raises:
+        ModuleNotFoundError: if it is not installed; the message says how to.
+    """
+    try:
+        import lightgbm
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("boosted trees need LightGBM: pip install 'zoo[trees]'") from error
+    return lightgbm
+
+
+def _read_config(path: Path, seed: int | None) -> tuple[JetDataModule, dict[str, Any]]:
+    """The data module of a configuration, and what of the file it was made of."""
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    try:
+        values = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: is no YAML ({error}); correct the file") from None
+    if not isinstance(values, dict) or not isinstance(values.get("data"), dict):
+        raise ValueError(
+            f"{path}: has no 'data', the section that says which events to read; give a config of train.py"
+        )
+    seed = values.get("seed_everything", 1) if seed is None else seed
+    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+        raise ValueError(f"{path}: seed_everything must be a number of 0 or more, not {seed!r}")
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(JetDataModule, "data")
+    try:
+        parsed = parser.parse_object({"data": values["data"] | {"seed": seed}})
+    except ArgumentError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return parser.instantiate(parsed).data, {"seed_everything": seed, "data": values["data"]}
+
+
+def _read_events(batches: Any, pairs: bool) -> EventTable:
+    parts = [(flatten(batch, pairs), batch.label, batch.weight, batch.index) for batch in batches]
+    return EventTable(*(torch.cat(columns).numpy() for columns in zip(*parts, strict=True)))
+
+
+def _boost(
+    lightgbm: ModuleType, train: EventTable, val: EventTable, names: list[str], num_classes: int, seed: int
+) -> tuple["Booster", list[float]]:
+    """The trees up to the lowest validation loss, and that loss after each of them."""
+    objective = {"objective": "binary", "metric": "binary_logloss"}
+    if num_classes > 2:
+        objective = {"objective": "multiclass", "metric": "multi_logloss", "num_class": num_classes}
+    train_set, val_set = (
+        lightgbm.Dataset(events.inputs, events.label, weight=events.weight, feature_name=names, free_raw_data=False)
+        for events in (train, val)
+    )
+    history: dict[str, dict[str, list[float]]] = {}
+    booster = lightgbm.train(
+        PARAMETERS | objective | {"seed": seed},
+        train_set,
+        num_boost_round=MAX_TREES,
+        valid_sets=[val_set],
+        valid_names=["val"],
+        callbacks=[lightgbm.early_stopping(PATIENCE, verbose=False), lightgbm.record_evaluation(history)],
+    )
+    best = lightgbm.Booster(model_str=booster.model_to_string(num_iteration=booster.best_iteration))
+    return best, history["val"][objective["metric"]]
+
+
+def _predict(booster: "Booster", events: EventTable, classes: tuple[str, ...]) -> Predictions:
+    logits = booster.predict(events.inputs, raw_score=True)
+    if logits.ndim == 1:  # of two classes the log-odds of the second
+        logits = np.stack([np.zeros_like(logits), logits], axis=1)
+    return Predictions(logits, events.label, events.weight, events.index, classes)
+
+
+def _history(losses: list[float]) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["step", "val_loss"])
+    writer.writerows(enumerate(losses))
+    return text.getvalue().encode()
+
+
+def _draw_importances(figure: "Figure", names: list[str], importances: np.ndarray) -> None:
+    order = np.argsort(importances)[-SHOWN_INPUTS:]
+    heading = (f"{len(order)} of {len(names)} inputs", "LightGBM")
+    axes = labelled_axes(figure, heading, "Part of the gain of all splits", "")
+    axes.barh([names[place] for place in order], importances[order] / importances.sum(), color=SIGNAL_COLOURS[0])
+    axes.tick_params(axis="y", labelsize="x-small")
+    axes.minorticks_off()
