@@ -22,6 +22,7 @@ from torch import Tensor
 
 from zoo.baselines import MAX_OBJECTS, hardest_objects
 from zoo.data.batch import JetBatch
+from zoo.data.classes import MergedClasses
 from zoo.data.datamodule import JetDataModule
 from zoo.files import atomic_write
 from zoo.physics.kinematics import pair_features
@@ -59,13 +60,15 @@ class EventTable:
     """Events as rows of numbers.
 
     Shapes:
-        inputs (event, input) float32, NaN where an object is absent; label, weight and index (event,).
+        inputs (event, input) float32, NaN where an object is absent; label, weight, index and source (event,), as of
+        `zoo.data.batch.JetBatch`.
     """
 
     inputs: np.ndarray
     label: np.ndarray
     weight: np.ndarray
     index: np.ndarray
+    source: np.ndarray
 
 
 def train_boosted_trees(config: Path, run_folder: Path, *, pairs: bool = False, seed: int | None = None) -> None:
@@ -96,7 +99,7 @@ def train_boosted_trees(config: Path, run_folder: Path, *, pairs: bool = False, 
     start = time.monotonic()
     booster, losses = _boost(lightgbm, train, val, names, len(data.classes), settings["seed_everything"])
     minutes = (time.monotonic() - start) / 60
-    predictions = _predict(booster, _read_events(data.test_dataloader(), pairs), data.classes)
+    predictions = _predict(booster, _read_events(data.test_dataloader(), pairs), data.merged_classes)
 
     run_folder.mkdir(parents=True, exist_ok=True)
     importances = booster.feature_importance("gain")
@@ -129,13 +132,14 @@ def input_names(data: JetDataModule, pairs: bool) -> list[str]:
     """Names of the columns of `flatten`; objects are counted from 1, the hardest."""
     places = range(1, MAX_OBJECTS + 1)
     names = [f"{name}_{place}" for place in places for name in data.feature_table.names]
+    names += data.context_table.names
     if pairs:
         names += [f"{name}_{i}_{j}" for i in places for j in places if i < j for name in PAIR_NAMES]
     return names
 
 
 def flatten(batch: JetBatch, pairs: bool) -> Tensor:
-    """Features of the hardest objects in a row, then the numbers of their pairs i < j; NaN for absent objects.
+    """Features of the hardest objects in a row, the context, and the numbers of pairs i < j; NaN for absent objects.
 
     Returns:
         (batch, input), float32.
@@ -143,7 +147,7 @@ def flatten(batch: JetBatch, pairs: bool) -> Tensor:
     values = torch.cat([batch.features, batch.four_momenta], dim=-1)
     table = hardest_objects(values, batch.four_momenta, batch.mask, absent=torch.nan)
     features, momenta = table.split([batch.features.shape[-1], 4], dim=-1)
-    columns = [features.flatten(1)]
+    columns = [features.flatten(1), batch.context]
     if pairs:
         first_row = MAX_OBJECTS * torch.arange(len(table))[:, None]
         i, j = ((first_row + end).flatten() for end in torch.triu_indices(MAX_OBJECTS, MAX_OBJECTS, 1))
@@ -189,7 +193,7 @@ def _read_config(path: Path, seed: int | None) -> tuple[JetDataModule, dict[str,
 
 
 def _read_events(batches: Any, pairs: bool) -> EventTable:
-    parts = [(flatten(batch, pairs), batch.label, batch.weight, batch.index) for batch in batches]
+    parts = [(flatten(batch, pairs), batch.label, batch.weight, batch.index, batch.source) for batch in batches]
     return EventTable(*(torch.cat(columns).numpy() for columns in zip(*parts, strict=True)))
 
 
@@ -217,11 +221,12 @@ def _boost(
     return best, history["val"][objective["metric"]]
 
 
-def _predict(booster: "Booster", events: EventTable, classes: tuple[str, ...]) -> Predictions:
+def _predict(booster: "Booster", events: EventTable, classes: MergedClasses) -> Predictions:
     logits = booster.predict(events.inputs, raw_score=True)
     if logits.ndim == 1:  # of two classes the log-odds of the second
         logits = np.stack([np.zeros_like(logits), logits], axis=1)
-    return Predictions(logits, events.label, events.weight, events.index, classes)
+    columns = [logits, events.label, events.weight, events.index, classes.names]
+    return Predictions(*columns, events.source, classes.sources) if classes.is_merged else Predictions(*columns)
 
 
 def _history(losses: list[float]) -> bytes:

@@ -2,11 +2,16 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from zoo import create_model
+from zoo.data.batch import collate, gather
+from zoo.data.datasets import resolve_file
+from zoo.data.features import feature_table
+from zoo.data.store import open_store
 from zoo.particle_transformer import CouplingPairs, KinematicPairs, PairInputs, ParticleTransformer
 from zoo.physics.couplings import OBJECT_TYPES, electromagnetic_coupling, strong_coupling
 from zoo.physics.lorentz import boost_matrix
@@ -98,6 +103,31 @@ def test_couplings_of_an_event_by_hand(kind):
     for (i, j), value in zip([(0, 1), (2, 3), (0, 4), (1, 4), (2, 4), (3, 4)], values, strict=True):
         expected[i, j] = expected[j, i] = value
     torch.testing.assert_close(coupling_matrix(kind), expected, rtol=1e-6, atol=0)
+
+
+def test_models_for_events_find_the_types_in_the_features():
+    """Compared with the flags of the objects in the file, in events with a photon or several leptons."""
+    table, features = open_store(resolve_file("sample:four_tops/test")), feature_table("events")
+    names = ("part_isJet", "part_isBJet", "part_isElectron", "part_isMuon", "part_isPhoton", "part_charge")
+    flags = np.array([table.particles[name] for name in names[2:5]]).T @ [1, 1, 2]
+    event = np.repeat(np.arange(len(table)), table.counts)
+    packed = gather(table, np.flatnonzero(np.bincount(event, flags) > 1), names)
+    events = collate(packed, features)
+    is_jet, is_b, is_electron, is_muon, is_photon, charge = (torch.from_numpy(packed.columns[name]) for name in names)
+    jet = torch.repeat_interleave(torch.from_numpy(packed.counts))
+    i, j = ((jet[:, None] == jet) & ~torch.eye(len(jet), dtype=torch.bool)).nonzero().unbind(1)
+    strong, is_charged = (is_jet + is_b) > 0, (is_electron + is_muon) > 0
+    expected = 1.22 * (strong[i] & strong[j])
+    for one, other in ((i, j), (j, i)):
+        of_one = 0.31 / 2 * is_jet[one] + 0.31 / 3 * is_b[one] + 0.31 * is_charged[one]
+        expected += of_one * is_photon[other]
+    same_flavour = is_electron[i] * is_electron[j] + is_muon[i] * is_muon[j] > 0
+    expected += 0.758 * (same_flavour & (charge[i] * charge[j] < 0))
+    model = create_model("particle_transformer_for_events_sm", input_dim=12, num_classes=2)
+    couplings = CouplingPairs(model.pair_inputs[1].type_columns, "fixed")
+    found = couplings(events.features[events.mask], events.four_momenta[events.mask], i, j)[:, 0]
+    torch.testing.assert_close(found, expected.double(), rtol=1e-6, atol=1e-7)
+    assert len(set(found.tolist())) == 6, "every kind of pair is there"
 
 
 def test_couplings_of_one_kind_differ_from_those_of_another():
