@@ -159,12 +159,14 @@ def import_lightgbm() -> ModuleType:
     """LightGBM.
 
     Raises:
-        ModuleNotFoundError: if it is not installed; the message says how to.
+        ModuleNotFoundError: if it, or the OpenMP library that it uses, is not installed; the message says how to.
     """
     try:
         import lightgbm
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("boosted trees need LightGBM: pip install 'zoo[trees]'") from error
+    except OSError as error:
+        raise ModuleNotFoundError(f"LightGBM needs the system's OpenMP ({error}): apt install libgomp1") from error
     return lightgbm
 
 
