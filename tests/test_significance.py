@@ -186,7 +186,7 @@ def test_command_says_where_the_cut_was_chosen_on_the_test(run, capsys):
     [
         (predictions(1), [], "holds the events of the test"),
         (predictions(3, ("background", "top")), [], "has the classes background, top, the test background, signal"),
-        (None, ["--signal", "tttt"], "signal: must be one of background, signal, not 'tttt'"),
+        (None, ["--signal", "tttt"], "signal: give one of the classes background, signal, not 'tttt'"),
         (None, ["--signal_yield", "-1"], "signal_yield must be more than 0 events"),
     ],
 )

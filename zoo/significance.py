@@ -257,7 +257,8 @@ def _signal_class(classes: tuple[str, ...], signal: str | None) -> int:
     if signal is None and len(classes) == 2:
         return 1
     if signal not in classes:
-        raise ValueError(f"signal: must be one of {', '.join(classes)}, not {signal!r}; give --signal")
+        given = "" if signal is None else f", not {signal!r}"
+        raise ValueError(f"signal: give one of the classes {', '.join(classes)}{given}")
     return classes.index(signal)
 
 

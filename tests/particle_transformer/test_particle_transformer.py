@@ -142,6 +142,7 @@ def test_couplings_of_one_kind_differ_from_those_of_another():
     [
         (range(6), "fixed", "type_columns: give a column .* for each type of j, b, e-"),
         ([1, 2, 3, 4, 5, 6, 6], "fixed", "none twice"),
+        ([1, 2, 3, 4, 5, 6, 7, 7], "fixed", "none twice"),
         (range(-1, 6), "fixed", "not \\[-1, 0"),
         (range(7), "walking", "binary, fixed or running, not 'walking'"),
     ],

@@ -93,7 +93,7 @@ class CouplingPairs(PairInputs):
         self, type_columns: Sequence[int], couplings: Literal["binary", "fixed", "running"] = "running"
     ) -> None:
         super().__init__()
-        if len(set(type_columns)) != len(OBJECT_TYPES) or min(type_columns) < 0:
+        if not len(set(type_columns)) == len(type_columns) == len(OBJECT_TYPES) or min(type_columns) < 0:
             raise ValueError(
                 f"type_columns: give a column of the features for each type of {', '.join(OBJECT_TYPES)}, none twice, "
                 f"not {list(type_columns)}"
