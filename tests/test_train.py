@@ -5,6 +5,7 @@ import csv
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -338,6 +339,9 @@ def test_wandb_by_one_line(config, tmp_path, monkeypatch):
     wandb.finish()  # as the end of the process does
     runs = list((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))
     assert len(runs) == 1
+    deadline = time.monotonic() + 30  # its own process writes what it was given, and may take longer than finish
+    while runs[0].stat().st_size < 1000 and time.monotonic() < deadline:
+        time.sleep(0.1)
     assert runs[0].stat().st_size > 1000
     assert (tmp_path / "run" / "metrics.csv").exists(), "beside the other loggers, not instead"
 
