@@ -24,11 +24,11 @@ from zoo.callbacks import (
     WeightAverage,
     WritePredictions,
     WriteReport,
-    checkpoint_path,
 )
-from zoo.checkpoints import SafeCheckpointIO, read_checkpoint, require_same_model
+from zoo.checkpoints import SafeCheckpointIO, checkpoint_path, read_checkpoint, require_same_model
 from zoo.data import JetDataModule
 from zoo.files import atomic_write
+from zoo.fine_tuning import require_same_fine_tuning
 from zoo.pretraining import Contrastive, MaskedParticles
 from zoo.pretraining.report import WritePretrainingReport
 from zoo.report import print_figures, print_table
@@ -130,11 +130,12 @@ class TrainingCLI(LightningCLI):
         return self._trainer(training=self.subcommand == "fit")
 
     def before_fit(self) -> None:
-        """Refuse to resume a checkpoint of another model."""
+        """Refuse to resume a checkpoint of another model or another way to train it."""
         if self.checkpoint is None:
             return
         path = self._option("ckpt_path")
         require_same_model(self.model, self.checkpoint, path)
+        require_same_fine_tuning(self.model.fine_tuning, self.checkpoint, path)
         averages = any(isinstance(callback, WeightAverage) for callback in self.trainer.callbacks)
         if "training_state_dict" in self.checkpoint and not averages:
             raise ValueError(
@@ -206,6 +207,7 @@ class TrainingCLI(LightningCLI):
             "epochs": checkpoint["epoch"] + 1,
             "steps": checkpoint["global_step"],
             "training_minutes": round(checkpoint["callbacks"]["RunCheckpoints"]["seconds"] / 60, 2),
+            **checkpoint["callbacks"].get("FineTuner", {}).get("summary", {}),
         }
 
     def _trainer(self, training: bool) -> Trainer:
@@ -254,6 +256,13 @@ class TrainingCLI(LightningCLI):
 
 class SaveConfig(SaveConfigCallback):
     """Writes the complete configuration of a training to ``config.yaml`` of its run folder."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Nothing yet: a training that cannot begin leaves no run behind."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write it, in one process."""
+        super().setup(trainer, pl_module, "fit")
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write it, without the checkpoint of a resumption, so that the file begins the same training anew."""

@@ -9,6 +9,7 @@ from torch.nn.functional import cross_entropy, pad
 
 from zoo import create_model, list_models
 from zoo.data.batch import JetBatch
+from zoo.fine_tuning import stages_of_model
 
 NUM_PARAMETERS = {
     "cnn_for_events": 94_306,
@@ -115,6 +116,32 @@ def test_every_parameter_gets_a_gradient(model, jets):
     cross_entropy(model(*inputs(jets)), jets.label).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad.abs().max() > 0, name
+
+
+def test_stages_hold_every_weight_once_and_the_classes_in_the_head(name):
+    """The head is the last stage, and nothing but it depends on the number of classes."""
+    model, other = (create_model(name, input_dim=7, num_classes=classes) for classes in (2, 5))
+    stages = stages_of_model(model)
+    assert len(stages) >= 3
+    shapes = [{name: value.shape for name, value in each.state_dict().items()} for each in (model, other)]
+    changed = {name for name in shapes[0] if shapes[0][name] != shapes[1][name]}
+    assert changed
+    assert all(any(name.startswith(f"{part}.") for part in stages["head"]) for name in changed)
+
+
+def test_frozen_stages_leave_the_other_gradients_alone(model, jets):
+    """Every other stage is frozen, so gradients end in frozen stages and pass through them."""
+    cross_entropy(model(*inputs(jets)), jets.label).backward()
+    expected = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+    model.zero_grad()
+    frozen = [part for parts in list(stages_of_model(model).values())[-2::-2] for part in parts]
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not any(f"{name}.".startswith(f"{part}.") for part in frozen))
+    cross_entropy(model(*inputs(jets)), jets.label).backward()
+    assert {parameter.requires_grad for parameter in model.parameters()} == {False, True}
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad, name
+        assert parameter.grad is None or torch.allclose(parameter.grad, expected[name], rtol=1e-9, atol=1e-12), name
 
 
 @pytest.mark.parametrize("train", [False, True])

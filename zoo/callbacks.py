@@ -13,6 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, RichProgressBar
 from torch import Tensor
 
+from zoo.checkpoints import checkpoint_path
 from zoo.data.batch import JetBatch
 from zoo.report import Predictions, write_report
 
@@ -114,11 +115,6 @@ class RunCheckpoints(Checkpoint):
         trainer.save_checkpoint(checkpoint_path(trainer.default_root_dir, name), weights_only=False)
 
 
-def checkpoint_path(run_folder: str | Path, name: str) -> Path:
-    """File of the checkpoint ``last`` or ``best`` of a run folder."""
-    return Path(run_folder) / "checkpoints" / f"{name}.ckpt"
-
-
 class RandomState(Callback):
     """Carries the random states of torch (every device), numpy and Python through a checkpoint.
 
@@ -181,8 +177,8 @@ class WeightAverage(Callback):
         self._average: dict[str, Tensor] = {}
         self._step = 0
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin at the model's weights, unless a checkpoint brought an average."""
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin at the model's weights, which are a backbone's by now, unless a checkpoint brought an average."""
         state = pl_module.state_dict()
         start = self._average or state
         self._average = {name: start[name].to(value.device, copy=True) for name, value in state.items()}

@@ -18,6 +18,11 @@ class CheckpointError(ValueError):
     """A checkpoint cannot be used; the message names the file and the remedy."""
 
 
+def checkpoint_path(run_folder: str | Path, name: str) -> Path:
+    """File of the checkpoint ``last`` or ``best`` of a run folder."""
+    return Path(run_folder) / "checkpoints" / f"{name}.ckpt"
+
+
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint onto the CPU, as tensors and plain values only.
 

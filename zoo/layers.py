@@ -1,7 +1,7 @@
 """What two or more models share: packing of padded jets, and sums over the particles or pairs of a jet."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -116,6 +116,11 @@ def join_context(pooled: Tensor, context: Tensor | None, context_dim: int) -> Te
             "build it with that context_dim, or give it the event quantities it was built for"
         )
     return torch.cat([pooled, context.to(pooled.dtype)], dim=1) if context_dim else pooled
+
+
+def stages_of(name: str, modules: Iterable[nn.Module]) -> dict[str, list[str]]:
+    """A stage of fine-tuning for each module of the list ``name`` that has weights: ``name.0``, ``name.1``, ..."""
+    return {f"{name}.{n}": [f"{name}.{n}"] for n, module in enumerate(modules) if module.state_dict()}
 
 
 def psi(value: Tensor) -> Tensor:

@@ -5,13 +5,14 @@ from collections.abc import Iterable
 from typing import Any, NoReturn
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics import MeanMetric
 
 from zoo.data.batch import JetBatch
+from zoo.fine_tuning import FineTuner, FineTuning
 from zoo.metrics import TaggingMetrics
 
 #: How many jets an error message names.
@@ -51,6 +52,7 @@ class JetTraining(LightningModule):
         self.weight_decay = weight_decay
         self.warmup = warmup
         self.final_learning_rate = final_learning_rate
+        self.fine_tuning: FineTuning | None = None
         self._epoch_loss = {"sum": 0.0, "weight": 0.0}
 
     def loss(self, batch: JetBatch, batch_idx: int) -> tuple[Tensor, float]:
@@ -139,6 +141,7 @@ class JetTagger(JetTraining):
         weight_decay: of AdamW, for parameters with two or more axes.
         warmup: part of all steps over which the learning rate rises.
         final_learning_rate: at the last step, as a part of ``learning_rate``.
+        fine_tuning: whose weights to begin at, and what is new, frozen or slower; None: random weights.
 
     Raises:
         ValueError: if a setting lies outside its range.
@@ -153,8 +156,10 @@ class JetTagger(JetTraining):
         weight_decay: float = 1e-2,
         warmup: float = 0.1,
         final_learning_rate: float = 0.01,
+        fine_tuning: FineTuning | None = None,
     ) -> None:
         super().__init__(model, learning_rate, weight_decay, warmup, final_learning_rate)
+        self.fine_tuning = fine_tuning
         self.val_loss = MeanMetric()
         self.val_metrics = TaggingMetrics(num_classes, signal)
         self.test_metrics = TaggingMetrics(num_classes, signal)
@@ -205,6 +210,28 @@ class JetTagger(JetTraining):
         if not logits.isfinite().all():
             refuse_numbers("logits", logits.isfinite().all(dim=-1), batch, batch_idx)
         return _predictions(logits, batch)
+
+    def configure_callbacks(self) -> list[Callback]:
+        """What loads and freezes stages in a fine-tuning."""
+        return [] if self.fine_tuning is None else [FineTuner(self.fine_tuning)]
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        """In a fine-tuning two groups a stage, with its learning rate."""
+        if self.fine_tuning is None:
+            return super()._parameter_groups()
+        groups = []
+        for stage in self.fine_tuning.stages(self.model):
+            rate = {"stage": stage.name, "is_frozen": stage.is_frozen, "lr": self.learning_rate * stage.factor}
+            groups += [group | rate for group in _by_decay(stage.parameters(self.model), self.weight_decay)]
+        return groups
+
+    def _learning_rates(self) -> dict[str, float]:
+        """In a fine-tuning that of each stage that trains at all, 0 while it is frozen."""
+        if self.fine_tuning is None:
+            return super()._learning_rates()
+        is_thawed = self.current_epoch >= (self.fine_tuning.unfreeze_at_epoch or 0)
+        groups = self.trainer.optimizers[0].param_groups
+        return {f"learning_rate/{g['stage']}": g["lr"] if is_thawed or not g["is_frozen"] else 0.0 for g in groups}
 
     def _logits_and_loss(self, batch: JetBatch, batch_idx: int) -> tuple[Tensor, Tensor]:
         # float32 whatever the precision of the model: the softmax of half-precision logits loses the loss's small end

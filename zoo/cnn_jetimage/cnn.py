@@ -8,6 +8,7 @@ References:
 from torch import Tensor, nn
 
 from zoo.cnn_jetimage.image import PERCENT, JetImage
+from zoo.layers import stages_of
 from zoo.registry import register_model
 
 
@@ -52,6 +53,10 @@ class JetImageCNN(nn.Module):
             nn.Dropout(dropout),
             nn.Linear(64, num_classes),
         )
+
+    def stages(self) -> dict[str, list[str]]:
+        """What fine-tuning tells apart, from the input to the ``head``: the modules and parameters of each stage."""
+        return {**stages_of("convolutions", self.convolutions), "head": ["decoder"]}
 
     def forward(self, features: Tensor, four_momenta: Tensor, mask: Tensor) -> Tensor:
         """Logits (batch, class) of the jets; see the class for the shapes."""

@@ -8,6 +8,7 @@ References:
 from torch import Tensor, nn
 
 from zoo.cnn_jetimage.image import PERCENT, JetImage
+from zoo.layers import stages_of
 from zoo.registry import register_model
 
 
@@ -60,6 +61,10 @@ class JetImageResNeXt(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def stages(self) -> dict[str, list[str]]:
+        """What fine-tuning tells apart, from the input to the ``head``: the modules and parameters of each stage."""
+        return {"stem": ["stem"], **stages_of("blocks", self.blocks), "head": ["decoder"]}
 
     def forward(self, features: Tensor, four_momenta: Tensor, mask: Tensor) -> Tensor:
         """Logits (batch, class) of the jets; see the class for the shapes."""

@@ -102,6 +102,18 @@ def find_context(context: str | None) -> ContextTable:
     return read_context(context) if context.endswith((".yaml", ".yml")) else context_table(context)
 
 
+def described_by(settings: dict[str, Any]) -> tuple[FeatureTable, tuple[str, ...]]:
+    """Features and classes of a training, of the section ``data`` of its ``config.yaml``.
+
+    Raises:
+        FileNotFoundError: if a file that it names is not there.
+        ValueError: if such a file is wrong.
+    """
+    layout = read_description(settings.get("layout"), settings.get("weaver_yaml"), settings.get("classes"))
+    description = layout or describe_dataset(settings["dataset"])
+    return find_features(settings["features"], layout), description.classes
+
+
 class JetDataModule(pl.LightningDataModule):
     """Jets of a data set in batches: shuffled globally for training, sorted by length for evaluation.
 

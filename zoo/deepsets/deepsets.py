@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from zoo.layers import Linear, join_context, offsets, pack, segment_sum
+from zoo.layers import Linear, join_context, offsets, pack, segment_sum, stages_of
 from zoo.physics import kinematics
 from zoo.registry import register_model
 
@@ -64,6 +64,10 @@ class PFN(nn.Module):
         if not num_features:
             _he_uniform(self.phi)
 
+    def stages(self) -> dict[str, list[str]]:
+        """What fine-tuning tells apart, from the input to the ``head``: the modules and parameters of each stage."""
+        return {**stages_of("phi", self.phi), "head": ["f"]}
+
     def forward(self, features: Tensor, four_momenta: Tensor, mask: Tensor, context: Tensor | None = None) -> Tensor:
         """Logits (batch, class); see the class for the shapes. A ``context`` left out counts as zero."""
         starts = offsets(mask.sum(1))
@@ -105,6 +109,10 @@ class EFN(nn.Module):
         self.f = _dense(phi_dims[-1], f_dims).append(nn.Linear(f_dims[-1], num_classes))
         _he_uniform(self.phi)
         _he_uniform(self.f)
+
+    def stages(self) -> dict[str, list[str]]:
+        """What fine-tuning tells apart, from the input to the ``head``: the modules and parameters of each stage."""
+        return {**stages_of("phi", self.phi), "head": ["f"]}
 
     def forward(self, features: Tensor, four_momenta: Tensor, mask: Tensor) -> Tensor:
         """Logits (batch, class) of the jets; see the class for the shapes."""

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.layers import Pairs, complete_pairs, offsets, pack, pair_dot, pair_sum, psi, segment_sum
+from zoo.layers import Pairs, complete_pairs, offsets, pack, pair_dot, pair_sum, psi, segment_sum, stages_of
 from zoo.lgn.irreps import COMMUTANT, IRREPS, Irreps, compress, couple, square_couplings, vector_couplings
 from zoo.physics.lorentz import METRIC, resolve_masses, squared_mass
 from zoo.registry import register_model
@@ -82,6 +82,10 @@ class LGN(nn.Module):
             for layer in range(len(channels) - 1)
         )
         self.decoder = Linear(sum(channels), num_classes)
+
+    def stages(self) -> dict[str, list[str]]:
+        """What fine-tuning tells apart, from the input to the ``head``: the modules and parameters of each stage."""
+        return {"embedding": ["embedding"], **stages_of("layers", self.layers), "head": ["decoder"]}
 
     def forward(self, features: Tensor, four_momenta: Tensor, mask: Tensor) -> Tensor:
         """Logits (batch, class) of the jets; see the class for the shapes."""

@@ -9,7 +9,7 @@ References:
 import torch
 from torch import Tensor, nn
 
-from zoo.layers import Pairs, pack, psi, segment_sum
+from zoo.layers import Pairs, pack, psi, segment_sum, stages_of
 from zoo.lorentznet.lorentznet import JetGraph, PairBatchNorm, jet_graph, move_apart
 from zoo.lorentznet.messages import MessageWeights, pair_messages
 from zoo.registry import register_model
@@ -57,6 +57,10 @@ class EGNN(nn.Module):
         self.decoder = nn.Sequential(
             nn.Linear(embed_dim, embed_dim), nn.ReLU(), nn.Dropout(dropout), nn.Linear(embed_dim, num_classes)
         )
+
+    def stages(self) -> dict[str, list[str]]:
+        """What fine-tuning tells apart, from the input to the ``head``: the modules and parameters of each stage."""
+        return {"embedding": ["embedding"], **stages_of("blocks", self.blocks), "head": ["decoder"]}
 
     def forward(self, features: Tensor, four_momenta: Tensor, mask: Tensor) -> Tensor:
         """Logits (batch, class) of the jets; see the class for the shapes."""

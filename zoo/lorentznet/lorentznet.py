@@ -20,6 +20,7 @@ from zoo.layers import (
     pair_sum,
     psi,
     segment_sum,
+    stages_of,
     track_statistics,
 )
 from zoo.lorentznet.messages import MessageWeights, pair_invariants, pair_messages
@@ -129,6 +130,10 @@ class LorentzNet(nn.Module):
             nn.Dropout(dropout),
             nn.Linear(embed_dim, num_classes),
         )
+
+    def stages(self) -> dict[str, list[str]]:
+        """What fine-tuning tells apart, from the input to the ``head``: the modules and parameters of each stage."""
+        return {"embedding": ["embedding"], **stages_of("blocks", self.blocks), "head": ["decoder"]}
 
     def forward(self, features: Tensor, four_momenta: Tensor, mask: Tensor, context: Tensor | None = None) -> Tensor:
         """Logits (batch, class); see the class for the shapes. A ``context`` left out counts as zero."""

@@ -26,6 +26,7 @@ from zoo.layers import (
     join_context,
     linear,
     sort_by_length,
+    stages_of,
     unordered_pairs,
 )
 from zoo.physics.couplings import NO_TYPE, OBJECT_TYPES, pair_couplings, pair_mass
@@ -177,6 +178,17 @@ class ParticleTransformer(nn.Module):
         self.norm = nn.LayerNorm(embed_dim)
         self.head = _head(embed_dim + context_dim, head_dims, num_classes, head_dropout)
         self._initialise()
+
+    def stages(self) -> dict[str, list[str]]:
+        """What fine-tuning tells apart, from the input to the ``head``: the modules and parameters of each stage."""
+        pairs = {} if self.pair_embedding is None else {"pair_embedding": ["pair_inputs", "pair_embedding"]}
+        return {
+            "embedding": ["embedding"],
+            **pairs,
+            **stages_of("blocks", self.blocks),
+            "class_attention": ["class_token", "class_blocks", "norm"],
+            "head": ["head"],
+        }
 
     def forward(self, features: Tensor, four_momenta: Tensor, mask: Tensor, context: Tensor | None = None) -> Tensor:
         """Logits (batch, class); see the class for the shapes. A ``context`` left out counts as zero."""

@@ -23,6 +23,7 @@ from zoo.layers import (
     offsets,
     segment_sum,
     sort_by_length,
+    stages_of,
 )
 from zoo.particlenet.edge_conv import Neighbors, edge_blocks, edge_mean
 from zoo.physics.kinematics import relative_to_jet
@@ -83,6 +84,10 @@ class ParticleNet(nn.Module):
             nn.Dropout(dropout),
             nn.Linear(head_dim, num_classes),
         )
+
+    def stages(self) -> dict[str, list[str]]:
+        """What fine-tuning tells apart, from the input to the ``head``: the modules and parameters of each stage."""
+        return {"input_norm": ["norm"], **stages_of("blocks", self.blocks), "head": ["head"]}
 
     def forward(self, features: Tensor, four_momenta: Tensor, mask: Tensor, context: Tensor | None = None) -> Tensor:
         """Logits (batch, class); see the class for the shapes. A ``context`` left out counts as zero."""

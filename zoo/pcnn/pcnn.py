@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from zoo.layers import Linear, RowBatchNorm, falling_pt, linear, offsets, pack, segment_sum
+from zoo.layers import Linear, RowBatchNorm, falling_pt, linear, offsets, pack, segment_sum, stages_of
 from zoo.registry import register_model
 
 
@@ -66,6 +66,11 @@ class PCNN(nn.Module):
         self.decoder = nn.Sequential(
             nn.Linear(width, hidden_dim), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden_dim, num_classes)
         )
+
+    def stages(self) -> dict[str, list[str]]:
+        """What fine-tuning tells apart, from the input to the ``head``: the modules and parameters of each stage."""
+        embedding = ["input_norm", "conv", "norm"]
+        return {"embedding": embedding, **stages_of("units", self.units), "head": ["decoder"]}
 
     def forward(self, features: Tensor, four_momenta: Tensor, mask: Tensor) -> Tensor:
         """Logits (batch, class) of the jets; see the class for the shapes."""
