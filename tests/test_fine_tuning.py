@@ -1,6 +1,7 @@
 """Fine-tuning: what is loaded, new, frozen and slower, on real jets, across interruptions and processes."""
 
 import copy
+import csv
 import json
 import shutil
 import subprocess
@@ -150,6 +151,20 @@ def test_learning_rates_follow_stage_and_schedule(backbone):
     for step, rates in enumerate(diary.rates[:8]):
         schedule = warmup_cosine(step, 8, 0.1, 0.01)
         assert rates == pytest.approx({stage: 1e-3 * factor * schedule for stage, factor in factors.items()})
+
+
+def test_new_stages_learn_like_the_head():
+    settings = FineTuning("any", new=["blocks.1", "head"], layer_decay=0.5, head_factor=8.0)
+    assert [stage.factor for stage in settings.stages(small_model())] == [0.125, 0.25, 8.0, 8.0]
+
+
+def test_of_a_pretraining_only_what_it_trained_is_loaded(backbone):
+    checkpoint = read_checkpoint(backbone)
+    names = [name for name in small_model().state_dict() if not belongs(name, "head")]
+    torch.save(checkpoint | {"backbone": names}, backbone)
+    assert list(read_backbone(str(backbone)).weights) == names
+    with pytest.raises(ValueError, match=r"decoder.0.weight has shape none there .* add 'head' to fine_tuning.new"):
+        fine_tune(FineTuning(str(backbone), new=[]))
 
 
 def test_one_rate_for_all_is_the_ordinary_optimiser(backbone):
@@ -318,6 +333,11 @@ def test_resumed_training_goes_on_without_the_backbone(backbone, tmp_path, monke
         assert torch.equal(value, other["state_dict"][name]), name
     assert one["optimizer_states"][0]["param_groups"] == other["optimizer_states"][0]["param_groups"]
     assert (tmp_path / "whole" / "metrics.csv").read_text() == (tmp_path / "broken" / "metrics.csv").read_text()
+    with (tmp_path / "broken" / "metrics.csv").open(newline="") as file:
+        logged = [row for row in csv.DictReader(file) if row["learning_rate/head"]]
+    assert [float(row["learning_rate/embedding"]) > 0 for row in logged] == [False] * 4 + [True] * 4
+    for row in logged:
+        assert float(row["learning_rate/blocks.1"]) == pytest.approx(float(row["learning_rate/head"]) / 10)
     facts = json.loads((tmp_path / "broken" / "report" / "metrics.json").read_text())["facts"]
     assert str(backbone) in facts["backbone"]
     assert facts["loaded"] == "embedding, blocks.0, blocks.1 (1,066 parameters)"
@@ -392,12 +412,10 @@ def test_two_processes_freeze_and_unfreeze_alike(backbone, tmp_path):
     script = Path(__file__).with_name("fine_tune_on_two_processes.py")
     subprocess.run([sys.executable, script, backbone, tmp_path], check=True, timeout=600)
     ends = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
-    frozen, thawed = ({name: end[epoch] for name, end in ends[0].items()} for epoch in (0, 1))
-    for name, (after_one, after_two) in ends[0].items():
-        assert torch.equal(after_two, ends[1][name][1]), name
-        assert torch.equal(after_one, ends[1][name][0]), name
     given = read_backbone(str(backbone)).weights
-    for name in frozen:
-        if not name.startswith("decoder."):
-            assert torch.equal(frozen[name], given[name]), name
-            assert not torch.equal(thawed[name], given[name]), name
+    for name, (after_one, after_two) in ends[0].items():
+        assert torch.equal(after_one, ends[1][name][0]), name
+        assert torch.equal(after_two, ends[1][name][1]), name
+        assert torch.equal(after_one, given[name]) != belongs(name, "head"), name
+        if name.endswith("phi_h.0.weight"):
+            assert not torch.equal(after_two, given[name]), name

@@ -17,7 +17,7 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from zoo.checkpoints import CheckpointError, checkpoint_path, read_model_weights
+from zoo.checkpoints import CheckpointError, checkpoint_path, read_checkpoint, read_model_weights
 from zoo.data.datamodule import described_by
 from zoo.data.features import FeatureTable
 from zoo.hub import list_pretrained, load_pretrained
@@ -30,11 +30,11 @@ HEAD = "head"
 class FineTuning:
     r"""How to go on from a backbone.
 
-    The learning rate of a stage that lies d stages before the head is
+    The learning rate of a stage that lies d stages before the head is, at every step,
 
-    .. math:: \eta_d = \eta \, f^d \quad (d > 0), \qquad \eta_0 = h \, \eta
+    .. math:: \eta_d = f^d \, \eta, \qquad \eta_\mathrm{new} = \eta_\mathrm{head} = h \, \eta
 
-    at every step, with f = ``layer_decay`` and h = ``head_factor``.
+    with f = ``layer_decay`` and h = ``head_factor``, which stages that begin anew have whatever their depth.
 
     References:
         BEiT (2021), arXiv:2106.08254, for the decay from layer to layer.
@@ -48,7 +48,7 @@ class FineTuning:
             a linear probe. Their normalisations keep their statistics and their dropout is off.
         unfreeze_at_epoch: from this epoch on, counted from 0, they train too; None: never.
         layer_decay: factor of the learning rate from a stage to the one before.
-        head_factor: factor of the learning rate of the head.
+        head_factor: factor of the learning rate of the head and of every new stage.
 
     Raises:
         ValueError: if a setting lies outside its range.
@@ -91,7 +91,7 @@ class FineTuning:
             raise ValueError("fine_tuning.freeze: leaves nothing to train; freeze fewer stages")
         stages = []
         for depth, name in zip(reversed(range(len(parts))), parts, strict=True):
-            factor = self.head_factor if depth == 0 else self.layer_decay**depth
+            factor = self.head_factor if depth == 0 or name in self.new else self.layer_decay**depth
             stages.append(Stage(name, tuple(parts[name]), name in self.new, name in frozen, factor))
         return stages
 
@@ -201,6 +201,8 @@ def read_backbone(name: str) -> Backbone:
 
 def _backbone_of_run(checkpoint: Path, run: Path) -> Backbone:
     weights = read_model_weights(checkpoint)
+    # A pretraining names what it trained: the rest of its model is as random as it began.
+    weights = {name: weights[name] for name in read_checkpoint(checkpoint).get("backbone", weights)}
     config = run / "config.yaml"
     if not config.is_file():
         return Backbone(f"{checkpoint} (no {config}, so its features are not known)", weights, None, None)
