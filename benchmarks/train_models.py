@@ -14,6 +14,7 @@ import argparse
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,7 +25,8 @@ from benchmarks.jets import DEFAULT_FILE
 from zoo.report import compare_runs
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-MODELS = sorted(path.stem for path in (REPOSITORY / "configs" / "quickstart").glob("*.yaml"))
+CONFIGS = REPOSITORY / "configs" / "quickstart"
+MODELS = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
 
 
 def real_jets(file: Path) -> list[str]:
@@ -36,17 +38,41 @@ def real_jets(file: Path) -> list[str]:
     return arguments
 
 
-def train(model: str, seed: int, folder: Path, further: list[str]) -> tuple[Path, str | None]:
-    """Run folder of one training, and the end of what it said if it failed."""
-    run = folder / f"{model}-seed{seed}"
+def train(config: Path, run: Path, further: Sequence[str]) -> str | None:
+    """Do one training, or what is left of it, in a process of one thread.
+
+    Args:
+        config: of the training.
+        run: its run folder; where it holds a report nothing is done.
+        further: arguments of ``train.py``.
+
+    Returns:
+        The end of what it said if it failed.
+    """
     if (run / "report" / "metrics.json").is_file():
-        return run, None
-    config = REPOSITORY / "configs" / "quickstart" / f"{model}.yaml"
+        return None
     command = [sys.executable, str(REPOSITORY / "train.py"), "fit", "--config", str(config), "--ckpt_path", "last"]
-    options = ["--run_folder", str(run), "--seed_everything", str(seed), "--trainer.enable_progress_bar", "false"]
+    options = ["--run_folder", str(run), "--trainer.enable_progress_bar", "false"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([*command, *options, *further], env=environment, capture_output=True, text=True, check=False)
-    return run, None if done.returncode == 0 else done.stderr[-2000:]
+    return None if done.returncode == 0 else done.stderr[-2000:]
+
+
+def train_all(trainings: Sequence[tuple[Path, Path, Sequence[str]]], processes: int | None) -> set[Path]:
+    """Do many trainings, each with the arguments of `train`; what failed says why.
+
+    Returns:
+        Run folders of those that are finished.
+    """
+    console = Console()
+    with ThreadPoolExecutor(processes) as pool:
+        jobs = [pool.submit(train, *training) for training in trainings]
+        complaints = [job.result() for job in track(jobs, description="trainings", console=console)]
+    runs = {run: complaint for (_, run, _), complaint in zip(trainings, complaints, strict=True)}
+    for run, complaint in runs.items():
+        if complaint:
+            console.print(f"{run} failed\n{complaint}", markup=False)
+    return {run for run, complaint in runs.items() if complaint is None}
 
 
 def main() -> None:
@@ -63,16 +89,14 @@ def main() -> None:
 
     folder = Path("runs") / f"models-{options.jets}"
     further = [*(real_jets(options.file) if options.jets == "real" else []), *options.further]
-    console = Console()
-    with ThreadPoolExecutor(options.processes) as pool:
-        jobs = [pool.submit(train, model, seed, folder, further) for model in options.models for seed in options.seeds]
-        results = [job.result() for job in track(jobs, description="trainings", console=console)]
-    for run, complaint in results:
-        if complaint:
-            console.print(f"[red]{run} failed[/red]\n{complaint}", markup=False)
-    finished = [run for run, complaint in results if complaint is None]
+    trainings = [
+        (CONFIGS / f"{model}.yaml", folder / f"{model}-seed{seed}", ["--seed_everything", str(seed), *further])
+        for model in options.models
+        for seed in options.seeds
+    ]
+    finished = train_all(trainings, options.processes)
     if finished:
-        compare_runs(finished, folder / "comparison")
+        compare_runs([run for _, run, _ in trainings if run in finished], folder / "comparison")
 
 
 if __name__ == "__main__":

@@ -12,8 +12,9 @@ import importlib.metadata
 import io
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Predictions",
+    "compare_label_counts",
     "compare_runs",
     "figures_table",
     "for_terminal",
@@ -372,6 +374,39 @@ def compare_runs(runs: Sequence[Path], out: Path) -> None:
     print(f"Table and picture: {out}")
 
 
+def compare_label_counts(trainings: Mapping[str, Mapping[int, Sequence[Path]]], out: Path) -> None:
+    """Put trainings on few and many labelled jets in one table and one picture, seeds as mean and spread.
+
+    Writes ``label_efficiency.md``, ``.csv``, ``.png`` and ``.pdf``, and prints the table.
+
+    Args:
+        trainings: by their names, such as ``scratch``, run folders by the number of labelled jets they trained on.
+        out: folder to write.
+
+    Raises:
+        FileNotFoundError: where a run lacks its report.
+        ValueError: where a report is damaged, two are the same, or they judge different classes or jets.
+    """
+    loaded = {
+        (name, count): [_load_run(Path(run)) for run in by_count[count]]
+        for name, by_count in trainings.items()
+        for count in sorted(by_count)
+    }
+    runs = [run for members in loaded.values() for run in members]
+    _require_comparable(runs)
+    names, jets = _compared_figures(runs[0]), sum(runs[0].document["jets"].values())
+    rows = {key: _Row.of(f"{key[0]}, {key[1]:,} labels", members, names) for key, members in loaded.items()}
+    picture = render(lambda figure: _draw_label_counts(figure, rows, f"{jets:,} test jets"))
+    files = {f"label_efficiency.{kind}": content for kind, content in picture.items()}
+    counts = [count for _, count in rows]
+    files["label_efficiency.csv"] = _comparison_csv(list(rows.values()), names, {"labels": counts}).encode()
+    files["label_efficiency.md"] = _label_counts_page(rows, names, jets).encode()
+    _make_folder(Path(out))
+    _write_files(Path(out), files)
+    _print_comparison(list(rows.values()), names, jets)
+    print(f"Table and picture: {out}")
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Run:
     """A tested run: where it lies, its figures and its predictions."""
@@ -626,14 +661,32 @@ def _comparison_page(rows: Sequence[_Row], names: Sequence[str], jets: int) -> s
     return "\n\n".join(parts) + "\n"
 
 
-def _comparison_csv(rows: Sequence[_Row], names: Sequence[str]) -> str:
+def _label_counts_page(rows: Mapping[tuple[str, int], _Row], names: Sequence[str], jets: int) -> str:
+    table = [
+        [name, f"{count:,}", row.seeds, *row.texts.values(), ", ".join(row.runs)] for (name, count), row in rows.items()
+    ]
+    parts = [
+        "# Label efficiency",
+        f"All judged on the same {jets:,} test jets.",
+        markdown_table(["training", "labels", "seeds", *map(_label, names), "runs"], table),
+        SPREAD_NOTE,
+        "![AUC against the number of labelled training jets](label_efficiency.png)",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _comparison_csv(
+    rows: Sequence[_Row], names: Sequence[str], further: Mapping[str, Sequence[int]] = MappingProxyType({})
+) -> str:
+    """The numbers of all rows; ``further`` are columns, a number a row."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     columns = [f"{name}{suffix}" for name in names for suffix in ("", "_spread", "_error", "_is_bound")]
-    writer.writerow(["model", "seeds", "runs", *columns])
-    for row in rows:
+    writer.writerow(["model", *further, "seeds", "runs", *columns])
+    for number, row in enumerate(rows):
         cells = [(row.means[n], row.spreads[n], row.errors[n], row.bounds[n]) for n in names]
-        writer.writerow([row.label, row.seeds, " ".join(row.runs), *[cell for four in cells for cell in four]])
+        front = [row.label, *[column[number] for column in further.values()], row.seeds, " ".join(row.runs)]
+        writer.writerow([*front, *[cell for four in cells for cell in four]])
     return text.getvalue()
 
 
@@ -942,6 +995,18 @@ def _draw_comparison(figure: "Figure", groups: dict[str, list[_Run]]) -> None:
     sizes = [len(members) for members in groups.values()]
     notes = ["standard deviation over seeds"] * (max(sizes) > 1) + [INTERVAL_NOTE] * (min(sizes) == 1)
     add_legend(axes, "lower left", " or ".join(notes))
+
+
+def _draw_label_counts(figure: "Figure", rows: Mapping[tuple[str, int], _Row], heading: str) -> None:
+    axes = labelled_axes(figure, ("Label efficiency", heading), "Labelled training jets", "AUC")
+    for colour, (name, points) in coloured({name: [r for r in rows.items() if r[0][0] == name] for name, _ in rows}):
+        counts, means = zip(*((count, row.means["auc"]) for (_, count), row in points), strict=True)
+        bars = [(row.errors if row.seeds == 1 else row.spreads)["auc"] or 0.0 for _, row in points]
+        axes.errorbar(counts, means, bars, fmt="o-", color=colour, capsize=5, label=name)
+    axes.set_xscale("log")
+    seeds = {row.seeds for row in rows.values()}
+    notes = ["standard deviation over seeds"] * (max(seeds) > 1) + ["error of the test jets"] * (min(seeds) == 1)
+    axes.legend(loc="best", title=f"bars: {' or '.join(notes)}", title_fontsize="x-small")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
