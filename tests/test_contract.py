@@ -131,13 +131,14 @@ def test_stages_hold_every_weight_once_and_the_classes_in_the_head(name):
 
 def test_frozen_stages_leave_the_other_gradients_alone(model, jets):
     """Every other stage is frozen, so gradients end in frozen stages and pass through them."""
-    cross_entropy(model(*inputs(jets)), jets.label).backward()
+    few, label = [value[:3] for value in inputs(jets)], jets.label[:3]
+    cross_entropy(model(*few), label).backward()
     expected = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
     model.zero_grad()
     frozen = [part for parts in list(stages_of_model(model).values())[-2::-2] for part in parts]
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not any(f"{name}.".startswith(f"{part}.") for part in frozen))
-    cross_entropy(model(*inputs(jets)), jets.label).backward()
+    cross_entropy(model(*few), label).backward()
     assert {parameter.requires_grad for parameter in model.parameters()} == {False, True}
     for name, parameter in model.named_parameters():
         assert (parameter.grad is not None) == parameter.requires_grad, name

@@ -1,0 +1,50 @@
+"""Which trainings the study of label efficiency does, and which it compares."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import label_efficiency
+from benchmarks.train_models import train_all
+
+
+def test_every_number_of_labels_with_every_seed(monkeypatch, tmp_path):
+    """The shortest first, and what failed is left out of the comparison."""
+    trainings, compared = [], []
+    failed = tmp_path / "fine-tuned-100-seed2"
+
+    def all_but_one(given, processes):
+        trainings.extend(given)
+        return {run for _, run, _ in given} - {failed}
+
+    monkeypatch.setattr(label_efficiency, "train_all", all_but_one)
+    monkeypatch.setattr(label_efficiency, "compare_label_counts", lambda found, out: compared.append((found, out)))
+    configs = ["--config-scratch", "a.yaml", "--config-finetuned", "b.yaml", "--out", str(tmp_path)]
+    numbers, further = ["--labels", "1000", "100", "--seeds", "1", "2"], ["--trainer.max_epochs", "7"]
+    monkeypatch.setattr("sys.argv", ["label_efficiency", *configs, *numbers, "--", *further])
+    label_efficiency.main()
+
+    assert len(trainings) == 8
+    for config, run, options in trainings:
+        name, labels, seed = run.name.rsplit("-", 2)
+        assert config == Path({"scratch": "a.yaml", "fine-tuned": "b.yaml"}[name])
+        assert options == ["--data.train_jets", labels, "--seed_everything", seed.removeprefix("seed"), *further]
+    assert {run.name.split("-")[-2] for _, run, _ in trainings[:4]} == {"100"}
+    (found, out), *more = compared
+    assert (out, more) == (tmp_path / "comparison", [])
+    runs = [run for by_labels in found.values() for each in by_labels.values() for run in each]
+    assert set(runs) == {run for _, run, _ in trainings} - {failed}
+    assert [run.name for run in found["fine-tuned"][100]] == ["fine-tuned-100-seed1"]
+
+
+@pytest.mark.slow
+def test_finished_trainings_are_not_repeated_and_failures_are_told(tmp_path, capfd):
+    finished, broken = tmp_path / "finished", tmp_path / "broken"
+    (finished / "report").mkdir(parents=True)
+    (finished / "report" / "metrics.json").write_text("{}")
+    missing = tmp_path / "no.yaml"
+    assert train_all([(missing, finished, []), (missing, broken, [])], processes=1) == {finished}
+    shown = capfd.readouterr().out
+    assert "broken failed" in shown
+    assert "no.yaml" in shown.replace("\n", "")
+    assert "finished failed" not in shown
