@@ -158,6 +158,11 @@ def test_new_stages_learn_like_the_head():
     assert [stage.factor for stage in settings.stages(small_model())] == [0.125, 0.25, 8.0, 8.0]
 
 
+def test_a_linear_probe_freezes_what_is_loaded():
+    settings = FineTuning("any", new=["blocks.1", "head"], freeze="backbone")
+    assert [stage.is_frozen for stage in settings.stages(small_model())] == [True, True, False, False]
+
+
 def test_of_a_pretraining_only_what_it_trained_is_loaded(backbone):
     checkpoint = read_checkpoint(backbone)
     names = [name for name in small_model().state_dict() if not belongs(name, "head")]
@@ -189,7 +194,10 @@ def test_one_rate_for_all_is_the_ordinary_optimiser(backbone):
         ({"freeze": -1}, r"freeze: must be 0 to 3 stages, not -1"),
         ({"freeze": STAGES, "new": []}, "leaves nothing to train"),
         ({"freeze": ["head"]}, "'head' would be new and frozen"),
-        ({"backbone": "lorentznet.top_taging"}, r"'lorentznet.top_taging' is no pretrained folder, .* train it first"),
+        (
+            {"backbone": "lorentznet.top_taging"},
+            "did you mean lorentznet.top_tagging.* Nor is it a run folder .* train it first",
+        ),
         (
             {"backbone": "lorentznet.top_tagging"},
             r"does not fit: embedding.weight has shape \(72, 2\) there and \(8, 2\)",

@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 from zoo.checkpoints import CheckpointError, checkpoint_path, read_checkpoint, read_model_weights
 from zoo.data.datamodule import described_by
 from zoo.data.features import FeatureTable
-from zoo.hub import list_pretrained, load_pretrained
+from zoo.hub import load_pretrained
 
 #: The last stage of every model.
 HEAD = "head"
@@ -44,8 +44,8 @@ class FineTuning:
         backbone: whose weights to begin at: a name or folder for `zoo.load_pretrained`, a run folder, of which the best
             checkpoint is taken, or a checkpoint.
         new: stages that begin anew. All others are loaded, whole, or the training does not begin.
-        freeze: stages that do not train: so many from the input on, their names, or ``backbone`` for all but the head,
-            a linear probe. Their normalisations keep their statistics and their dropout is off.
+        freeze: stages that do not train: so many from the input on, their names, or ``backbone`` for all that is
+            loaded but the head, a linear probe. Their normalisations keep their statistics and their dropout is off.
         unfreeze_at_epoch: from this epoch on, counted from 0, they train too; None: never.
         layer_decay: factor of the learning rate from a stage to the one before.
         head_factor: factor of the learning rate of the head and of every new stage.
@@ -97,7 +97,7 @@ class FineTuning:
 
     def _frozen(self, names: list[str]) -> list[str]:
         if self.freeze == "backbone":
-            return names[:-1]
+            return [name for name in names[:-1] if name not in self.new]
         if not isinstance(self.freeze, int):
             return list(self.freeze)
         if not 0 <= self.freeze < len(names):
@@ -187,14 +187,14 @@ def read_backbone(name: str) -> Backbone:
     path = Path(name)
     if path.is_file():
         return _backbone_of_run(path, path.parent.parent)
-    if (path / "checkpoints").is_dir():
+    if (path / "checkpoints").is_dir() or (path / "config.yaml").is_file():
         return _backbone_of_run(checkpoint_path(path, "best"), path)
-    if not path.is_dir() and "://" not in name and name not in list_pretrained():
+    try:
+        found = load_pretrained(name)
+    except FileNotFoundError as error:
         raise FileNotFoundError(
-            f"fine_tuning.backbone: {name!r} is no pretrained folder, no run folder with checkpoints and no "
-            f"checkpoint; train it first, or give one of {', '.join(list_pretrained())}"
-        )
-    found = load_pretrained(name)
+            f"fine_tuning.backbone: {error} Nor is it a run folder or a checkpoint; if it shall be one, train it first"
+        ) from None
     source = f"{name} ({found.config.model}, {found.config.dataset})"
     return Backbone(source, found.model.state_dict(), found.feature_table, tuple(found.config.classes))
 
