@@ -483,7 +483,7 @@ class TestLabelCounts:
         strength = {("scratch", 100): 0.5, ("scratch", 1000): 2.0, ("fine-tuned", 100): 1.5, ("fine-tuned", 1000): 2.1}
         trainings: dict[str, dict[int, list[Path]]] = {"scratch": {}, "fine-tuned": {}}
         for number, ((name, count), separation) in enumerate(reversed(strength.items())):
-            seeds = [10 * number + seed for seed in range(2)]
+            seeds = [10 * number + seed for seed in range(2 if count == 100 else 1)]
             trainings[name][count] = [
                 make_run(tmp_path / f"{name}-{count}-seed{seed}", seed, 0.1, separation=separation) for seed in seeds
             ]
@@ -498,11 +498,12 @@ class TestLabelCounts:
             reports = [json.loads((run / "report" / "metrics.json").read_text()) for run in trainings[name][count]]
             aucs = [report["metrics"]["auc"]["value"] for report in reports]
             assert float(row["auc"]) == pytest.approx(np.mean(aucs))
-            assert float(row["auc_spread"]) == pytest.approx(np.std(aucs, ddof=1))
-            assert row["seeds"] == "2"
+            assert row["seeds"] == str(len(aucs))
+            if count == 100:
+                assert float(row["auc_spread"]) == pytest.approx(np.std(aucs, ddof=1))
         assert float(rows["fine-tuned", 100]["auc"]) > float(rows["scratch", 100]["auc"])
         page = (tmp_path / "out" / "label_efficiency.md").read_text()
-        assert "| scratch | 1,000 | 2 |" in page
+        assert "| scratch | 1,000 | 1 |" in page
         assert "fine-tuned" in capsys.readouterr().out
 
     def test_runs_on_other_test_jets_are_refused(self, tmp_path):

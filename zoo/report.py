@@ -1004,6 +1004,9 @@ def _draw_label_counts(figure: "Figure", rows: Mapping[tuple[str, int], _Row], h
         bars = [(row.errors if row.seeds == 1 else row.spreads)["auc"] or 0.0 for _, row in points]
         axes.errorbar(counts, means, bars, fmt="o-", color=colour, capsize=5, label=name)
     axes.set_xscale("log")
+    ticks = sorted({count for _, count in rows})
+    axes.set_xticks(ticks, labels=[f"{count:,}" for count in ticks])
+    axes.minorticks_off()
     seeds = {row.seeds for row in rows.values()}
     notes = ["standard deviation over seeds"] * (max(seeds) > 1) + ["error of the test jets"] * (min(seeds) == 1)
     axes.legend(loc="best", title=f"bars: {' or '.join(notes)}", title_fontsize="x-small")
