@@ -16,11 +16,13 @@ from torch import Tensor, nn
 
 import train
 import zoo
+from zoo import pretraining
 from zoo.checkpoints import CheckpointError, read_checkpoint
 from zoo.data import JetDataModule
 from zoo.data.datamodule import Split
 from zoo.data.features import FeatureTable, feature_table
-from zoo.fine_tuning import FineTuning, load_backbone, read_backbone, stages_of_model
+from zoo.fine_tuning import Backbone, FineTuning, load_backbone, read_backbone, stages_of_model
+from zoo.hub import PretrainedConfig, save_pretrained
 from zoo.lorentznet import LorentzNet
 from zoo.tagger import JetTagger, warmup_cosine
 
@@ -161,15 +163,6 @@ def test_new_stages_learn_like_the_head():
 def test_a_linear_probe_freezes_what_is_loaded():
     settings = FineTuning("any", new=["blocks.1", "head"], freeze="backbone")
     assert [stage.is_frozen for stage in settings.stages(small_model())] == [True, True, False, False]
-
-
-def test_of_a_pretraining_only_what_it_trained_is_loaded(backbone):
-    checkpoint = read_checkpoint(backbone)
-    names = [name for name in small_model().state_dict() if not belongs(name, "head")]
-    torch.save(checkpoint | {"backbone": names}, backbone)
-    assert list(read_backbone(str(backbone)).weights) == names
-    with pytest.raises(ValueError, match=r"decoder.0.weight has shape none there .* add 'head' to fine_tuning.new"):
-        fine_tune(FineTuning(str(backbone), new=[]))
 
 
 def test_one_rate_for_all_is_the_ordinary_optimiser(backbone):
@@ -386,6 +379,43 @@ def test_run_folder_is_a_backbone_with_known_features(tmp_path):
         and "running" not in n
     }
     assert moved == {"embedding", "blocks.0", "head"}
+
+
+def test_of_a_pretraining_only_what_it_trained_is_loaded(tmp_path):
+    """Of its run, and of a pretrained folder of its backbone."""
+    config = config_of(tmp_path / "pretrained", "") | {"task": "masked_particles"}
+    config["model"] = {"model": {"class_path": "zoo.particlenet.particlenet_lite"}}
+    config["model"]["model"]["init_args"] = {"input_dim": 7, "num_classes": 2}
+    del config["data"]["test"]
+    fit(config, tmp_path, "--trainer.max_epochs", "1", "--test_after_fit", "false")
+    found = read_backbone(str(tmp_path / "pretrained"))
+    expected = pretraining.read_backbone(tmp_path / "pretrained")
+    assert found.weights.keys() == expected.keys()
+    assert all(torch.equal(value, expected[name]) for name, value in found.weights.items())
+    assert found.features == feature_table("kin")
+    model = zoo.create_model("particlenet_lite", input_dim=7, num_classes=2)
+
+    def load(found: Backbone, *new: str) -> None:
+        load_backbone(model, found, FineTuning("x", new=list(new)).stages(model), feature_table("kin"), ("qcd", "top"))
+
+    for each in (found, read_backbone(str(backbone_folder(tmp_path, expected)))):
+        load(each, "head")
+        assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items() if name in expected)
+        with pytest.raises(ValueError, match=r"head.0.weight has shape none there .* add 'head' to fine_tuning.new"):
+            load(each)
+
+
+def backbone_folder(folder: Path, weights: dict[str, Tensor]) -> Path:
+    model = zoo.create_model("particlenet_lite", input_dim=7, num_classes=2)
+    model.load_state_dict(weights, strict=False)
+    facts = {"dataset": "top_tagging", "units": "GeV", "metrics": {}, "licence": "MIT", "paper": "none"}
+    table = feature_table("kin").to_dict()
+    config = PretrainedConfig("particlenet_lite", classes=[], features=table, kind="backbone", **facts)
+    data = jets()
+    data.setup("fit")
+    batch = next(iter(data.val_dataloader()))
+    save_pretrained(folder / "folder", model, config, batch.four_momenta[:4], batch.mask[:4], "")
+    return folder / "folder"
 
 
 def test_a_backbone_that_does_not_fit_leaves_no_run(tmp_path):

@@ -13,6 +13,9 @@ from torch import Tensor, nn
 
 from zoo.files import atomic_write
 
+#: Key of a checkpoint under which a pretraining says which tensors of its model are the backbone.
+BACKBONE = "backbone"
+
 
 class CheckpointError(ValueError):
     """A checkpoint cannot be used; the message names the file and the remedy."""

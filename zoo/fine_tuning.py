@@ -17,10 +17,10 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from zoo.checkpoints import CheckpointError, checkpoint_path, read_checkpoint, read_model_weights
+from zoo.checkpoints import BACKBONE, CheckpointError, checkpoint_path, read_checkpoint, read_model_weights
 from zoo.data.datamodule import described_by
 from zoo.data.features import FeatureTable
-from zoo.hub import load_pretrained
+from zoo.hub import load_pretrained, untrained
 
 #: The last stage of every model.
 HEAD = "head"
@@ -195,14 +195,16 @@ def read_backbone(name: str) -> Backbone:
         raise FileNotFoundError(
             f"fine_tuning.backbone: {error} Nor is it a run folder or a checkpoint; if it shall be one, train it first"
         ) from None
+    random = untrained(found.model, found.config.kind)
+    weights = {weight: value for weight, value in found.model.state_dict().items() if weight not in random}
     source = f"{name} ({found.config.model}, {found.config.dataset})"
-    return Backbone(source, found.model.state_dict(), found.feature_table, tuple(found.config.classes))
+    return Backbone(source, weights, found.feature_table, tuple(found.config.classes) or None)
 
 
 def _backbone_of_run(checkpoint: Path, run: Path) -> Backbone:
     weights = read_model_weights(checkpoint)
     # A pretraining names what it trained: the rest of its model is as random as it began.
-    weights = {name: weights[name] for name in read_checkpoint(checkpoint).get("backbone", weights)}
+    weights = {name: weights[name] for name in read_checkpoint(checkpoint).get(BACKBONE, weights)}
     config = run / "config.yaml"
     if not config.is_file():
         return Backbone(f"{checkpoint} (no {config}, so its features are not known)", weights, None, None)

@@ -253,7 +253,7 @@ def load_contents(folder: Path, contents: Mapping[str, bytes]) -> Pretrained:
         )
     weights = _parse_tensors(folder / _WEIGHTS, contents[_WEIGHTS])
     _require_encode(model, config)
-    random = _untrained(model, config.kind)
+    random = untrained(model, config.kind)
     if random.keys() & weights.keys():
         raise PretrainedError(
             f"{folder / _WEIGHTS}: holds {min(random.keys() & weights.keys())}, which no backbone has"
@@ -288,7 +288,7 @@ def _contents(
     if config.context is not None:
         golden["context"] = context
     golden[_OUTPUT[config.kind]] = _answer(model, config.kind, golden)
-    left_out = _untrained(model, config.kind)
+    left_out = untrained(model, config.kind)
     weights = {name: value.contiguous() for name, value in model.state_dict().items() if name not in left_out}
     values = {name: value for name, value in dataclasses.asdict(config).items() if value is not None}
     contents = {
@@ -305,8 +305,8 @@ def _require_encode(model: nn.Module, config: PretrainedConfig) -> None:
         raise PretrainedError(f"{config.model}: has no 'encode', so it is no backbone; choose another model or kind")
 
 
-def _untrained(model: nn.Module, kind: str) -> dict[str, Tensor]:
-    """What a folder of this kind does not hold: the read-out of a backbone."""
+def untrained(model: nn.Module, kind: str) -> dict[str, Tensor]:
+    """The weights that a folder of this kind does not hold: those of the read-out of a backbone."""
     if kind == "tagger":
         return {}
     return {name: value for name, value in model.state_dict().items() if name.partition(".")[0] in model.readout}

@@ -4,10 +4,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from zoo.checkpoints import CheckpointError, read_checkpoint
-
-#: Key of a checkpoint under which a pretraining says which tensors of its model are the backbone.
-BACKBONE = "backbone"
+from zoo.checkpoints import BACKBONE, CheckpointError, read_checkpoint
 
 
 def require_backbone(model: nn.Module) -> None:

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
+from zoo.checkpoints import BACKBONE
 from zoo.data.batch import JetBatch
 from zoo.layers import offsets, segment_sum
-from zoo.pretraining.backbone import BACKBONE, backbone_names, is_readout, require_backbone
+from zoo.pretraining.backbone import backbone_names, is_readout, require_backbone
 from zoo.pretraining.probe import LinearProbe, probe_rows
 from zoo.pretraining.report import Drawings
 from zoo.tagger import JetTraining, refuse_numbers, require
