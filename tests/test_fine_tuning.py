@@ -19,7 +19,8 @@ import zoo
 from zoo import pretraining
 from zoo.checkpoints import CheckpointError, read_checkpoint
 from zoo.data import JetDataModule
-from zoo.data.datamodule import Split
+from zoo.data.context import NO_CONTEXT, ContextTable, context_table
+from zoo.data.datamodule import Interface, Split
 from zoo.data.features import FeatureTable, feature_table
 from zoo.fine_tuning import Backbone, FineTuning, load_backbone, read_backbone, stages_of_model
 from zoo.hub import PretrainedConfig, save_pretrained
@@ -218,13 +219,13 @@ def test_settings_out_of_range(settings, message):
 
 
 def test_every_difference_of_weights_is_named(backbone):
-    found, table = read_backbone(str(backbone)), feature_table("kin")
+    found, data = read_backbone(str(backbone)), Interface(feature_table("kin"), NO_CONTEXT, ("a", "b"))
     model = small_model(num_classes=5)
 
     def load(new: list[str], weights: dict[str, Tensor]) -> None:
         changed = copy.copy(found)
         object.__setattr__(changed, "weights", weights)
-        load_backbone(model, changed, FineTuning("x", new=new).stages(model), table, ("a", "b"))
+        load_backbone(model, changed, FineTuning("x", new=new).stages(model), data)
 
     load(["head"], found.weights)
     with pytest.raises(ValueError, match=r"decoder.3.weight has shape \(2, 8\) there and \(5, 8\) in .* add 'head' to"):
@@ -240,14 +241,19 @@ def test_every_difference_of_weights_is_named(backbone):
 
 def test_features_and_classes_must_be_those_of_the_backbone():
     found, model = read_backbone("lorentznet.top_tagging"), zoo.create_model("lorentznet", input_dim=7, num_classes=2)
-    assert found.classes == ("qcd", "top")
+    assert found.interface.classes == ("qcd", "top")
     table = feature_table("kin")
     rescaled = table.to_dict()
     rescaled["features"][3]["scale"] = 0.8
     rescaled = FeatureTable.from_dict(rescaled)
 
-    def load(features: FeatureTable, classes: tuple[str, ...] = ("qcd", "top"), new: tuple[str, ...] = ()) -> None:
-        load_backbone(model, found, FineTuning("x", new=list(new)).stages(model), features, classes)
+    def load(
+        features: FeatureTable,
+        context: ContextTable = NO_CONTEXT,
+        classes: tuple[str, ...] = ("qcd", "top"),
+        new: tuple[str, ...] = (),
+    ) -> None:
+        load_backbone(model, found, FineTuning("x", new=list(new)).stages(model), Interface(features, context, classes))
 
     load(table)
     with pytest.raises(ValueError, match=r"part_logerel, number 3, is Feature.*scale=0.7.* there and .*scale=0.8"):
@@ -258,6 +264,9 @@ def test_features_and_classes_must_be_those_of_the_backbone():
     with pytest.raises(ValueError, match="has the classes qcd, top, the data top, qcd; add 'head'"):
         load(table, classes=("top", "qcd"))
     load(table, classes=("top", "qcd"), new=("head",))
+    with pytest.raises(ValueError, match=r"other context: \w+, number 0, is missing there .* add 'head' to"):
+        load(table, context=context_table("met"))
+    load(table, context=context_table("met"), new=("head",))
 
 
 def test_models_say_their_stages():
@@ -360,8 +369,7 @@ def test_run_folder_is_a_backbone_with_known_features(tmp_path):
     config["model"]["fine_tuning"] = None
     fit(config, tmp_path, "--trainer.max_epochs", "1", "--test_after_fit", "false")
     found = read_backbone(str(tmp_path / "first"))
-    assert found.features == feature_table("kin")
-    assert found.classes == ("qcd", "top")
+    assert found.interface == Interface(feature_table("kin"), NO_CONTEXT, ("qcd", "top"))
     best = read_checkpoint(tmp_path / "first" / "checkpoints" / "best.ckpt")["state_dict"]
     assert all(torch.equal(value, best[f"model.{name}"]) for name, value in found.weights.items())
 
@@ -392,11 +400,12 @@ def test_of_a_pretraining_only_what_it_trained_is_loaded(tmp_path):
     expected = pretraining.read_backbone(tmp_path / "pretrained")
     assert found.weights.keys() == expected.keys()
     assert all(torch.equal(value, expected[name]) for name, value in found.weights.items())
-    assert found.features == feature_table("kin")
+    assert found.interface.features == feature_table("kin")
     model = zoo.create_model("particlenet_lite", input_dim=7, num_classes=2)
 
     def load(found: Backbone, *new: str) -> None:
-        load_backbone(model, found, FineTuning("x", new=list(new)).stages(model), feature_table("kin"), ("qcd", "top"))
+        data = Interface(feature_table("kin"), NO_CONTEXT, ("qcd", "top"))
+        load_backbone(model, found, FineTuning("x", new=list(new)).stages(model), data)
 
     for each in (found, read_backbone(str(backbone_folder(tmp_path, expected)))):
         load(each, "head")

@@ -4,6 +4,7 @@ A model names its stages, from the input to the head (``model.stages()``); every
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,8 +19,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from zoo.checkpoints import BACKBONE, CheckpointError, checkpoint_path, read_checkpoint, read_model_weights
-from zoo.data.datamodule import described_by
-from zoo.data.features import FeatureTable
+from zoo.data.datamodule import Interface, interface_of
 from zoo.hub import load_pretrained, untrained
 
 #: The last stage of every model.
@@ -164,14 +164,12 @@ class Backbone:
     Args:
         source: where they were found.
         weights: by the model's own names.
-        features: that they were trained with; None if that is not known.
-        classes: of the head's logits; None if that is not known.
+        interface: that they were trained with; None if it is not known.
     """
 
     source: str
     weights: dict[str, Tensor]
-    features: FeatureTable | None
-    classes: tuple[str, ...] | None
+    interface: Interface | None
 
 
 def read_backbone(name: str) -> Backbone:
@@ -198,7 +196,7 @@ def read_backbone(name: str) -> Backbone:
     random = untrained(found.model, found.config.kind)
     weights = {weight: value for weight, value in found.model.state_dict().items() if weight not in random}
     source = f"{name} ({found.config.model}, {found.config.dataset})"
-    return Backbone(source, weights, found.feature_table, tuple(found.config.classes) or None)
+    return Backbone(source, weights, Interface(found.feature_table, found.context_table, tuple(found.config.classes)))
 
 
 def _backbone_of_run(checkpoint: Path, run: Path) -> Backbone:
@@ -207,37 +205,29 @@ def _backbone_of_run(checkpoint: Path, run: Path) -> Backbone:
     weights = {name: weights[name] for name in read_checkpoint(checkpoint).get(BACKBONE, weights)}
     config = run / "config.yaml"
     if not config.is_file():
-        return Backbone(f"{checkpoint} (no {config}, so its features are not known)", weights, None, None)
+        return Backbone(f"{checkpoint} (no {config}, so its features are not known)", weights, None)
     try:
         data = yaml.safe_load(config.read_text())["data"]
     except (yaml.YAMLError, KeyError, TypeError) as error:
         raise ValueError(f"{config}: is damaged ({error!r}); restore it, or give the checkpoint elsewhere") from error
-    return Backbone(str(checkpoint), weights, *described_by(data))
+    return Backbone(str(checkpoint), weights, interface_of(data))
 
 
-def load_backbone(
-    model: nn.Module, backbone: Backbone, stages: Sequence[Stage], features: FeatureTable, classes: Sequence[str]
-) -> None:
+def load_backbone(model: nn.Module, backbone: Backbone, stages: Sequence[Stage], data: Interface) -> None:
     """Put the weights of a backbone in all stages of a model that are not new.
 
     Args:
         model: to begin at them.
         backbone: whose weights.
         stages: of the model.
-        features: of the data; unless the first stage is new, the backbone must have been trained with the same.
-        classes: of the data; unless the head is new, the backbone's must be the same.
+        data: unless the first stage is new, its features must be the backbone's, and unless the head is, which the
+            context enters, its context and its classes.
 
     Raises:
-        ValueError: if a weight is missing, unknown or of another shape, or features or classes are not the backbone's;
-            the message names it and the stage.
+        ValueError: if a weight is missing, unknown or of another shape, or the data are not as the backbone's; the
+            message names it and the stage.
     """
-    if backbone.features is not None and not stages[0].is_new:
-        _require_same_features(backbone, features, stages[0].name)
-    if backbone.classes is not None and not stages[-1].is_new and backbone.classes != tuple(classes):
-        raise ValueError(
-            f"fine_tuning.backbone: {backbone.source} has the classes {', '.join(backbone.classes)}, the data "
-            f"{', '.join(classes)}; add '{HEAD}' to fine_tuning.new"
-        )
+    _require_same_interface(backbone, stages, data)
     wanted = model.state_dict()
     for name in dict.fromkeys([*wanted, *backbone.weights]):
         owner = next((stage for stage in stages if stage.owns(name)), None)
@@ -262,16 +252,30 @@ def _require_same_shape(name: str, wanted: Tensor | None, backbone: Backbone, st
     )
 
 
-def _require_same_features(backbone: Backbone, features: FeatureTable, stage: str) -> None:
-    remedy = f"give data.features the backbone's, or add {stage!r} to fine_tuning.new"
-    for number in range(max(backbone.features.input_dim, features.input_dim)):
-        theirs, ours = (table.features[number : number + 1] for table in (backbone.features, features))
-        if theirs != ours:
-            name = (ours or theirs)[0].name
-            there, here = (str(each[0]) if each else "missing" for each in (theirs, ours))
+def _require_same_interface(backbone: Backbone, stages: Sequence[Stage], data: Interface) -> None:
+    theirs = backbone.interface
+    if theirs is None:
+        return
+    first, head = stages[0], stages[-1]
+    if not first.is_new:
+        _require_same_table(backbone, first, "features", theirs.features.features, data.features.features)
+    if not head.is_new:
+        _require_same_table(backbone, head, "context", theirs.context.features, data.context.features)
+        if theirs.classes not in ((), data.classes):  # a pretraining without labels has none
             raise ValueError(
-                f"fine_tuning.backbone: {backbone.source} was trained with other features: {name}, number {number}, is "
-                f"{there} there and {here} in the data; {remedy}"
+                f"fine_tuning.backbone: {backbone.source} has the classes {', '.join(theirs.classes)}, the data "
+                f"{', '.join(data.classes)}; add {head.name!r} to fine_tuning.new"
+            )
+
+
+def _require_same_table(backbone: Backbone, stage: Stage, key: str, theirs: Sequence, ours: Sequence) -> None:
+    for number, (one, other) in enumerate(itertools.zip_longest(theirs, ours)):
+        if one != other:
+            there, here = (each or "missing" for each in (one, other))
+            raise ValueError(
+                f"fine_tuning.backbone: {backbone.source} was trained with other {key}: {(other or one).name}, number "
+                f"{number}, is {there} there and {here} in the data; give data.{key} the backbone's, or add "
+                f"{stage.name!r} to fine_tuning.new"
             )
 
 
@@ -309,7 +313,7 @@ class FineTuner(Callback):
             return
         model, data = pl_module.model, trainer.datamodule
         stages, backbone = self.settings.stages(model), read_backbone(self.settings.backbone)
-        load_backbone(model, backbone, stages, data.feature_table, data.classes)
+        load_backbone(model, backbone, stages, Interface(data.feature_table, data.context_table, data.classes))
         until = self.settings.unfreeze_at_epoch
         self.summary = _summary(model, backbone, stages, until)
         if trainer.is_global_zero:

@@ -5,7 +5,7 @@ import itertools
 import math
 import warnings
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import lightning.pytorch as pl
 import numpy as np
@@ -102,16 +102,25 @@ def find_context(context: str | None) -> ContextTable:
     return read_context(context) if context.endswith((".yaml", ".yml")) else context_table(context)
 
 
-def described_by(settings: dict[str, Any]) -> tuple[FeatureTable, tuple[str, ...]]:
-    """Features and classes of a training, of the section ``data`` of its ``config.yaml``.
+class Interface(NamedTuple):
+    """What a model and its data have to agree on."""
+
+    features: FeatureTable
+    context: ContextTable
+    classes: tuple[str, ...]
+
+
+def interface_of(settings: dict[str, Any]) -> Interface:
+    """That of a training, by the section ``data`` of its ``config.yaml``.
 
     Raises:
         FileNotFoundError: if a file that it names is not there.
         ValueError: if such a file is wrong.
     """
     layout = read_description(settings.get("layout"), settings.get("weaver_yaml"), settings.get("classes"))
-    description = layout or describe_dataset(settings["dataset"])
-    return find_features(settings["features"], layout), description.classes
+    sources = (layout or describe_dataset(settings["dataset"])).classes
+    classes = merge_classes(settings.get("merge"), sources).names
+    return Interface(find_features(settings["features"], layout), find_context(settings.get("context")), classes)
 
 
 class JetDataModule(pl.LightningDataModule):
