@@ -478,36 +478,29 @@ class TestCompareRuns:
 
 
 class TestLabelCounts:
-    def test_trainings_stand_by_their_number_of_labels(self, tmp_path, capsys):
+    def test_trainings_stand_by_their_number_of_labels(self, runs, tmp_path, capsys):
         """Mean and spread over seeds as numpy has them, whatever the order in which the numbers are given."""
-        strength = {("scratch", 100): 0.5, ("scratch", 1000): 2.0, ("fine-tuned", 100): 1.5, ("fine-tuned", 1000): 2.1}
-        trainings: dict[str, dict[int, list[Path]]] = {"scratch": {}, "fine-tuned": {}}
-        for number, ((name, count), separation) in enumerate(reversed(strength.items())):
-            seeds = [10 * number + seed for seed in range(2 if count == 100 else 1)]
-            trainings[name][count] = [
-                make_run(tmp_path / f"{name}-{count}-seed{seed}", seed, 0.1, separation=separation) for seed in seeds
-            ]
+        trainings = {"scratch": {1000: runs[2:3], 100: runs[:2]}, "fine-tuned": {100: runs[3:]}}
         compare_label_counts(trainings, tmp_path / "out")
         assert {p.name for p in (tmp_path / "out").iterdir()} == {
             f"label_efficiency.{kind}" for kind in ("md", "csv", "png", "pdf")
         }
         with (tmp_path / "out" / "label_efficiency.csv").open(newline="") as file:
             rows = {(row["model"].split(",")[0], int(row["labels"])): row for row in csv.DictReader(file)}
-        assert list(rows) == list(strength)
+        assert list(rows) == [("scratch", 100), ("scratch", 1000), ("fine-tuned", 100)]
         for (name, count), row in rows.items():
             reports = [json.loads((run / "report" / "metrics.json").read_text()) for run in trainings[name][count]]
             aucs = [report["metrics"]["auc"]["value"] for report in reports]
             assert float(row["auc"]) == pytest.approx(np.mean(aucs))
             assert row["seeds"] == str(len(aucs))
-            if count == 100:
+            if len(aucs) > 1:
                 assert float(row["auc_spread"]) == pytest.approx(np.std(aucs, ddof=1))
-        assert float(rows["fine-tuned", 100]["auc"]) > float(rows["scratch", 100]["auc"])
         page = (tmp_path / "out" / "label_efficiency.md").read_text()
         assert "| scratch | 1,000 | 1 |" in page
         assert "fine-tuned" in capsys.readouterr().out
 
-    def test_runs_on_other_test_jets_are_refused(self, tmp_path):
-        one, other = make_run(tmp_path / "one", 1, 0.1), make_run(tmp_path / "other", 2, 0.1, jets=400)
+    def test_runs_on_other_test_jets_are_refused(self, runs, tmp_path):
+        other = make_run(tmp_path / "other", 2, 0.1, jets=400)
         with pytest.raises(ValueError, match="cannot be compared: jets"):
-            compare_label_counts({"scratch": {100: [one]}, "fine-tuned": {100: [other]}}, tmp_path / "out")
+            compare_label_counts({"scratch": {100: runs[:1]}, "fine-tuned": {100: [other]}}, tmp_path / "out")
         assert not (tmp_path / "out").exists()
