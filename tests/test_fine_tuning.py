@@ -2,6 +2,7 @@
 
 import copy
 import csv
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -264,9 +265,13 @@ def test_features_and_classes_must_be_those_of_the_backbone():
     with pytest.raises(ValueError, match="has the classes qcd, top, the data top, qcd; add 'head'"):
         load(table, classes=("top", "qcd"))
     load(table, classes=("top", "qcd"), new=("head",))
-    with pytest.raises(ValueError, match=r"other context: \w+, number 0, is missing there .* add 'head' to"):
+    load(table, context=context_table("met"))
+    rescaled = context_table("met").to_dict()
+    rescaled["context"][1]["scale"] = 2.0
+    found = dataclasses.replace(found, interface=found.interface._replace(context=ContextTable.from_dict(rescaled)))
+    with pytest.raises(ValueError, match=r"other context: met_phi, number 1, is .* add 'embedding' and 'head' to"):
         load(table, context=context_table("met"))
-    load(table, context=context_table("met"), new=("head",))
+    load(table, context=context_table("met"), new=("embedding", "head"))
 
 
 def test_models_say_their_stages():

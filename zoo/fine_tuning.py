@@ -220,8 +220,8 @@ def load_backbone(model: nn.Module, backbone: Backbone, stages: Sequence[Stage],
         model: to begin at them.
         backbone: whose weights.
         stages: of the model.
-        data: unless the first stage is new, its features must be the backbone's, and unless the head is, which the
-            context enters, its context and its classes.
+        data: unless the first stage is new, its features must be the backbone's; unless the head is, its classes;
+            and unless both are, its context, if both have one.
 
     Raises:
         ValueError: if a weight is missing, unknown or of another shape, or the data are not as the backbone's; the
@@ -258,24 +258,31 @@ def _require_same_interface(backbone: Backbone, stages: Sequence[Stage], data: I
         return
     first, head = stages[0], stages[-1]
     if not first.is_new:
-        _require_same_table(backbone, first, "features", theirs.features.features, data.features.features)
-    if not head.is_new:
-        _require_same_table(backbone, head, "context", theirs.context.features, data.context.features)
-        if theirs.classes not in ((), data.classes):  # a pretraining without labels has none
-            raise ValueError(
-                f"fine_tuning.backbone: {backbone.source} has the classes {', '.join(theirs.classes)}, the data "
-                f"{', '.join(data.classes)}; add {head.name!r} to fine_tuning.new"
-            )
+        _require_same_table(backbone, [first], "features", theirs.features.features, data.features.features)
+    # Models differ in whether the context enters the first stage or the head. Without a context on one of the sides
+    # the shapes tell.
+    entered = [stage for stage in (first, head) if not stage.is_new]
+    if entered and theirs.context.features and data.context.features:
+        _require_same_table(backbone, entered, "context", theirs.context.features, data.context.features)
+    # A pretraining without labels has no classes.
+    if not head.is_new and theirs.classes not in ((), data.classes):
+        raise ValueError(
+            f"fine_tuning.backbone: {backbone.source} has the classes {', '.join(theirs.classes)}, the data "
+            f"{', '.join(data.classes)}; add {head.name!r} to fine_tuning.new"
+        )
 
 
-def _require_same_table(backbone: Backbone, stage: Stage, key: str, theirs: Sequence, ours: Sequence) -> None:
+def _require_same_table(
+    backbone: Backbone, stages: Sequence[Stage], key: str, theirs: Sequence[Any], ours: Sequence[Any]
+) -> None:
+    names = " and ".join(repr(stage.name) for stage in stages)
     for number, (one, other) in enumerate(itertools.zip_longest(theirs, ours)):
         if one != other:
             there, here = (each or "missing" for each in (one, other))
             raise ValueError(
                 f"fine_tuning.backbone: {backbone.source} was trained with other {key}: {(other or one).name}, number "
                 f"{number}, is {there} there and {here} in the data; give data.{key} the backbone's, or add "
-                f"{stage.name!r} to fine_tuning.new"
+                f"{names} to fine_tuning.new"
             )
 
 

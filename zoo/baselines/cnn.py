@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from zoo.baselines.hardest import MAX_OBJECTS, hardest_objects
-from zoo.layers import Dropout, Linear, join_context
+from zoo.layers import Dropout, Linear, join_context, stages_of
 from zoo.registry import register_model
 
 
@@ -54,6 +54,10 @@ class ObjectCNN(nn.Module):
             Dropout(dropout),
             Linear(hidden_dim, num_classes),
         )
+
+    def stages(self) -> dict[str, list[str]]:
+        """What fine-tuning tells apart, from the input to the ``head``: the modules and parameters of each stage."""
+        return {**stages_of("convolutions", self.convolutions), "head": ["head"]}
 
     def forward(self, features: Tensor, four_momenta: Tensor, mask: Tensor, context: Tensor | None = None) -> Tensor:
         """Logits (batch, class); see the class for the shapes. A ``context`` left out counts as zero."""

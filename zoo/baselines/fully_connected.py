@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from zoo.baselines.hardest import MAX_OBJECTS, hardest_objects
-from zoo.layers import Dropout, Linear, join_context
+from zoo.layers import Dropout, Linear, join_context, stages_of
 from zoo.registry import register_model
 
 
@@ -45,6 +45,11 @@ class FullyConnected(nn.Module):
         for before, after in itertools.pairwise(widths):
             layers += [Linear(before, after), nn.ReLU(), Dropout(dropout)]
         self.layers = nn.Sequential(*layers, Linear(widths[-1], num_classes))
+
+    def stages(self) -> dict[str, list[str]]:
+        """What fine-tuning tells apart, from the input to the ``head``: the modules and parameters of each stage."""
+        *hidden, _ = self.layers
+        return {**stages_of("layers", hidden), "head": [f"layers.{len(hidden)}"]}
 
     def forward(self, features: Tensor, four_momenta: Tensor, mask: Tensor, context: Tensor | None = None) -> Tensor:
         """Logits (batch, class); see the class for the shapes. A ``context`` left out counts as zero."""
