@@ -1,0 +1,61 @@
+"""Every model for events on the simulated four-top events, several seeds each, in one table.
+
+    pip install '.[trees]'
+    python -m benchmarks.four_tops
+    python -m benchmarks.four_tops --models pfn_for_events lightgbm --seeds 1
+
+Networks are trained as ``configs/four_tops`` says, trees (``lightgbm``, and ``lightgbm_pairs`` with the kinematics of
+pairs of objects) on the same events. What follows ``--`` goes to every training of a network. Trainings run in
+processes of one thread each. What is finished is not trained again, and what was interrupted goes on. The table and its
+picture are those of ``zoo report``.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+from benchmarks.train_models import REPOSITORY, train_all
+from zoo.boosted_trees import train_boosted_trees
+from zoo.report import compare_runs
+
+CONFIGS = REPOSITORY / "configs" / "four_tops"
+NETWORKS = sorted(path.stem for path in CONFIGS.glob("*_for_events*.yaml"))
+
+#: Name -> whether the trees see pairs of objects; their data are those of the network beside them.
+TREES = {"lightgbm": False, "lightgbm_pairs": True}
+CONFIG_OF_TREES = CONFIGS / "pfn_for_events.yaml"
+
+
+def grow(name: str, seed: int, run: Path) -> None:
+    """Train trees, unless that is done."""
+    if not (run / "report" / "metrics.json").is_file():
+        train_boosted_trees(CONFIG_OF_TREES, run, pairs=TREES[name], seed=seed)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    models = [*NETWORKS, *TREES]
+    parser.add_argument("--models", nargs="+", choices=models, default=models, metavar="MODEL")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
+    parser.add_argument("--processes", type=int, default=os.cpu_count())
+    parser.add_argument("further", nargs="*", metavar="ARGUMENT", help="arguments of train.py, after --")
+    options = parser.parse_args()
+
+    folder = Path("runs") / "models-four_tops"
+    runs = {(model, seed): folder / f"{model}-seed{seed}" for model in options.models for seed in options.seeds}
+    for (model, seed), run in runs.items():
+        if model in TREES:
+            grow(model, seed, run)
+    trainings = [
+        (CONFIGS / f"{model}.yaml", run, ["--seed_everything", str(seed), *options.further])
+        for (model, seed), run in runs.items()
+        if model in NETWORKS
+    ]
+    finished = train_all(trainings, options.processes)
+    judged = [run for (model, _), run in runs.items() if model in TREES or run in finished]
+    if judged:
+        compare_runs(judged, folder / "comparison")
+
+
+if __name__ == "__main__":
+    main()
