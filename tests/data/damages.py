@@ -370,7 +370,7 @@ def ends_with_an_object(content: bytes) -> bool:
 
 DARK_MACHINES_WRONG = {
     "blank line": (lambda lines: [*lines[:ROW], "", *lines[ROW + 1 :]], f"{_AT}: must have event"),
-    "header": (lambda lines: ["event;process;weight;met;met_phi", *lines], "line 1: the weight must be a number, not .weight."),
+    "header": (lambda lines: ["event;process;weight;met;met_phi", *lines], "line 1: the weight must be a number"),
     "unknown process": (_line("ttW", "ttw"), f"column 'process' must be one of .* not ttw as in row {ROW}"),
     "unknown object": (_line("e-", "e"), f"{_AT}: object of object 1 is 'e'"),
     "no process": (_line("ttW;", ""), f"{_AT}: the .* must be a number|{_AT}: must have"),
