@@ -20,7 +20,8 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
-from zoo.report import Predictions, _draw_confusion, compare_label_counts, compare_runs, print_table, write_report
+from zoo.report import Predictions, compare_label_counts, compare_runs, print_table, write_report
+from zoo.report.drawings import draw_confusion
 
 PICTURES = ("rejection", "roc", "significance_improvement", "scores")
 
@@ -279,7 +280,7 @@ class TestWriteReport:
             logits, np.array([0, 0, 0, 0, 1, 1, 2, 2]), np.ones(8), np.arange(8), ("a", "b", "c"), source, tuple("pqrs")
         )
         figure = Figure()
-        _draw_confusion(figure, merged, ("left", "right"))
+        draw_confusion(figure, merged, ("left", "right"))
         axes = figure.axes[0]
         assert [text.get_text() for text in axes.get_yticklabels()] == ["p\n4", "q\n2", "r\n0", "s\n2"]
         cells = [text.get_text() for text in axes.texts]

@@ -1,0 +1,29 @@
+"""What a tested run leaves behind: figures with errors, predictions, pictures, a page; and a table of several runs."""
+
+from zoo.report.comparison import compare_label_counts, compare_runs
+from zoo.report.predictions import Predictions
+from zoo.report.tables import (
+    figures_table,
+    for_terminal,
+    markdown_table,
+    plain_figures_table,
+    print_figures,
+    print_table,
+    rounded,
+)
+from zoo.report.writing import write_report, write_training_report
+
+__all__ = [
+    "Predictions",
+    "compare_label_counts",
+    "compare_runs",
+    "figures_table",
+    "for_terminal",
+    "markdown_table",
+    "plain_figures_table",
+    "print_figures",
+    "print_table",
+    "rounded",
+    "write_report",
+    "write_training_report",
+]

@@ -1,0 +1,334 @@
+"""Several runs in one table and one picture."""
+
+import csv
+import dataclasses
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import rich.box
+from rich.console import Console
+from rich.table import Table
+
+from zoo.pictures import add_legend, coloured, labelled_axes, render
+from zoo.report.drawings import INTERVAL_NOTE, Scan, scale_rejection
+from zoo.report.figures import FEW_JETS, curves_of
+from zoo.report.files import make_folder, write_files
+from zoo.report.predictions import Predictions
+from zoo.report.tables import for_terminal, label_of, markdown_table, rounded
+from zoo.report.writing import FORMAT, VERSION
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+#: Settings in which the seeds of one training may differ: the seed, where things are read, logged or written, and the
+#: task, which is the same for all that are compared and which older runs do not tell.
+SEED_SETTINGS = {
+    "task", "seed", "seed_everything", "run_folder", "predictions", "wandb", "test_after_fit", "default_root_dir",
+    "ckpt_path", "logger", "dirpath", "enable_progress_bar", "num_workers",
+}  # fmt: skip
+SPREAD_NOTE = (
+    "± is the standard deviation over the seeds; with one seed, the statistical error of the test jets. "
+    "'>' marks a lower bound: in a run no background jet passed."
+)
+
+
+def compare_runs(runs: Sequence[Path], out: Path) -> None:
+    """Put several tested runs in one table and one picture, seeds of the same training as mean and spread.
+
+    Runs belong together if title and settings are the same but for the seed. Writes ``comparison.md``,
+    ``comparison.csv``, ``comparison.png`` and ``comparison.pdf``, and prints the table.
+
+    Args:
+        runs: run folders that hold a ``report/`` (or report folders).
+        out: folder to write.
+
+    Raises:
+        FileNotFoundError: where a run lacks its report.
+        ValueError: where a report is damaged, two are the same, or they judge different classes or jets.
+    """
+    if not runs:
+        raise ValueError("no runs to compare: name at least one run folder")
+    loaded = [_load_run(Path(run)) for run in runs]
+    _require_comparable(loaded)
+    groups = _group_by_training(loaded)
+    names = _compared_figures(loaded[0])
+    rows = [_Row.of(label, members, names) for label, members in groups.items()]
+    jets = sum(loaded[0].document["jets"].values())
+    picture = render(lambda figure: _draw_comparison(figure, groups))
+    files = {f"comparison.{kind}": content for kind, content in picture.items()}
+    files["comparison.csv"] = _comparison_csv(rows, names).encode()
+    files["comparison.md"] = _comparison_page(rows, names, jets).encode()
+    make_folder(Path(out))
+    write_files(Path(out), files)
+    _print_comparison(rows, names, jets)
+    print(f"Table and picture: {out}")
+
+
+def compare_label_counts(trainings: Mapping[str, Mapping[int, Sequence[Path]]], out: Path) -> None:
+    """Put trainings on few and many labelled jets in one table and one picture, seeds as mean and spread.
+
+    Writes ``label_efficiency.md``, ``.csv``, ``.png`` and ``.pdf``, and prints the table.
+
+    Args:
+        trainings: by their names, such as ``scratch``, run folders by the number of labelled jets they trained on.
+        out: folder to write.
+
+    Raises:
+        FileNotFoundError: where a run lacks its report.
+        ValueError: where a report is damaged, two are the same, or they judge different classes or jets.
+    """
+    loaded = {
+        (name, count): [_load_run(Path(run)) for run in by_count[count]]
+        for name, by_count in trainings.items()
+        for count in sorted(by_count)
+    }
+    runs = [run for members in loaded.values() for run in members]
+    _require_comparable(runs)
+    names, jets = _compared_figures(runs[0]), sum(runs[0].document["jets"].values())
+    rows = {key: _Row.of(f"{key[0]}, {key[1]:,} labels", members, names) for key, members in loaded.items()}
+    picture = render(lambda figure: _draw_label_counts(figure, rows, f"{jets:,} test jets"))
+    files = {f"label_efficiency.{kind}": content for kind, content in picture.items()}
+    counts = [count for _, count in rows]
+    files["label_efficiency.csv"] = _comparison_csv(list(rows.values()), names, {"labels": counts}).encode()
+    files["label_efficiency.md"] = _label_counts_page(rows, names, jets).encode()
+    make_folder(Path(out))
+    write_files(Path(out), files)
+    _print_comparison(list(rows.values()), names, jets)
+    print(f"Table and picture: {out}")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Run:
+    """A tested run: where it lies, its figures and its predictions."""
+
+    folder: Path
+    document: dict[str, Any]
+    predictions: Predictions
+
+    @property
+    def name(self) -> str:
+        return self.folder.resolve().name
+
+
+@dataclasses.dataclass(frozen=True)
+class _Row:
+    """One training in the table of a comparison: for each figure its mean, spread, statistical error and text."""
+
+    label: str
+    runs: tuple[str, ...]
+    means: dict[str, float]
+    spreads: dict[str, float | None]
+    errors: dict[str, float | None]
+    bounds: dict[str, bool]
+
+    @classmethod
+    def of(cls, label: str, members: Sequence[_Run], names: Sequence[str]) -> "_Row":
+        figures = {name: [run.document["metrics"][name] for run in members] for name in names}
+        values = {name: [figure["value"] for figure in each] for name, each in figures.items()}
+        errors = {name: [figure["error"] for figure in each] for name, each in figures.items()}
+        return cls(
+            label=label,
+            runs=tuple(run.name for run in members),
+            means={name: float(np.mean(each)) for name, each in values.items()},
+            spreads={name: float(np.std(each, ddof=1)) if len(each) > 1 else None for name, each in values.items()},
+            errors={name: None if None in each else float(np.mean(each)) for name, each in errors.items()},
+            bounds={name: any(f.get("is_bound", False) for f in each) for name, each in figures.items()},
+        )
+
+    @property
+    def seeds(self) -> int:
+        return len(self.runs)
+
+    @property
+    def texts(self) -> dict[str, str]:
+        uncertain = self.errors if self.seeds == 1 else self.spreads
+        return {name: rounded(mean, uncertain[name], self.bounds[name]) for name, mean in self.means.items()}
+
+
+def _print_comparison(rows: Sequence[_Row], names: Sequence[str], jets: int) -> None:
+    """The table on the terminal; rejections of many classes are left to the written one."""
+    console = Console()
+    shown = names if len(names) <= 4 else names[:2]
+    title, note = (for_terminal(text, console) for text in (f"Tested on the same {jets:,} jets", SPREAD_NOTE))
+    texts = [[for_terminal(row.texts[name], console) for name in shown] for row in rows]
+    headings = [label_of(name).replace(" at ", "\n") for name in shown]
+    columns = zip(*texts, strict=True)
+    widths = [max(map(len, [*heading.split("\n"), *column])) for heading, column in zip(headings, columns, strict=True)]
+    table = Table(title=title, title_justify="left", box=rich.box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    # Names fold before any number does.
+    numbers = sum(widths) + len("seeds") + 2 * len(widths) + 4
+    room = max(10, min(console.width - numbers, max(len(row.label) for row in rows)))
+    table.add_column("model", overflow="fold", width=room)
+    table.add_column("seeds", justify="right", width=len("seeds"))
+    for heading, width in zip(headings, widths, strict=True):
+        table.add_column(heading, justify="right", width=width)
+    for row, values in zip(rows, texts, strict=True):
+        table.add_row(row.label, str(row.seeds), *values)
+    Console(width=max(console.width, room + numbers)).print(table)
+    console.print(note)
+
+
+def _comparison_page(rows: Sequence[_Row], names: Sequence[str], jets: int) -> str:
+    table = [[row.label, row.seeds, *row.texts.values(), ", ".join(row.runs)] for row in rows]
+    parts = [
+        "# Comparison of runs",
+        f"All judged on the same {jets:,} test jets.",
+        markdown_table(["model", "seeds", *map(label_of, names), "runs"], table),
+        SPREAD_NOTE,
+        "![Background rejection against signal efficiency](comparison.png)",
+        "Line: mean over the seeds. Band: standard deviation over the seeds, or the Clopper-Pearson interval (68.3 %) "
+        f"of a single run. Curves are drawn where {FEW_JETS} background jets or more pass in every seed.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _label_counts_page(rows: Mapping[tuple[str, int], _Row], names: Sequence[str], jets: int) -> str:
+    table = [
+        [name, f"{count:,}", row.seeds, *row.texts.values(), ", ".join(row.runs)] for (name, count), row in rows.items()
+    ]
+    parts = [
+        "# Label efficiency",
+        f"All judged on the same {jets:,} test jets.",
+        markdown_table(["training", "labels", "seeds", *map(label_of, names), "runs"], table),
+        SPREAD_NOTE,
+        "![AUC against the number of labelled training jets](label_efficiency.png)",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _comparison_csv(
+    rows: Sequence[_Row], names: Sequence[str], further: Mapping[str, Sequence[int]] = MappingProxyType({})
+) -> str:
+    """The numbers of all rows; ``further`` are columns, a number a row."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    columns = [f"{name}{suffix}" for name in names for suffix in ("", "_spread", "_error", "_is_bound")]
+    writer.writerow(["model", *further, "seeds", "runs", *columns])
+    for number, row in enumerate(rows):
+        cells = [(row.means[n], row.spreads[n], row.errors[n], row.bounds[n]) for n in names]
+        front = [row.label, *[column[number] for column in further.values()], row.seeds, " ".join(row.runs)]
+        writer.writerow([*front, *[cell for four in cells for cell in four]])
+    return text.getvalue()
+
+
+def _draw_comparison(figure: "Figure", groups: dict[str, list[_Run]]) -> None:
+    run = next(iter(groups.values()))[0]
+    heading = (f"{run.document['background']} rejection", f"{len(run.predictions):,} test jets")
+    axes = labelled_axes(
+        figure, heading, r"Signal efficiency $\varepsilon_S$", r"Background rejection $1/\varepsilon_B$"
+    )
+    background = run.document["classes"].index(run.document["background"])
+    for colour, (label, members) in coloured(groups):
+        by_run = [curves_of(member.predictions, background) for member in members]
+        seeds = f", {len(members)} seeds" if len(members) > 1 else ""
+        for number, name in enumerate(by_run[0]):
+            scan = Scan.over_seeds([Scan.of(curves[name]) for curves in by_run])
+            signal = f", {name}" if len(by_run[0]) > 1 else ""
+            style = ("-", "--", "-.", ":")[number % 4]
+            axes.plot(scan.efficiency, scan.value, color=colour, linestyle=style, label=label + signal + seeds)
+            axes.fill_between(scan.efficiency, scan.lower, scan.upper, color=colour, alpha=0.3, linewidth=0)
+    scale_rejection(axes)
+    sizes = [len(members) for members in groups.values()]
+    notes = ["standard deviation over seeds"] * (max(sizes) > 1) + [INTERVAL_NOTE] * (min(sizes) == 1)
+    add_legend(axes, "lower left", " or ".join(notes))
+
+
+def _draw_label_counts(figure: "Figure", rows: Mapping[tuple[str, int], _Row], heading: str) -> None:
+    axes = labelled_axes(figure, ("Label efficiency", heading), "Labelled training jets", "AUC")
+    for colour, (name, points) in coloured({name: [r for r in rows.items() if r[0][0] == name] for name, _ in rows}):
+        counts, means = zip(*((count, row.means["auc"]) for (_, count), row in points), strict=True)
+        bars = [(row.errors if row.seeds == 1 else row.spreads)["auc"] or 0.0 for _, row in points]
+        axes.errorbar(counts, means, bars, fmt="o-", color=colour, capsize=5, label=name)
+    axes.set_xscale("log")
+    ticks = sorted({count for _, count in rows})
+    axes.set_xticks(ticks, labels=[f"{count:,}" for count in ticks])
+    axes.minorticks_off()
+    seeds = {row.seeds for row in rows.values()}
+    notes = ["standard deviation over seeds"] * (max(seeds) > 1) + ["error of the test jets"] * (min(seeds) == 1)
+    axes.legend(loc="best", title=f"bars: {' or '.join(notes)}", title_fontsize="x-small")
+
+
+def _load_run(folder: Path) -> _Run:
+    """Figures and predictions of a run folder, or what is wrong with them and what to do."""
+    report = folder if (folder / "metrics.json").is_file() and not (folder / "report").is_dir() else folder / "report"
+    path = report / "metrics.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: test the run first (python train.py test --config ...)")
+    try:
+        document = _checked_document(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged or no report of this version ({error!r}): test the run again") from error
+    predictions = Predictions.load(report / "predictions.arrow")
+    if len(predictions) != sum(document["jets"].values()) or list(predictions.classes) != document["classes"]:
+        raise ValueError(f"{path} and predictions.arrow beside it do not belong together: test the run again")
+    return _Run(folder, document, predictions)
+
+
+def _checked_document(document: dict[str, Any]) -> dict[str, Any]:
+    """The document itself if it has all that a comparison reads."""
+    if (document["format"], document["version"]) != (FORMAT, VERSION):
+        raise ValueError(f"format {document['format']!r} version {document['version']!r}")
+    absent = {"title", "classes", "background", "settings"} - set(document)
+    if absent or not {"accuracy", "auc"} <= set(document["metrics"]):
+        raise KeyError(*sorted(absent or {"metrics.accuracy", "metrics.auc"}))
+    numbers = [
+        number for figure in document["metrics"].values() for number in (figure["value"], figure["error"] or 0.0)
+    ]
+    if not all(isinstance(number, int | float) for number in [*numbers, *document["jets"].values()]):
+        raise TypeError("a figure or a count is no number")
+    return document
+
+
+def _require_comparable(runs: Sequence[_Run]) -> None:
+    """Refuse runs whose figures do not speak of the same jets, and the same run twice."""
+    first = runs[0]
+    for number, run in enumerate(runs):
+        for key in ("classes", "background", "jets"):
+            if run.document[key] != first.document[key]:
+                raise ValueError(
+                    f"{run.folder} and {first.folder} cannot be compared: {key} {run.document[key]} against "
+                    f"{first.document[key]}; test both on the same split"
+                )
+        if _compared_figures(run) != _compared_figures(first):
+            raise ValueError(f"{run.folder} and {first.folder} hold different figures: test both again")
+        if not _same_jets(run.predictions, first.predictions):
+            raise ValueError(f"{run.folder} and {first.folder} were tested on different jets: use the same split")
+        for other in runs[:number]:
+            if np.array_equal(run.predictions.logits, other.predictions.logits):
+                raise ValueError(f"{run.folder} and {other.folder} hold the same predictions: leave one out")
+
+
+def _compared_figures(run: _Run) -> list[str]:
+    return [name for name in run.document["metrics"] if not name.startswith("significance_improvement")]
+
+
+def _same_jets(one: Predictions, other: Predictions) -> bool:
+    orders = [np.lexsort((each.label, each.index)) for each in (one, other)]
+    return all(
+        np.array_equal(getattr(one, name)[orders[0]], getattr(other, name)[orders[1]]) for name in ("index", "label")
+    )
+
+
+def _group_by_training(runs: Sequence[_Run]) -> dict[str, list[_Run]]:
+    """Seeds of one training under its title; trainings of one title are told apart by their runs' names."""
+    groups: dict[tuple[str, str], list[_Run]] = {}
+    for run in runs:
+        settings = json.dumps(_without_seed(run.document["settings"]), sort_keys=True)
+        groups.setdefault((run.document["title"], settings), []).append(run)
+    titles = [title for title, _ in groups]
+    return {
+        title if titles.count(title) == 1 else f"{title} ({', '.join(run.name for run in members)})": members
+        for (title, _), members in groups.items()
+    }
+
+
+def _without_seed(settings: Any) -> Any:
+    if isinstance(settings, dict):
+        return {key: _without_seed(value) for key, value in settings.items() if key not in SEED_SETTINGS}
+    return [_without_seed(value) for value in settings] if isinstance(settings, list) else settings

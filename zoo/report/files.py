@@ -1,0 +1,39 @@
+"""Reading and writing the files of reports."""
+
+from pathlib import Path
+
+from zoo.files import atomic_write
+
+
+def read_text(path: Path, what: str) -> str:
+    """Text of a file.
+
+    Raises:
+        FileNotFoundError: if there is none; the message asks for ``what``.
+        ValueError: if it is no text.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} is missing: name the {what} of the run") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text ({error}): name the {what} of the run") from error
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it.
+
+    Raises:
+        FileExistsError: if it is a file.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise FileExistsError(f"{folder} is a file: name a folder to write") from None
+
+
+def write_files(folder: Path, files: dict[str, bytes]) -> None:
+    """Write files by their names, each whole or not at all."""
+    for name, content in files.items():
+        with atomic_write(folder / name) as file:
+            file.write(content)

@@ -1,0 +1,128 @@
+"""What a model answered for the jets of a split, and the file that keeps it."""
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from zoo.files import atomic_write
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Predictions:
+    """What a model answered for each jet of a split.
+
+    Args:
+        logits: (batch, class), kept as float32.
+        label: class number of each jet, (batch,), -1 where it is unknown.
+        weight: (batch,).
+        index: row number of each jet in the source of its split, (batch,).
+        classes: names of the classes; a label is a position in it.
+        source: where the classes were put together of others, the number of each jet's class among those, (batch,).
+        sources: names of those; empty where no class was merged.
+
+    Raises:
+        ValueError: where types or shapes do not fit or a label is no class.
+    """
+
+    logits: np.ndarray
+    label: np.ndarray
+    weight: np.ndarray
+    index: np.ndarray
+    classes: tuple[str, ...]
+    source: np.ndarray | None = None
+    sources: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if (self.source is None) == bool(self.sources):
+            raise ValueError("source and sources belong together: give both or none")
+        for name, dtype in self._types.items():
+            found = np.asarray(getattr(self, name)).dtype
+            if found.kind not in ("iub" if dtype is np.int64 else "iubf"):
+                raise ValueError(f"{name} must hold {np.dtype(dtype)}, got {found}")
+            object.__setattr__(self, name, np.ascontiguousarray(getattr(self, name), dtype=dtype))
+        object.__setattr__(self, "classes", tuple(self.classes))
+        object.__setattr__(self, "sources", tuple(self.sources))
+        if self.logits.ndim != 2 or self.logits.shape[1] != len(self.classes):
+            raise ValueError(f"logits must be (batch, {len(self.classes)} classes), got shape {self.logits.shape}")
+        for name in self._of_jets:
+            if getattr(self, name).shape != (len(self),):
+                raise ValueError(f"{name} must be ({len(self)},) like logits, got shape {getattr(self, name).shape}")
+        for name, known in {"label": self.classes, **({"source": self.sources} if self.sources else {})}.items():
+            values = getattr(self, name)
+            if len(self) and not -1 <= values.min() <= values.max() < len(known):
+                raise ValueError(f"{name} must lie in 0..{len(known) - 1} (or be -1), got {np.unique(values)[:8]}")
+
+    def __len__(self) -> int:
+        return len(self.logits)
+
+    @property
+    def _types(self) -> dict[str, type]:
+        """Columns of the file in order, with their types."""
+        types = {"logits": np.float32, "label": np.int64, "weight": np.float32, "index": np.int64}
+        return types | ({"source": np.int64} if self.sources else {})
+
+    @property
+    def _of_jets(self) -> tuple[str, ...]:
+        """Columns of one number a jet."""
+        return tuple(name for name in self._types if name != "logits")
+
+    def save(self, path: Path) -> None:
+        """Write an Arrow IPC file with a checksum, beside ``path`` first."""
+        flat = pa.array(self.logits.ravel())
+        logits = pa.FixedSizeListArray.from_arrays(flat, len(self.classes))
+        columns = [logits, *(pa.array(getattr(self, name)) for name in self._of_jets)]
+        metadata = {"classes": json.dumps(self.classes), "sha256": self._checksum()}
+        if self.sources:
+            metadata["sources"] = json.dumps(self.sources)
+        schema = _prediction_schema(len(self.classes), is_merged=bool(self.sources))
+        table = pa.table(columns, schema.with_metadata(metadata))
+        with atomic_write(Path(path)) as file, pa.ipc.new_file(file, table.schema) as writer:
+            writer.write_table(table)
+
+    @classmethod
+    def load(cls, path: Path) -> "Predictions":
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            FileNotFoundError: where there is no such file.
+            ValueError: where the file is damaged or holds something else.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is missing: test the run again to write its predictions")
+        try:
+            table = pa.ipc.open_file(pa.py_buffer(path.read_bytes())).read_all()
+            metadata = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
+            classes, sources = (tuple(json.loads(metadata.get(key, "[]"))) for key in ("classes", "sources"))
+            schema = _prediction_schema(len(classes), is_merged=bool(sources))
+            if not table.schema.remove_metadata().equals(schema):
+                raise ValueError(f"its columns are {', '.join(f'{f.name}: {f.type}' for f in table.schema)}")
+            if any(column.null_count for column in table.columns):
+                raise ValueError("it has empty cells")
+            logits = table["logits"].combine_chunks()
+            columns = {name: table[name].to_numpy() for name in schema.names if name != "logits"}
+            columns["logits"] = logits.flatten().to_numpy().reshape(len(table), len(classes))
+            predictions = cls(**columns, classes=classes, sources=sources)
+            intact = metadata["sha256"] == predictions._checksum()
+        except (pa.ArrowException, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ValueError(f"{path} holds no predictions ({error}): test the run again") from error
+        if not intact:
+            raise ValueError(f"{path} is damaged (its checksum differs): test the run again")
+        return predictions
+
+    def _checksum(self) -> str:
+        names = [*self.classes, self.sources] if self.sources else self.classes
+        digest = hashlib.sha256(json.dumps(names).encode())
+        for name in self._types:
+            digest.update(getattr(self, name).tobytes())
+        return digest.hexdigest()
+
+
+def _prediction_schema(num_classes: int, is_merged: bool) -> pa.Schema:
+    logits = pa.list_(pa.float32(), num_classes)
+    columns = {"logits": logits, "label": pa.int64(), "weight": pa.float32(), "index": pa.int64()}
+    return pa.schema(columns | ({"source": pa.int64()} if is_merged else {}))

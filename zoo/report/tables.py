@@ -1,0 +1,98 @@
+"""Figures as text: numbers with their errors, tables in Markdown and on the terminal."""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from zoo.report.figures import FEW_JETS
+
+
+def label_of(name: str) -> str:
+    """How a figure is called in a table."""
+    if name == "auc":
+        return "AUC"
+    for key, text in (("background_rejection_", "1/eB at eS = "), ("significance_improvement", "max. SIC")):
+        if name.startswith(key):
+            number, _, signal = name.removeprefix(key).partition("_")
+            return f"{text}{number}" + (f" ({signal})" if signal else "")
+    return name
+
+
+def rounded(value: float, error: float | None, is_bound: bool = False) -> str:
+    """Value and error with two significant digits of the error, never rounded before the decimal point.
+
+    >>> rounded(2195.4, 173.2), rounded(0.97931, 0.00108), rounded(5432.1, None, is_bound=True)
+    ('2195 ± 173', '0.9793 ± 0.0011', '> 5432')
+    """
+    if is_bound:
+        return f"> {math.floor(value)}"
+    if not error:
+        return f"{value:.4g}"
+    decimals = max(0, 1 - math.floor(math.log10(error)))
+    return f"{value:.{decimals}f} ± {error:.{decimals}f}"
+
+
+def _value_text(figure: dict[str, Any]) -> str:
+    """Value with its error; with its interval where too few jets pass for a symmetric error."""
+    if figure.get("n_pass", FEW_JETS) < FEW_JETS and not figure["is_bound"]:
+        return f"{figure['value']:.0f} [{figure['lower']:.0f}, {figure['upper']:.0f}]"
+    return rounded(figure["value"], figure["error"], figure.get("is_bound", False))
+
+
+def _counts_text(figure: dict[str, Any]) -> str:
+    if "n_background" in figure:
+        return f"{figure['n_pass']:,.0f} of {figure['n_background']:,.0f} background jets"
+    if "signal_efficiency" in figure:
+        return f"{figure['n_pass']:,.0f} background jets at eS = {figure['signal_efficiency']:.3f}"
+    return f"{figure['n_jets']:,.0f} jets"
+
+
+def figures_table(metrics: dict[str, Any]) -> str:
+    """The figures of a report as a Markdown table, each with its error and the number of jets that it rests on."""
+    rows = [[label_of(name), _value_text(figure), _counts_text(figure)] for name, figure in metrics.items()]
+    return markdown_table(["figure", "value", "rests on"], rows)
+
+
+def plain_figures_table(metrics: dict[str, Any]) -> str:
+    """The figures of a training that judges no classes as a Markdown table, each with its error."""
+    rows = [[name, rounded(figure["value"], figure["error"])] for name, figure in metrics.items()]
+    return markdown_table(["figure", "value"], rows)
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A table of plain texts and numbers in Markdown."""
+    cells = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in cells)
+
+
+def print_table(metrics: dict[str, Any], console: Console | None = None) -> None:
+    """Print the figures of a report on the terminal.
+
+    Args:
+        metrics: what :func:`write_report` returned, or the contents of a ``metrics.json``.
+        console: where to print; the standard output unless told.
+    """
+    console = console or Console()
+    table = Table(title=f"{metrics['title']}: {sum(metrics['jets'].values()):,} test jets", title_justify="left")
+    table.add_column("figure")
+    table.add_column("value", justify="right")
+    table.add_column("rests on", justify="right")
+    for name, figure in metrics["metrics"].items():
+        if not name.startswith("significance_improvement"):
+            table.add_row(label_of(name), for_terminal(_value_text(figure), console), _counts_text(figure))
+    console.print(table)
+
+
+def print_figures(document: dict[str, Any]) -> None:
+    """Print the figures of `write_training_report` on the terminal, a line each."""
+    print(f"{document['title']}: {document['jets']:,} validation jets")
+    for name, figure in document["metrics"].items():
+        print(f"  {name}: {rounded(figure['value'], figure['error']).replace('±', '+-')}")
+
+
+def for_terminal(text: str, console: Console) -> str:
+    """The text as far as a terminal can show it."""
+    return text.replace("±", "+-") if console.options.ascii_only else text

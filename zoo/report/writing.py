@@ -1,0 +1,188 @@
+"""The report of one run.
+
+The folder ``report/`` of a run holds ``metrics.json``, ``predictions.arrow``, each picture as PNG and PDF, and
+``README.md``. ``metrics.json`` is written last: where it lies, the report is complete.
+"""
+
+import importlib.metadata
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from zoo.pictures import render
+from zoo.report.drawings import CAPTIONS, draw_pictures, draw_training, read_history
+from zoo.report.figures import FEW_JETS, count_jets, figures_of, plain
+from zoo.report.files import make_folder, read_text, write_files
+from zoo.report.predictions import Predictions
+from zoo.report.tables import figures_table, markdown_table, plain_figures_table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+FORMAT = "zoo-report"
+PRETRAINING_FORMAT = "zoo-pretraining-report"
+VERSION = 1
+
+
+def write_report(
+    folder: Path,
+    predictions: Predictions,
+    *,
+    title: str,
+    history: Path | None = None,
+    config: Path | None = None,
+    facts: dict[str, Any] | None = None,
+    background: int = 0,
+) -> dict[str, Any]:
+    """Write the whole report of a tested run; everything is computed before the first file is touched.
+
+    Args:
+        folder: created where needed; an older report in it is replaced.
+        predictions: of the test split; every jet needs its label.
+        title: name of the model or run; the seeds of one training share it.
+        history: ``metrics.csv`` of Lightning's CSVLogger, for the training curves.
+        config: YAML file of the run, shown on the page.
+        facts: how it was made (command, seed, wall time, ...), shown on the page.
+        background: the background class.
+
+    Returns:
+        The contents of ``metrics.json``; its key ``metrics`` holds every figure with error and counts.
+
+    Raises:
+        ValueError: on NaN logits, a class without jets, or an unreadable history or configuration.
+        FileNotFoundError: where history or configuration is missing.
+    """
+    folder = Path(folder)
+    settings_text = None if config is None else read_text(Path(config), "configuration")
+    document = {
+        "format": FORMAT,
+        "version": VERSION,
+        "title": title,
+        "classes": list(predictions.classes),
+        "background": predictions.classes[background],
+        "jets": count_jets(predictions.label, predictions.classes),
+        "metrics": figures_of(predictions, background),
+        "facts": plain(facts or {}),
+        "settings": None if settings_text is None else _parse_settings(Path(config), settings_text),
+        "versions": {name: importlib.metadata.version(name) for name in ("zoo", "torch", "numpy")},
+    }
+    if predictions.sources:
+        document["sources"] = count_jets(predictions.source, predictions.sources)
+    pictures = draw_pictures(predictions, title, background, None if history is None else Path(history))
+    files = {f"{name}.{kind}": content for name, kinds in pictures.items() for kind, content in kinds.items()}
+    files["README.md"] = _page(document, list(pictures), settings_text).encode()
+    make_folder(folder)
+    (folder / "metrics.json").unlink(missing_ok=True)
+    predictions.save(folder / "predictions.arrow")
+    files["metrics.json"] = (json.dumps(document, indent=2, allow_nan=False) + "\n").encode()
+    write_files(folder, files)
+    return document
+
+
+def write_training_report(
+    folder: Path,
+    *,
+    title: str,
+    jets: int,
+    figures: dict[str, dict[str, Any]],
+    drawings: dict[str, tuple[str, Callable[["Figure"], None]]],
+    history: Path | None,
+    config: Path | None,
+    facts: dict[str, Any],
+) -> dict[str, Any]:
+    """Write the report of a training that judges no classes; everything is computed before the first file is touched.
+
+    Args:
+        folder: created where needed; an older report in it is replaced.
+        title: name of the model or run.
+        jets: number of validation jets.
+        figures: by name, each with ``value`` and ``error`` (None where it has none).
+        drawings: by name of the picture, caption and what draws it.
+        history: ``metrics.csv`` of Lightning's CSVLogger, for the training curves.
+        config: YAML file of the run, shown on the page.
+        facts: how it was made, shown on the page.
+
+    Returns:
+        The contents of ``metrics.json``.
+
+    Raises:
+        ValueError: on an unreadable history or configuration.
+    """
+    settings_text = None if config is None else read_text(Path(config), "configuration")
+    document = {
+        "format": PRETRAINING_FORMAT,
+        "version": VERSION,
+        "title": title,
+        "jets": jets,
+        "metrics": plain(figures),
+        "facts": plain(facts),
+        "settings": None if settings_text is None else _parse_settings(Path(config), settings_text),
+        "versions": {name: importlib.metadata.version(name) for name in ("zoo", "torch", "numpy")},
+    }
+    captions = {name: caption for name, (caption, _) in drawings.items()}
+    draw = {name: function for name, (_, function) in drawings.items()}
+    logged = {} if history is None else read_history(Path(history))
+    if logged:
+        captions["training"] = CAPTIONS["training"]
+        draw["training"] = lambda figure: draw_training(figure, logged, title)
+    pictures = {name: render(function) for name, function in draw.items()}
+    files = {f"{name}.{kind}": content for name, kinds in pictures.items() for kind, content in kinds.items()}
+    files["README.md"] = _training_page(document, captions, settings_text).encode()
+    make_folder(Path(folder))
+    (Path(folder) / "metrics.json").unlink(missing_ok=True)
+    files["metrics.json"] = (json.dumps(document, indent=2, allow_nan=False) + "\n").encode()
+    write_files(Path(folder), files)
+    return document
+
+
+def _page(document: dict[str, Any], pictures: Sequence[str], settings: str | None) -> str:
+    """The report as Markdown; without a date, so that the same run gives the same page."""
+    jets, sources = (
+        ", ".join(f"{count:,} {name}" for name, count in document.get(key, {}).items()) for key in ("jets", "sources")
+    )
+    parts = [
+        f"# {document['title']}",
+        f"Tested on {sum(document['jets'].values()):,} jets ({jets}); background is {document['background']}."
+        + (f" They come from {sources}." if sources else ""),
+        figures_table(document["metrics"]),
+        "Errors are one standard deviation from the number of test jets: DeLong for the AUC, Clopper-Pearson for the "
+        "others. They do not hold the spread between trainings. `>` marks a lower bound: no background jet passed; "
+        f"brackets hold the interval where fewer than {FEW_JETS} pass.",
+        "## Pictures",
+        *[f"![{name.replace('_', ' ')}]({name}.png)\n\n{CAPTIONS[name]} ([PDF]({name}.pdf))" for name in pictures],
+        "## How it was made",
+        markdown_table(["", ""], [*document["facts"].items(), *document["versions"].items()]),
+        f"Predictions: `predictions.arrow` (logits, label, weight, index{', source' if sources else ''}). "
+        "Figures: `metrics.json`.",
+    ]
+    if settings is not None:
+        parts += ["## Settings", f"```yaml\n{settings.strip()}\n```"]
+    return "\n\n".join(parts) + "\n"
+
+
+def _training_page(document: dict[str, Any], captions: dict[str, str], settings: str | None) -> str:
+    """The report of a training that judges no classes as Markdown."""
+    parts = [
+        f"# {document['title']}",
+        f"Validated on {document['jets']:,} jets.",
+        plain_figures_table(document["metrics"]),
+        "Errors are one standard deviation from the number of jets.",
+        "## Pictures",
+        *[f"![{name}]({name}.png)\n\n{caption} ([PDF]({name}.pdf))" for name, caption in captions.items()],
+        "## How it was made",
+        markdown_table(["", ""], [*document["facts"].items(), *document["versions"].items()]),
+    ]
+    if settings is not None:
+        parts += ["## Settings", f"```yaml\n{settings.strip()}\n```"]
+    return "\n\n".join(parts) + "\n"
+
+
+def _parse_settings(path: Path, text: str) -> Any:
+    try:
+        return plain(yaml.safe_load(text))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is no YAML ({error}): name the configuration of the run") from error
