@@ -67,7 +67,7 @@ class JetTraining(LightningModule):
         self.log("train_loss_step", loss, prog_bar=True, logger=False)
         if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:
             self._write({"train_loss_step": loss.item(), **self._learning_rates()}, self.global_step)
-        return loss
+        return loss if self.trainer.world_size == 1 else loss * self._share(weight)
 
     def on_train_epoch_end(self) -> None:
         """Log the mean loss of the epoch over all processes, as seen while the weights moved."""
@@ -110,6 +110,11 @@ class JetTraining(LightningModule):
             f"{cls.__name__}.load_from_checkpoint({checkpoint_path!r}) would unpickle the file; build the model and "
             "use model.load_state_dict(zoo.checkpoints.read_model_weights(path))"
         )
+
+    def _share(self, weight: float) -> Tensor:
+        """Factor by which the mean gradient over processes becomes that of the mean over the jets of all."""
+        mine = torch.tensor(weight, dtype=torch.float64, device=self.device)
+        return self.trainer.world_size * mine / self.trainer.strategy.reduce(mine.clone(), reduce_op="sum")
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
         return _by_decay(self.parameters(), self.weight_decay)
