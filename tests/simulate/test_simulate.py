@@ -145,7 +145,11 @@ def start_long_run(folder: Path) -> tuple[subprocess.Popen, list[int]]:
     """A run of minutes in the terminal's way; returns once its workers are alive."""
     command = [sys.executable, "-m", "zoo.cli", "simulate", "top_tagging", "--jets", "2000", "--processes", "2"]
     run = subprocess.Popen(
-        [*command, "--out", str(folder / "x.arrow")], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
+        [*command, "--out", str(folder / "x.arrow")],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        # tests that a shell started in the background ignore interrupts, and so would all that they start
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     children = Path(f"/proc/{run.pid}/task/{run.pid}/children")
     for _ in range(600):
