@@ -103,7 +103,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
                 )
         above.set(title=title, xlabel="Particles of a jet", yscale="log")
         below.set(xlabel="Jets of a batch", xscale="log", yscale="log")
-        above.legend(fontsize="small")
+        above.legend(fontsize="small", title="dotted: with a long jet", title_fontsize="small")
     for axes in grid[:, 0]:
         axes.set_ylabel("Processor time of a jet [ms]")
     content = io.BytesIO()

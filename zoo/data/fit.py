@@ -109,7 +109,12 @@ def fit_context(
     layout: str | Path | None = None,
     max_rows: int = 100_000,
 ) -> None:
-    """The same as `fit_features` for a file of context features."""
+    """The same as `fit_features` for a file of context features, see `zoo.data.context`.
+
+    Raises:
+        FileExistsError: if ``out`` exists.
+        ValueError: if there is nothing to fit, a field is missing, or a file is bad.
+    """
 
     def raw_values(jets: JetTable, table: ContextTable) -> np.ndarray:
         table.check_fields(jets.fields)
