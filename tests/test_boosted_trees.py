@@ -20,6 +20,7 @@ lightgbm = pytest.importorskip("lightgbm", exc_type=(ImportError, OSError))
 CONFIG = {
     "seed_everything": 3,
     "trainer": {"max_epochs": 10},
+    "model": {"signal_efficiencies": [0.4, 0.7]},
     "data": {
         "dataset": "four_tops",
         "merge": {"background": ["ttH", "ttW", "ttWW", "ttZ"], "signal": ["tttt"]},
@@ -82,7 +83,8 @@ def test_run_folder_is_that_of_a_tested_run(run):
     assert predictions.sources == ("ttH", "ttW", "ttWW", "ttZ", "tttt")
     assert np.array_equal(predictions.source == 4, predictions.label == 1)
     assert document["metrics"]["auc"]["value"] == pytest.approx(auc, abs=1e-9)
-    assert document["facts"]["seed"] == 3
+    assert {"background_rejection_0.4", "background_rejection_0.7"} <= set(document["metrics"])
+    assert (document["facts"]["seed"], document["rows"]) == (3, "events")
 
 
 def test_trees_end_at_the_lowest_validation_loss(run):

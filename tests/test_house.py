@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "data": {"physics", "data", "files", "progress"},
     "simulate": {"physics", "data", "files", "progress", "simulate"},
     "report": {"metrics", "files", "pictures", "report"},
-    "boosted_trees": {"baselines", "physics", "data", "files", "pictures", "report", "boosted_trees"},
+    "boosted_trees": {"baselines", "physics", "data", "files", "metrics", "pictures", "report", "boosted_trees"},
     "significance": {"metrics", "files", "pictures", "report", "significance"},
     "fine_tuning": {"checkpoints", "data", "hub"},
     "tagger": {"metrics", "data", "fine_tuning", "tagger"},

@@ -407,6 +407,22 @@ class TestTaggingMetrics:
         assert values["auc"].item() == pytest.approx(expected, abs=1e-7)
         assert values["accuracy"].item() == pytest.approx((logits.argmax(1) == label).float().mean().item())
 
+    def test_rejection_is_quoted_where_asked(self):
+        logits, label = torch.randn(1000, 2), torch.arange(1000) % 2
+        metric = TaggingMetrics(signal_efficiencies=(0.7, 0.95))
+        metric.update(logits, label)
+        for efficiency in (0.7, 0.95):
+            score = logits[label == 1].diff()[:, 0].sort(descending=True).values
+            threshold = score[round(500 * efficiency) - 1]
+            passed = (logits[label == 0].diff()[:, 0] >= threshold).sum().item()
+            assert metric.compute()[f"background_rejection_{efficiency}"].item() == pytest.approx(500 / passed)
+        assert not {"background_rejection_0.3", "background_rejection_0.5"} & set(metric.compute())
+
+    @pytest.mark.parametrize("efficiencies", [(0.0,), (0.3, 1.1), (0.5, 0.5)])
+    def test_efficiencies_out_of_range_or_twice_are_refused(self, efficiencies):
+        with pytest.raises(ValueError, match="signal_efficiencies"):
+            TaggingMetrics(signal_efficiencies=efficiencies)
+
     def test_logs_from_a_lightning_module_with_its_sanity_check(self, tmp_path):
         features = torch.randn(256, 3)
         label = (features[:, 0] + torch.randn(256) > 0).long()

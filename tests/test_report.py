@@ -295,6 +295,18 @@ class TestWriteReport:
         assert "They come from 200 ttH, 300 tttt, 100 ttZ." in page
         assert "](scores_by_source.png)" in page
 
+    def test_events_are_called_events_and_rejections_stand_where_asked(self, tmp_path):
+        events = merged_predictions(rows="events")
+        document = write_report(tmp_path / "report", events, title="Events", signal_efficiencies=(0.3, 0.7))
+        judged = {name for name in document["metrics"] if name.startswith("background_rejection")}
+        assert judged == {"background_rejection_0.3", "background_rejection_0.7"}
+        assert Predictions.load(tmp_path / "report" / "predictions.arrow").rows == "events"
+        page = (tmp_path / "report" / "README.md").read_text()
+        assert "Tested on 600 events (" in page
+        assert "jet" not in page + printed(document)
+        compare_runs([tmp_path], tmp_path / "out")
+        assert "600 test events" in (tmp_path / "out" / "comparison.md").read_text()
+
 
 class TestRefusals:
     def test_bad_predictions_leave_an_old_report_alone(self, run, tmp_path):

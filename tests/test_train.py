@@ -3,6 +3,8 @@
 import copy
 import csv
 import json
+import math
+import shutil
 import subprocess
 import sys
 import time
@@ -243,6 +245,22 @@ def test_test_and_predict_repeat_the_answer(fitted, tmp_path):
     expected = first.logits[[order[row] for row in answer.index]]
     np.testing.assert_allclose(answer.logits, expected, atol=1e-5)
     assert len((folder / "run" / "metrics.csv").read_text().splitlines()) > 5, "testing leaves the history alone"
+
+
+def test_report_quotes_the_rejection_of_the_signal_and_efficiencies_of_the_config(fitted, tmp_path):
+    folder, config = fitted
+    shutil.copytree(folder / "run", tmp_path / "run")
+    options = ["--run_folder", str(tmp_path / "run"), "--model.signal", "0", "--model.signal_efficiencies", "[0.6]"]
+    run("test", config, tmp_path, *options)
+    document = json.loads((tmp_path / "run" / "report" / "metrics.json").read_text())
+    assert document["background"] == "top"
+    judged = Predictions.load(tmp_path / "run" / "report" / "predictions.arrow")
+    score = judged.logits[:, 0] - judged.logits[:, 1]
+    signal = np.sort(score[judged.label == 0])[::-1]
+    passed = (score[judged.label == 1] >= signal[math.ceil(0.6 * len(signal)) - 1]).sum()
+    expected = (judged.label == 1).sum() / passed
+    assert document["metrics"]["background_rejection_0.6"]["value"] == pytest.approx(expected)
+    assert "background_rejection_0.3" not in document["metrics"]
 
 
 def test_saved_config_begins_the_same_training(fitted, tmp_path):

@@ -11,6 +11,7 @@ import csv
 import dataclasses
 import io
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -22,9 +23,9 @@ from torch import Tensor
 
 from zoo.baselines import MAX_OBJECTS, hardest_objects
 from zoo.data.batch import JetBatch
-from zoo.data.classes import MergedClasses
 from zoo.data.datamodule import JetDataModule
 from zoo.files import atomic_write
+from zoo.metrics import SIGNAL_EFFICIENCIES
 from zoo.physics.kinematics import pair_features
 from zoo.pictures import SIGNAL_COLOURS, labelled_axes, render
 from zoo.report import Predictions, print_table, write_report
@@ -78,7 +79,8 @@ def train_boosted_trees(config: Path, run_folder: Path, *, pairs: bool = False, 
     trees as text), ``config.yaml``, ``metrics.csv``, ``importances.png`` and ``.pdf``, and ``report/``.
 
     Args:
-        config: YAML file as of ``train.py``, of which ``data`` and ``seed_everything`` are read.
+        config: YAML file as of ``train.py``, of which ``data``, ``seed_everything`` and
+            ``model.signal_efficiencies`` are read.
         run_folder: folder to write, which holds no run yet.
         pairs: whether the kinematics of each pair of objects (`pair_features`) are inputs too.
         seed: of the trees; that of the configuration unless told.
@@ -90,7 +92,7 @@ def train_boosted_trees(config: Path, run_folder: Path, *, pairs: bool = False, 
     lightgbm = import_lightgbm()
     if (run_folder / "config.yaml").exists():
         raise ValueError(f"run_folder {run_folder}: holds a run already; give another name or delete the folder")
-    data, settings = _read_config(config, seed)
+    data, settings, signal_efficiencies = _read_config(config, seed)
     settings |= {"run_folder": str(run_folder), "model": {"class_path": "lightgbm", "pairs": pairs, **PARAMETERS}}
     for stage in ("fit", "validate", "test"):
         data.setup(stage)
@@ -99,7 +101,7 @@ def train_boosted_trees(config: Path, run_folder: Path, *, pairs: bool = False, 
     start = time.monotonic()
     booster, losses = _boost(lightgbm, train, val, names, len(data.classes), settings["seed_everything"])
     minutes = (time.monotonic() - start) / 60
-    predictions = _predict(booster, _read_events(data.test_dataloader(), pairs), data.merged_classes)
+    predictions = _predict(booster, _read_events(data.test_dataloader(), pairs), data)
 
     run_folder.mkdir(parents=True, exist_ok=True)
     importances = booster.feature_importance("gain")
@@ -123,6 +125,7 @@ def train_boosted_trees(config: Path, run_folder: Path, *, pairs: bool = False, 
         history=run_folder / "metrics.csv",
         config=run_folder / "config.yaml",
         facts=facts,
+        signal_efficiencies=signal_efficiencies,
     )
     print_table(metrics)
     print(f"report: {run_folder / 'report'}")
@@ -170,8 +173,8 @@ def import_lightgbm() -> ModuleType:
     return lightgbm
 
 
-def _read_config(path: Path, seed: int | None) -> tuple[JetDataModule, dict[str, Any]]:
-    """The data module of a configuration, and what of the file it was made of."""
+def _read_config(path: Path, seed: int | None) -> tuple[JetDataModule, dict[str, Any], Sequence[float]]:
+    """The data module of a configuration, what of the file it was made of, and where the rejection is quoted."""
     from jsonargparse import ArgumentError, ArgumentParser
 
     try:
@@ -191,7 +194,13 @@ def _read_config(path: Path, seed: int | None) -> tuple[JetDataModule, dict[str,
         parsed = parser.parse_object({"data": values["data"] | {"seed": seed}})
     except ArgumentError as error:
         raise ValueError(f"{path}: {error}") from None
-    return parser.instantiate(parsed).data, {"seed_everything": seed, "data": values["data"]}
+    model = values.get("model")
+    signal_efficiencies = model.get("signal_efficiencies") if isinstance(model, dict) else None
+    return (
+        parser.instantiate(parsed).data,
+        {"seed_everything": seed, "data": values["data"]},
+        signal_efficiencies or SIGNAL_EFFICIENCIES,
+    )
 
 
 def _read_events(batches: Any, pairs: bool) -> EventTable:
@@ -223,12 +232,14 @@ def _boost(
     return best, history["val"][objective["metric"]]
 
 
-def _predict(booster: "Booster", events: EventTable, classes: MergedClasses) -> Predictions:
+def _predict(booster: "Booster", events: EventTable, data: JetDataModule) -> Predictions:
     logits = booster.predict(events.inputs, raw_score=True)
     if logits.ndim == 1:  # of two classes the log-odds of the second
         logits = np.stack([np.zeros_like(logits), logits], axis=1)
+    classes = data.merged_classes
     columns = [logits, events.label, events.weight, events.index, classes.names]
-    return Predictions(*columns, events.source, classes.sources) if classes.is_merged else Predictions(*columns)
+    merged = (events.source, classes.sources) if classes.is_merged else (None, ())
+    return Predictions(*columns, *merged, data.description.rows)
 
 
 def _history(losses: list[float]) -> bytes:

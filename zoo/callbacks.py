@@ -307,6 +307,7 @@ class WriteReport(Callback):
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the report."""
         history, config = self.run_folder / "metrics.csv", self.run_folder / "config.yaml"
+        judged = pl_module.test_metrics
         self.metrics = write_report(
             self.run_folder / "report",
             _joined_predictions(trainer, self._batches),
@@ -314,6 +315,8 @@ class WriteReport(Callback):
             history=history if history.exists() else None,
             config=config if config.exists() else None,
             facts=self.facts | {"parameters": sum(parameter.numel() for parameter in pl_module.parameters())},
+            background=judged.background,
+            signal_efficiencies=judged.signal_efficiencies,
         )
         self._batches = []
 
@@ -352,10 +355,12 @@ def _joined_predictions(trainer: Trainer, batches: list[dict[str, Tensor]]) -> P
     if trainer.world_size > 1:
         raise ValueError("trainer.devices: predictions are collected in one process; give --trainer.devices 1")
     columns = {name: torch.cat([batch[name] for batch in batches]).numpy() for name in batches[0]}
-    merged = trainer.datamodule.merged_classes
+    data = trainer.datamodule
+    merged = data.merged_classes
     if not merged.is_merged:
         del columns["source"]
-    return Predictions(**columns, classes=merged.names, sources=merged.sources if merged.is_merged else ())
+    sources = merged.sources if merged.is_merged else ()
+    return Predictions(**columns, classes=merged.names, sources=sources, rows=data.description.rows)
 
 
 def _require_finite(trainer: Trainer) -> None:

@@ -36,7 +36,7 @@ __all__ = [
     "tagging_metrics",
 ]
 
-#: The working points of the published tables.
+#: The working points of the published tables of jet tagging.
 SIGNAL_EFFICIENCIES = (0.3, 0.5)
 #: Coverage of one standard deviation of a Gaussian.
 ONE_SIGMA = math.erf(math.sqrt(0.5))
@@ -458,6 +458,7 @@ def tagging_metrics(
     signal: int = 1,
     background: int | None = None,
     classes: Sequence[str] | None = None,
+    signal_efficiencies: Sequence[float] = SIGNAL_EFFICIENCIES,
 ) -> dict[str, Estimate | BackgroundRejection]:
     """Every figure of the results table from logits.
 
@@ -471,9 +472,10 @@ def tagging_metrics(
         signal: the signal of two classes; of more, all but the background are signals.
         background: background class; the other of two, the first of more, unless told.
         classes: names of the classes, for the keys.
+        signal_efficiencies: at which the background rejection is quoted, each in (0, 1].
 
     Raises:
-        ValueError: on NaN, shapes that differ, a label that is no class, or negative weights.
+        ValueError: on NaN, shapes that differ, a label that is no class, negative weights, or a bad efficiency.
         MissingClassError: where a class has no jet.
     """
     logits, label, weight = _checked_jets(logits, label, weight)
@@ -490,7 +492,7 @@ def tagging_metrics(
         curve = roc_curve(score, label[chosen] == one, None if weight is None else weight[chosen])
         if num_classes == 2:
             figures["auc"] = curve.auc()
-        for efficiency in SIGNAL_EFFICIENCIES:
+        for efficiency in _checked_efficiencies(signal_efficiencies):
             figures[f"background_rejection_{efficiency}{suffix}"] = curve.background_rejection(efficiency)
     return figures
 
@@ -507,6 +509,10 @@ class TaggingMetrics(Metric):
         signal: the signal of two classes.
         background: background class; the other of two, the first of more, unless told.
         classes: names of the classes, for the keys of more than two.
+        signal_efficiencies: at which the background rejection is quoted, each in (0, 1].
+
+    Raises:
+        ValueError: if an argument is out of its range.
     """
 
     full_state_update = False
@@ -519,16 +525,18 @@ class TaggingMetrics(Metric):
         signal: int = 1,
         background: int | None = None,
         classes: Sequence[str] | None = None,
+        signal_efficiencies: Sequence[float] = SIGNAL_EFFICIENCIES,
     ) -> None:
         super().__init__()
         if num_classes < 2:
             raise ValueError(f"num_classes must be at least 2, got {num_classes}")
+        self.signal_efficiencies = _checked_efficiencies(signal_efficiencies)
         self.num_classes = num_classes
         self.signal = signal
         self.background = _background(num_classes, signal, background)
         self.classes = None if classes is None else tuple(classes)
         suffixes = [suffix for _, suffix in _signals(num_classes, signal, self.background, self.classes)]
-        rejections = [f"background_rejection_{e}{suffix}" for suffix in suffixes for e in SIGNAL_EFFICIENCIES]
+        rejections = [f"background_rejection_{e}{suffix}" for suffix in suffixes for e in self.signal_efficiencies]
         self.names = ("accuracy", "auc", *rejections)
         # One flat float32 column: a process without jets then still joins the gathering, and labels stay exact.
         self.add_state("jets", default=[], dist_reduce_fx="cat")
@@ -573,11 +581,24 @@ class TaggingMetrics(Metric):
     ) -> dict[str, Estimate | BackgroundRejection]:
         try:
             return tagging_metrics(
-                logits, label, weight, signal=self.signal, background=self.background, classes=self.classes
+                logits,
+                label,
+                weight,
+                signal=self.signal,
+                background=self.background,
+                classes=self.classes,
+                signal_efficiencies=self.signal_efficiencies,
             )
         except MissingClassError as error:
             _logger.warning("AUC and background rejection are logged as NaN: %s", error)
             return {"accuracy": accuracy(logits, label, weight)} if len(label) else {}
+
+
+def _checked_efficiencies(efficiencies: Sequence[float]) -> tuple[float, ...]:
+    efficiencies = tuple(efficiencies)
+    if not all(0 < efficiency <= 1 for efficiency in efficiencies) or len(set(efficiencies)) < len(efficiencies):
+        raise ValueError(f"signal_efficiencies must lie in (0, 1], none twice, got {list(efficiencies)}")
+    return efficiencies
 
 
 def _array(values: ArrayLike | Tensor) -> np.ndarray:

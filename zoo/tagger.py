@@ -1,7 +1,7 @@
 """Training of any model of the zoo: loss, optimiser, learning rate, and what is logged."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
 import torch
@@ -13,7 +13,7 @@ from torchmetrics import MeanMetric
 
 from zoo.data.batch import JetBatch
 from zoo.fine_tuning import FineTuner, FineTuning
-from zoo.metrics import TaggingMetrics
+from zoo.metrics import SIGNAL_EFFICIENCIES, TaggingMetrics
 
 #: How many jets an error message names.
 _NAMED_JETS = 8
@@ -142,6 +142,7 @@ class JetTagger(JetTraining):
             One whose attribute ``context_dim`` is above 0 is given the context as a fourth argument.
         num_classes: number of logits.
         signal: class whose efficiency the background rejection is quoted at, of two classes.
+        signal_efficiencies: at which it is quoted.
         learning_rate: at the top of the schedule, see `JetTraining`.
         weight_decay: of AdamW, for parameters with two or more axes.
         warmup: part of all steps over which the learning rate rises.
@@ -157,6 +158,7 @@ class JetTagger(JetTraining):
         model: nn.Module,
         num_classes: int = 2,
         signal: int = 1,
+        signal_efficiencies: Sequence[float] = SIGNAL_EFFICIENCIES,
         learning_rate: float = 1e-3,
         weight_decay: float = 1e-2,
         warmup: float = 0.1,
@@ -166,8 +168,8 @@ class JetTagger(JetTraining):
         super().__init__(model, learning_rate, weight_decay, warmup, final_learning_rate)
         self.fine_tuning = fine_tuning
         self.val_loss = MeanMetric()
-        self.val_metrics = TaggingMetrics(num_classes, signal)
-        self.test_metrics = TaggingMetrics(num_classes, signal)
+        self.val_metrics = TaggingMetrics(num_classes, signal, signal_efficiencies=signal_efficiencies)
+        self.test_metrics = TaggingMetrics(num_classes, signal, signal_efficiencies=signal_efficiencies)
 
     def forward(self, features: Tensor, four_momenta: Tensor, mask: Tensor, context: Tensor | None = None) -> Tensor:
         """Logits (batch, class) of the model; arguments as the model's."""

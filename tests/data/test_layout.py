@@ -416,6 +416,7 @@ def test_integers_that_float32_would_round(columns, write):
     ("changes", "message"),
     [
         ({"units": "TeV"}, "units: must be GeV or MeV, not 'TeV'"),
+        ({"rows": "hits"}, "rows: must be jets or events, not 'hits'"),
         ({"momenta": {"pt": "a", "eta": "b"}}, "momenta: must have exactly the components of one of"),
         ({"momenta": {"pt": "a", "eta": "b", "phi": "c", "mass": "d", "energy": "e"}}, "momenta: must have exactly"),
         ({"classes": ("qcd",)}, "classes: must be at least two, none twice"),

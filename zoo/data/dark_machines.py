@@ -50,6 +50,7 @@ LAYOUT = Layout(
     particles={name: name for name in ("part_charge", *_FLAGS)},
     fields={"met": "met", "met_phi": "met_phi"},
     weight="weight",
+    rows=FACTS.rows,
 )
 
 _NUMBER = rb"[-+.\deE]+"

@@ -34,13 +34,14 @@ class Dataset:
         label_columns: what holds the label in the source files: a column of indices, or one of 0 and 1 for each class.
         units: unit of momenta and energies in a table of these jets.
         max_particles: most constituents that a jet has in the source files, None if it is not fixed.
-        jets: number of jets of each source file, or of each part of many files.
+        jets: number of rows of each source file, or of each part of many files.
         source: where the files are.
         citation: paper.
         licence: licence of the files.
         file_units: unit of momenta and energies in the source files.
         conditions: which jets these are and how they were simulated; empty if it is not known here.
         files: what can be fetched, with checksums.
+        rows: what the rows are, ``jets`` or ``events``, as reports call them.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Dataset:
     file_units: str = "GeV"
     conditions: str = ""
     files: tuple[RemoteFile, ...] = ()
+    rows: str = "jets"
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -244,6 +246,7 @@ DATASETS = {
         file_units="MeV",
         conditions="events of any origin in the format of that set; the files stand in the settings, and the packaged "
         "sample was made with Sherpa (CC0) and is not of that set",
+        rows="events",
     ),
 }
 

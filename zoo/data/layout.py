@@ -17,6 +17,9 @@ from zoo.data.store import MOMENTUM_COLUMNS, JetTable
 #: Factors to GeV.
 UNITS = {"GeV": 1.0, "MeV": 1e-3}
 
+#: What the rows of a file may be called.
+ROWS = ("jets", "events")
+
 #: Fields in the unit of the momenta, which are converted with them; all others are taken as they are.
 MOMENTUM_FIELDS = ("jet_pt", "jet_energy", "jet_mass", "met")
 
@@ -52,6 +55,7 @@ class Layout:
             value, of which a class may have several, such as ``{5: "b", 4: "c", 21: "light", 0: "light"}``; None: 0, 1,
             2, ...
         max_particles: most particles of a row; None: any number.
+        rows: what the rows are, ``jets`` or ``events``, as reports call them.
 
     Raises:
         ValueError: if an argument contradicts another or has a value that it cannot have.
@@ -69,8 +73,11 @@ class Layout:
     mask: str | None = None
     label_values: tuple[int, ...] | Mapping[int | str, str] | None = None
     max_particles: int | None = None
+    rows: str = "jets"
 
     def __post_init__(self) -> None:
+        if self.rows not in ROWS:
+            raise ValueError(f"rows: must be {' or '.join(ROWS)}, not {self.rows!r}")
         self._check_momenta()
         self._check_classes()
         self._check_names()

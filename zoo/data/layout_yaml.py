@@ -68,7 +68,7 @@ def _values(key: str, value: object) -> tuple[int, ...] | Mapping[int | str, str
 
 #: What checks and converts the value of each key.
 _CONVERT: dict[str, Callable[[str, Any], Any]] = {
-    **dict.fromkeys(("name", "units", "tree", "weight", "mask"), string),
+    **dict.fromkeys(("name", "units", "tree", "weight", "mask", "rows"), string),
     **dict.fromkeys(("particles", "fields"), _names_or_list),
     "classes": strings,
     "momenta": names,

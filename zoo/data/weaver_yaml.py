@@ -160,6 +160,11 @@ class WeaverYaml:
         return self.path.name
 
     @property
+    def rows(self) -> str:
+        """What the rows are, as reports call them."""
+        return "jets"
+
+    @property
     def metadata(self) -> dict[str, Any]:
         """What a table of these jets says of itself."""
         return {"dataset": self.name, "classes": list(self.classes), "units": "GeV"}

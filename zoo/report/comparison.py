@@ -33,8 +33,8 @@ SEED_SETTINGS = {
     "ckpt_path", "logger", "dirpath", "enable_progress_bar", "num_workers",
 }  # fmt: skip
 SPREAD_NOTE = (
-    "± is the standard deviation over the seeds; with one seed, the statistical error of the test jets. "
-    "'>' marks a lower bound: in a run no background jet passed."
+    "± is the standard deviation over the seeds; with one seed, the statistical error of the test sample. "
+    "'>' marks a lower bound: in a run no background passed."
 )
 
 
@@ -59,14 +59,14 @@ def compare_runs(runs: Sequence[Path], out: Path) -> None:
     groups = _group_by_training(loaded)
     names = _compared_figures(loaded[0])
     rows = [_Row.of(label, members, names) for label, members in groups.items()]
-    jets = sum(loaded[0].document["jets"].values())
+    tested = loaded[0].tested
     picture = render(lambda figure: _draw_comparison(figure, groups))
     files = {f"comparison.{kind}": content for kind, content in picture.items()}
     files["comparison.csv"] = _comparison_csv(rows, names).encode()
-    files["comparison.md"] = _comparison_page(rows, names, jets).encode()
+    files["comparison.md"] = _comparison_page(rows, names, tested).encode()
     make_folder(Path(out))
     write_files(Path(out), files)
-    _print_comparison(rows, names, jets)
+    _print_comparison(rows, names, tested)
     print(f"Table and picture: {out}")
 
 
@@ -90,16 +90,16 @@ def compare_label_counts(trainings: Mapping[str, Mapping[int, Sequence[Path]]], 
     }
     runs = [run for members in loaded.values() for run in members]
     _require_comparable(runs)
-    names, jets = _compared_figures(runs[0]), sum(runs[0].document["jets"].values())
+    names, tested = _compared_figures(runs[0]), runs[0].tested
     rows = {key: _Row.of(f"{key[0]}, {key[1]:,} labels", members, names) for key, members in loaded.items()}
-    picture = render(lambda figure: _draw_label_counts(figure, rows, f"{jets:,} test jets"))
+    picture = render(lambda figure: _draw_label_counts(figure, rows, runs[0]))
     files = {f"label_efficiency.{kind}": content for kind, content in picture.items()}
     counts = [count for _, count in rows]
     files["label_efficiency.csv"] = _comparison_csv(list(rows.values()), names, {"labels": counts}).encode()
-    files["label_efficiency.md"] = _label_counts_page(rows, names, jets).encode()
+    files["label_efficiency.md"] = _label_counts_page(rows, names, tested).encode()
     make_folder(Path(out))
     write_files(Path(out), files)
-    _print_comparison(list(rows.values()), names, jets)
+    _print_comparison(list(rows.values()), names, tested)
     print(f"Table and picture: {out}")
 
 
@@ -114,6 +114,14 @@ class _Run:
     @property
     def name(self) -> str:
         return self.folder.resolve().name
+
+    @property
+    def rows(self) -> str:
+        return self.document.get("rows", "jets")
+
+    @property
+    def tested(self) -> str:
+        return f"{len(self.predictions):,} test {self.rows}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,11 +159,11 @@ class _Row:
         return {name: rounded(mean, uncertain[name], self.bounds[name]) for name, mean in self.means.items()}
 
 
-def _print_comparison(rows: Sequence[_Row], names: Sequence[str], jets: int) -> None:
+def _print_comparison(rows: Sequence[_Row], names: Sequence[str], tested: str) -> None:
     """The table on the terminal; rejections of many classes are left to the written one."""
     console = Console()
-    shown = names if len(names) <= 4 else names[:2]
-    title, note = (for_terminal(text, console) for text in (f"Tested on the same {jets:,} jets", SPREAD_NOTE))
+    shown = [name for name in names if not label_of(name).endswith(")")]  # a class in brackets: one of many
+    title, note = (for_terminal(text, console) for text in (f"Tested on the same {tested}", SPREAD_NOTE))
     texts = [[for_terminal(row.texts[name], console) for name in shown] for row in rows]
     headings = [label_of(name).replace(" at ", "\n") for name in shown]
     columns = zip(*texts, strict=True)
@@ -174,27 +182,27 @@ def _print_comparison(rows: Sequence[_Row], names: Sequence[str], jets: int) -> 
     console.print(note)
 
 
-def _comparison_page(rows: Sequence[_Row], names: Sequence[str], jets: int) -> str:
+def _comparison_page(rows: Sequence[_Row], names: Sequence[str], tested: str) -> str:
     table = [[row.label, row.seeds, *row.texts.values(), ", ".join(row.runs)] for row in rows]
     parts = [
         "# Comparison of runs",
-        f"All judged on the same {jets:,} test jets.",
+        f"All judged on the same {tested}.",
         markdown_table(["model", "seeds", *map(label_of, names), "runs"], table),
         SPREAD_NOTE,
         "![Background rejection against signal efficiency](comparison.png)",
         "Line: mean over the seeds. Band: standard deviation over the seeds, or the Clopper-Pearson interval (68.3 %) "
-        f"of a single run. Curves are drawn where {FEW_JETS} background jets or more pass in every seed.",
+        f"of a single run. Curves are drawn where {FEW_JETS} of the background or more pass in every seed.",
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _label_counts_page(rows: Mapping[tuple[str, int], _Row], names: Sequence[str], jets: int) -> str:
+def _label_counts_page(rows: Mapping[tuple[str, int], _Row], names: Sequence[str], tested: str) -> str:
     table = [
         [name, f"{count:,}", row.seeds, *row.texts.values(), ", ".join(row.runs)] for (name, count), row in rows.items()
     ]
     parts = [
         "# Label efficiency",
-        f"All judged on the same {jets:,} test jets.",
+        f"All judged on the same {tested}.",
         markdown_table(["training", "labels", "seeds", *map(label_of, names), "runs"], table),
         SPREAD_NOTE,
         "![AUC against the number of labelled training jets](label_efficiency.png)",
@@ -219,7 +227,7 @@ def _comparison_csv(
 
 def _draw_comparison(figure: "Figure", groups: dict[str, list[_Run]]) -> None:
     run = next(iter(groups.values()))[0]
-    heading = (f"{run.document['background']} rejection", f"{len(run.predictions):,} test jets")
+    heading = (f"{run.document['background']} rejection", run.tested)
     axes = labelled_axes(
         figure, heading, r"Signal efficiency $\varepsilon_S$", r"Background rejection $1/\varepsilon_B$"
     )
@@ -239,8 +247,8 @@ def _draw_comparison(figure: "Figure", groups: dict[str, list[_Run]]) -> None:
     add_legend(axes, "lower left", " or ".join(notes))
 
 
-def _draw_label_counts(figure: "Figure", rows: Mapping[tuple[str, int], _Row], heading: str) -> None:
-    axes = labelled_axes(figure, ("Label efficiency", heading), "Labelled training jets", "AUC")
+def _draw_label_counts(figure: "Figure", rows: Mapping[tuple[str, int], _Row], run: _Run) -> None:
+    axes = labelled_axes(figure, ("Label efficiency", run.tested), f"Labelled training {run.rows}", "AUC")
     for colour, (name, points) in coloured({name: [r for r in rows.items() if r[0][0] == name] for name, _ in rows}):
         counts, means = zip(*((count, row.means["auc"]) for (_, count), row in points), strict=True)
         bars = [(row.errors if row.seeds == 1 else row.spreads)["auc"] or 0.0 for _, row in points]
@@ -250,7 +258,7 @@ def _draw_label_counts(figure: "Figure", rows: Mapping[tuple[str, int], _Row], h
     axes.set_xticks(ticks, labels=[f"{count:,}" for count in ticks])
     axes.minorticks_off()
     seeds = {row.seeds for row in rows.values()}
-    notes = ["standard deviation over seeds"] * (max(seeds) > 1) + ["error of the test jets"] * (min(seeds) == 1)
+    notes = ["standard deviation over seeds"] * (max(seeds) > 1) + ["error of the test sample"] * (min(seeds) == 1)
     axes.legend(loc="best", title=f"bars: {' or '.join(notes)}", title_fontsize="x-small")
 
 

@@ -12,7 +12,6 @@ import numpy as np
 
 from zoo.metrics import (
     MINIMUM_PASS,
-    SIGNAL_EFFICIENCIES,
     RocCurve,
     confusion_matrix,
     pair_score,
@@ -32,30 +31,40 @@ if TYPE_CHECKING:
 
 #: Confusion matrices of more classes than this have colours but no numbers.
 FEW_CLASSES = 20
-INTERVAL_NOTE = "68 % interval (test jets)"
-CAPTIONS = {
+INTERVAL_NOTE = "68 % interval (test sample)"
+#: Texts under the pictures, with a place for what the rows are.
+_CAPTIONS = {
     "rejection": "Background rejection against signal efficiency. Band: Clopper-Pearson interval (68.3 %) of the "
-    f"background count; dotted: fewer than {FEW_JETS} background jets pass; arrow: lower bound.",
+    f"background count; dotted: fewer than {FEW_JETS} background {{rows}} pass; arrow: lower bound.",
     "roc": "ROC curve, with the same intervals.",
     "significance_improvement": "Significance improvement eS/sqrt(eB), drawn as long as "
-    f"{MINIMUM_PASS} background jets pass (statistical error of eB at most 20 %).",
-    "scores": "Scores of the test jets: log-odds of signal against background, each class normalised to one.",
-    "scores_by_source": "The same score by the source of the test jets, each normalised to one. The AUC is that of a "
+    f"{MINIMUM_PASS} background {{rows}} pass (statistical error of eB at most 20 %).",
+    "scores": "Scores of the test {rows}: log-odds of signal against background, each class normalised to one.",
+    "scores_by_source": "The same score by the source of the test {rows}, each normalised to one. The AUC is that of a "
     "background source against all of the signal.",
     "confusion": "Confusion matrix: in which share of each row the largest logit is that of the column. Under the name "
-    "of a row stands its number of test jets.",
+    "of a row stands its number of test {rows}.",
     "training": "Loss and validation AUC during the training (of a linear probe, where the training had no labels).",
 }
 
 
+def caption(picture: str, rows: str) -> str:
+    """The text under a picture, which speaks of jets or of events."""
+    return _CAPTIONS[picture].format(rows=rows)
+
+
 def draw_pictures(
-    predictions: Predictions, title: str, background: int, history: Path | None
+    predictions: Predictions,
+    title: str,
+    background: int,
+    history: Path | None,
+    signal_efficiencies: Sequence[float],
 ) -> dict[str, dict[str, bytes]]:
     """Every picture of a report, as PNG and PDF."""
     curves = curves_of(predictions, background)
-    heading = (title, f"{len(predictions):,} test jets")
+    heading = (title, f"{len(predictions):,} test {predictions.rows}")
     drawings: dict[str, Callable[[Figure], None]] = {
-        "rejection": lambda figure: _draw_rejection(figure, curves, heading),
+        "rejection": lambda figure: _draw_rejection(figure, curves, heading, signal_efficiencies),
         "roc": lambda figure: _draw_roc(figure, curves, heading),
         "significance_improvement": lambda figure: _draw_significance_improvement(figure, curves, heading),
         "scores": lambda figure: _draw_scores(figure, predictions, background, heading),
@@ -70,14 +79,16 @@ def draw_pictures(
     return {name: render(draw) for name, draw in drawings.items()}
 
 
-def _draw_rejection(figure: "Figure", curves: dict[str, RocCurve], heading: tuple[str, str]) -> None:
+def _draw_rejection(
+    figure: "Figure", curves: dict[str, RocCurve], heading: tuple[str, str], signal_efficiencies: Sequence[float]
+) -> None:
     axes = labelled_axes(
         figure, heading, r"Signal efficiency $\varepsilon_S$", r"Background rejection $1/\varepsilon_B$"
     )
     for colour, (name, curve) in coloured(curves):
         scan = Scan.of(curve)
         _draw_with_band(axes, scan, scan.value, scan.lower, scan.upper, colour, _curve_label(name, curve))
-        for efficiency in SIGNAL_EFFICIENCIES:
+        for efficiency in signal_efficiencies:
             point = curve.background_rejection(efficiency)
             # An arrow upwards stands for a lower bound.
             upper = 1.5 * point.value if point.is_bound else point.upper
@@ -129,7 +140,7 @@ def _draw_scores(figure: "Figure", predictions: Predictions, background: int, he
     """One pair: a colour a class. Several pairs: a colour a pair, with its background dashed."""
     other = predictions.classes[background]
     signals = [name for name in predictions.classes if name != other]
-    axes = labelled_axes(figure, heading, f"Score: log-odds against {other}", "Jets per bin, each class normalised")
+    axes = labelled_axes(figure, heading, f"Score: log-odds against {other}", _per_bin(predictions, "class"))
     scores = {name: pair_score(predictions.logits, predictions.classes.index(name), background) for name in signals}
     edges = _score_edges(np.concatenate(list(scores.values())), bins=60)
     for colour, (name, score) in coloured(scores):
@@ -148,7 +159,7 @@ def _draw_scores_by_source(
     """Two classes that were put together of several: a colour a source, signal first."""
     signal = 1 - background
     other = predictions.classes[background]
-    axes = labelled_axes(figure, heading, f"Score: log-odds against {other}", "Jets per bin, each source normalised")
+    axes = labelled_axes(figure, heading, f"Score: log-odds against {other}", _per_bin(predictions, "source"))
     score = pair_score(predictions.logits, signal, background)
     edges = _score_edges(score, bins=30)
     is_signal = predictions.label == signal
@@ -162,6 +173,10 @@ def _draw_scores_by_source(
         style = {"color": colour, "linestyle": "-", "label": label}
         _draw_histogram(axes, score[chosen], predictions.weight[chosen], edges, style)
     _finish_scores(axes, edges, len(found))
+
+
+def _per_bin(predictions: Predictions, group: str) -> str:
+    return f"{predictions.rows.capitalize()} per bin, each {group} normalised"
 
 
 def draw_confusion(figure: "Figure", predictions: Predictions, heading: tuple[str, str]) -> None:

@@ -21,16 +21,19 @@ from zoo.report.predictions import Predictions
 FEW_JETS = 10
 
 
-def figures_of(predictions: Predictions, background: int) -> dict[str, dict[str, Any]]:
+def figures_of(
+    predictions: Predictions, background: int, signal_efficiencies: Sequence[float]
+) -> dict[str, dict[str, Any]]:
     """Every figure as plain JSON: value, error, counts."""
+    tested = f"{len(predictions)} {predictions.rows}"
     if len(predictions) and predictions.label.min() < 0:
         unknown = int((predictions.label < 0).sum())
-        raise ValueError(f"{unknown} of {len(predictions)} jets have no label: a report needs the labels of all")
+        raise ValueError(f"{unknown} of {tested} have no label: a report needs the labels of all")
     bad = predictions.index[~np.isfinite(predictions.logits).all(axis=1)]
     if len(bad):
         raise ValueError(
-            f"logits of {len(bad)} of {len(predictions)} jets are NaN or infinite (index {bad[:5].tolist()}): look at "
-            "these jets of the input and at the loss of the training"
+            f"logits of {len(bad)} of {tested} are NaN or infinite (index {bad[:5].tolist()}): look at "
+            f"these {predictions.rows} of the input and at the loss of the training"
         )
     signal = 1 - background if len(predictions.classes) == 2 else 1
     judged = tagging_metrics(
@@ -40,6 +43,7 @@ def figures_of(predictions: Predictions, background: int) -> dict[str, dict[str,
         signal=signal,
         background=background,
         classes=predictions.classes,
+        signal_efficiencies=signal_efficiencies,
     )
     figures = {name: plain(dataclasses.asdict(figure)) for name, figure in judged.items()}
     for name, curve in curves_of(predictions, background).items():

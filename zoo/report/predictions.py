@@ -23,6 +23,7 @@ class Predictions:
         classes: names of the classes; a label is a position in it.
         source: where the classes were put together of others, the number of each jet's class among those, (batch,).
         sources: names of those; empty where no class was merged.
+        rows: what they are, ``jets`` or ``events``.
 
     Raises:
         ValueError: where types or shapes do not fit or a label is no class.
@@ -35,6 +36,7 @@ class Predictions:
     classes: tuple[str, ...]
     source: np.ndarray | None = None
     sources: tuple[str, ...] = ()
+    rows: str = "jets"
 
     def __post_init__(self) -> None:
         if (self.source is None) == bool(self.sources):
@@ -75,7 +77,7 @@ class Predictions:
         flat = pa.array(self.logits.ravel())
         logits = pa.FixedSizeListArray.from_arrays(flat, len(self.classes))
         columns = [logits, *(pa.array(getattr(self, name)) for name in self._of_jets)]
-        metadata = {"classes": json.dumps(self.classes), "sha256": self._checksum()}
+        metadata = {"classes": json.dumps(self.classes), "rows": self.rows, "sha256": self._checksum()}
         if self.sources:
             metadata["sources"] = json.dumps(self.sources)
         schema = _prediction_schema(len(self.classes), is_merged=bool(self.sources))
@@ -106,7 +108,7 @@ class Predictions:
             logits = table["logits"].combine_chunks()
             columns = {name: table[name].to_numpy() for name in schema.names if name != "logits"}
             columns["logits"] = logits.flatten().to_numpy().reshape(len(table), len(classes))
-            predictions = cls(**columns, classes=classes, sources=sources)
+            predictions = cls(**columns, classes=classes, sources=sources, rows=metadata.get("rows", "jets"))
             intact = metadata["sha256"] == predictions._checksum()
         except (pa.ArrowException, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"{path} holds no predictions ({error}): test the run again") from error

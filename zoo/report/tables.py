@@ -42,18 +42,18 @@ def _value_text(figure: dict[str, Any]) -> str:
     return rounded(figure["value"], figure["error"], figure.get("is_bound", False))
 
 
-def _counts_text(figure: dict[str, Any]) -> str:
+def _counts_text(figure: dict[str, Any], rows: str) -> str:
     if "n_background" in figure:
-        return f"{figure['n_pass']:,.0f} of {figure['n_background']:,.0f} background jets"
+        return f"{figure['n_pass']:,.0f} of {figure['n_background']:,.0f} background {rows}"
     if "signal_efficiency" in figure:
-        return f"{figure['n_pass']:,.0f} background jets at eS = {figure['signal_efficiency']:.3f}"
-    return f"{figure['n_jets']:,.0f} jets"
+        return f"{figure['n_pass']:,.0f} background {rows} at eS = {figure['signal_efficiency']:.3f}"
+    return f"{figure['n_jets']:,.0f} {rows}"
 
 
-def figures_table(metrics: dict[str, Any]) -> str:
+def figures_table(metrics: dict[str, Any], rows: str = "jets") -> str:
     """The figures of a report as a Markdown table, each with its error and the number of jets that it rests on."""
-    rows = [[label_of(name), _value_text(figure), _counts_text(figure)] for name, figure in metrics.items()]
-    return markdown_table(["figure", "value", "rests on"], rows)
+    lines = [[label_of(name), _value_text(figure), _counts_text(figure, rows)] for name, figure in metrics.items()]
+    return markdown_table(["figure", "value", "rests on"], lines)
 
 
 def plain_figures_table(metrics: dict[str, Any]) -> str:
@@ -76,13 +76,14 @@ def print_table(metrics: dict[str, Any], console: Console | None = None) -> None
         console: where to print; the standard output unless told.
     """
     console = console or Console()
-    table = Table(title=f"{metrics['title']}: {sum(metrics['jets'].values()):,} test jets", title_justify="left")
+    rows = metrics.get("rows", "jets")
+    table = Table(title=f"{metrics['title']}: {sum(metrics['jets'].values()):,} test {rows}", title_justify="left")
     table.add_column("figure")
     table.add_column("value", justify="right")
     table.add_column("rests on", justify="right")
     for name, figure in metrics["metrics"].items():
         if not name.startswith("significance_improvement"):
-            table.add_row(label_of(name), for_terminal(_value_text(figure), console), _counts_text(figure))
+            table.add_row(label_of(name), for_terminal(_value_text(figure), console), _counts_text(figure, rows))
     console.print(table)
 
 

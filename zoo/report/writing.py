@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from zoo.metrics import SIGNAL_EFFICIENCIES
 from zoo.pictures import render
-from zoo.report.drawings import CAPTIONS, draw_pictures, draw_training, read_history
+from zoo.report.drawings import caption, draw_pictures, draw_training, read_history
 from zoo.report.figures import FEW_JETS, count_jets, figures_of, plain
 from zoo.report.files import make_folder, read_text, write_files
 from zoo.report.predictions import Predictions
@@ -37,6 +38,7 @@ def write_report(
     config: Path | None = None,
     facts: dict[str, Any] | None = None,
     background: int = 0,
+    signal_efficiencies: Sequence[float] = SIGNAL_EFFICIENCIES,
 ) -> dict[str, Any]:
     """Write the whole report of a tested run; everything is computed before the first file is touched.
 
@@ -48,6 +50,7 @@ def write_report(
         config: YAML file of the run, shown on the page.
         facts: how it was made (command, seed, wall time, ...), shown on the page.
         background: the background class.
+        signal_efficiencies: at which the background rejection is quoted.
 
     Returns:
         The contents of ``metrics.json``; its key ``metrics`` holds every figure with error and counts.
@@ -64,15 +67,17 @@ def write_report(
         "title": title,
         "classes": list(predictions.classes),
         "background": predictions.classes[background],
+        "rows": predictions.rows,
         "jets": count_jets(predictions.label, predictions.classes),
-        "metrics": figures_of(predictions, background),
+        "metrics": figures_of(predictions, background, signal_efficiencies),
         "facts": plain(facts or {}),
         "settings": None if settings_text is None else _parse_settings(Path(config), settings_text),
         "versions": {name: importlib.metadata.version(name) for name in ("zoo", "torch", "numpy")},
     }
     if predictions.sources:
         document["sources"] = count_jets(predictions.source, predictions.sources)
-    pictures = draw_pictures(predictions, title, background, None if history is None else Path(history))
+    history = None if history is None else Path(history)
+    pictures = draw_pictures(predictions, title, background, history, signal_efficiencies)
     files = {f"{name}.{kind}": content for name, kinds in pictures.items() for kind, content in kinds.items()}
     files["README.md"] = _page(document, list(pictures), settings_text).encode()
     make_folder(folder)
@@ -127,7 +132,7 @@ def write_training_report(
     draw = {name: function for name, (_, function) in drawings.items()}
     logged = {} if history is None else read_history(Path(history))
     if logged:
-        captions["training"] = CAPTIONS["training"]
+        captions["training"] = caption("training", "jets")
         draw["training"] = lambda figure: draw_training(figure, logged, title)
     pictures = {name: render(function) for name, function in draw.items()}
     files = {f"{name}.{kind}": content for name, kinds in pictures.items() for kind, content in kinds.items()}
@@ -141,19 +146,20 @@ def write_training_report(
 
 def _page(document: dict[str, Any], pictures: Sequence[str], settings: str | None) -> str:
     """The report as Markdown; without a date, so that the same run gives the same page."""
-    jets, sources = (
+    rows = document["rows"]
+    counts, sources = (
         ", ".join(f"{count:,} {name}" for name, count in document.get(key, {}).items()) for key in ("jets", "sources")
     )
     parts = [
         f"# {document['title']}",
-        f"Tested on {sum(document['jets'].values()):,} jets ({jets}); background is {document['background']}."
+        f"Tested on {sum(document['jets'].values()):,} {rows} ({counts}); background is {document['background']}."
         + (f" They come from {sources}." if sources else ""),
-        figures_table(document["metrics"]),
-        "Errors are one standard deviation from the number of test jets: DeLong for the AUC, Clopper-Pearson for the "
-        "others. They do not hold the spread between trainings. `>` marks a lower bound: no background jet passed; "
+        figures_table(document["metrics"], rows),
+        f"Errors are one standard deviation from the number of test {rows}: DeLong for the AUC, Clopper-Pearson for "
+        "the others. They do not hold the spread between trainings. `>` marks a lower bound: no background passed; "
         f"brackets hold the interval where fewer than {FEW_JETS} pass.",
         "## Pictures",
-        *[f"![{name.replace('_', ' ')}]({name}.png)\n\n{CAPTIONS[name]} ([PDF]({name}.pdf))" for name in pictures],
+        *[f"![{name.replace('_', ' ')}]({name}.png)\n\n{caption(name, rows)} ([PDF]({name}.pdf))" for name in pictures],
         "## How it was made",
         markdown_table(["", ""], [*document["facts"].items(), *document["versions"].items()]),
         f"Predictions: `predictions.arrow` (logits, label, weight, index{', source' if sources else ''}). "
