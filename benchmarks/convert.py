@@ -22,7 +22,7 @@ import uproot
 from benchmarks.compare import tell
 from benchmarks.jets import DEFAULT_FILE
 from zoo.data.convert import convert
-from zoo.data.layout import Layout
+from zoo.data.formats.layout import Layout
 from zoo.data.readers import read_jets
 from zoo.data.store import MOMENTUM_COLUMNS, JetTable
 

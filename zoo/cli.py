@@ -206,7 +206,7 @@ def _fit_scaling(
 
 def _extract(file: str, rows: list[int] | None, layout: Path | None, out: Path) -> None:
     from zoo.data.datasets import resolve_file
-    from zoo.data.layout_yaml import read_layout
+    from zoo.data.formats.layout_yaml import read_layout
     from zoo.data.readers import read_jets
     from zoo.data.store import write_store
 
@@ -250,7 +250,7 @@ def _convert(
     layout: Path | None,
 ) -> None:
     from zoo.data.convert import convert, describe
-    from zoo.data.layout_yaml import read_layout
+    from zoo.data.formats.layout_yaml import read_layout
 
     manifest = convert(
         files,

@@ -17,7 +17,7 @@ from pyarrow import csv, parquet
 
 from zoo.data.batch import collate, gather
 from zoo.data.datasets import resolve_file
-from zoo.data.layout_yaml import read_layout
+from zoo.data.formats.layout_yaml import read_layout
 from zoo.data.manifest import folder_of
 from zoo.data.readers import (
     Description,
@@ -30,7 +30,7 @@ from zoo.data.readers import (
     read_chunks,
 )
 from zoo.data.store import JetTable
-from zoo.data.weaver_yaml import read_weaver_yaml
+from zoo.data.weaver.data_config import read_weaver_yaml
 from zoo.files import atomic_write
 from zoo.hub import Pretrained, load_pretrained
 from zoo.progress import progress_bar

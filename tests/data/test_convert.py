@@ -23,7 +23,7 @@ from zoo.data import convert as room
 from zoo.data.convert import convert
 from zoo.data.datamodule import Split
 from zoo.data.datasets import DATASETS
-from zoo.data.layout_yaml import read_layout
+from zoo.data.formats.layout_yaml import read_layout
 from zoo.data.manifest import read_manifest
 from zoo.data.readers import read_jets
 from zoo.data.store import MOMENTUM_COLUMNS, JetTable, bad_jets, write_store

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from zoo.data.layout import Layout
+from zoo.data.formats.layout import Layout
 from zoo.data.manifest import MANIFEST, Manifest, Shard, Source, read_manifest, write_manifest
 from zoo.data.readers import ReadReport, count_rows, find_format, join_tables, read_chunks
 from zoo.data.store import JetTable, header_checksum, open_store, write_store
@@ -58,7 +58,7 @@ class Plan:
         seed: of the shuffle.
         jets_per_shard: mean number of jets of a shard.
         compression: of the shards, see `zoo.data.store.write_store`.
-        layout: of the files as `zoo.data.layout.Layout.values`, None for files that need none.
+        layout: of the files as `zoo.data.formats.layout.Layout.values`, None for files that need none.
         sources: path, size, time of the last change, and number of rows of each file.
     """
 
@@ -148,7 +148,7 @@ def convert(
         processes: None for one a core; 1 works without dask.
         scheduler: address of a dask scheduler whose workers see the same files; None for processes of this machine.
         compression: None for shards that are mapped into memory, ``"lz4"`` or ``"zstd"`` for small ones.
-        layout: which columns of the files hold what, see `zoo.data.layout_yaml.read_layout`; the manifest keeps it.
+        layout: which columns of the files hold what, see `zoo.data.formats.layout_yaml.read_layout`.
 
     Raises:
         ValueError: if an argument makes no sense, the folder holds something else, a file cannot be read, the files do

@@ -16,11 +16,11 @@ from zoo.data.context import NO_CONTEXT, ContextTable, context_table
 from zoo.data.datasets import DATASETS, describe_dataset, resolve_file
 from zoo.data.features import FeatureTable, feature_table
 from zoo.data.features_yaml import read_context, read_features
-from zoo.data.layout_yaml import read_layout
+from zoo.data.formats.layout_yaml import read_layout
 from zoo.data.loader import BatchRows, JetDataset, JetLoader, make_loader
 from zoo.data.readers import Description, count_rows, open_tables
 from zoo.data.store import JetTable
-from zoo.data.weaver_yaml import WeaverYaml, read_weaver_yaml
+from zoo.data.weaver.data_config import WeaverYaml, read_weaver_yaml
 
 
 @dataclasses.dataclass
@@ -140,11 +140,11 @@ class JetDataModule(pl.LightningDataModule):
         train_jets: the same as a number of rows.
         class_weights: factors of the weights of the training jets, one a class, or "balanced" for equal sums.
         seed: with the epoch it determines the order of the training jets.
-        layout: YAML file that says which columns of the files hold what, see `zoo.data.layout_yaml`; it replaces
-            ``dataset``, and the classes are its.
+        layout: YAML file that says which columns of the files hold what, see `zoo.data.formats.layout_yaml`; it
+            replaces ``dataset``, and the classes are its.
         verify: whether converted folders are compared with their checksums before they are used, which reads them
             once; None: if they hold 1 GB at most. Files are always compared.
-        weaver_yaml: data file of weaver, see `zoo.data.weaver_yaml`; it replaces ``dataset`` and ``features``.
+        weaver_yaml: data file of weaver, see `zoo.data.weaver.data_config`; it replaces ``dataset`` and ``features``.
         classes: names of the classes if the labels of that file are custom ones.
         context: name of the table of context features, the inputs of an event as a whole, see `zoo.data.context`; or a
             YAML file, see `zoo.data.features_yaml`. None: there are none.

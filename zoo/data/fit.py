@@ -14,12 +14,12 @@ from zoo.data.context import ContextTable
 from zoo.data.datasets import resolve_file
 from zoo.data.features import FeatureTable
 from zoo.data.features_yaml import AUTO, KINDS, read_feature_values
-from zoo.data.layout_yaml import read_layout
+from zoo.data.formats.layout_yaml import read_layout
 from zoo.data.readers import CHUNK_JETS, count_rows, read_jets
 from zoo.data.store import JetTable
-from zoo.data.weaver_file import VariableReader, Variables, open_weaver_columns, wanted_by_weights, weight_inputs
-from zoo.data.weaver_weights import make_histograms
-from zoo.data.weaver_yaml import Reweighting, WeaverYaml, read_without_classes
+from zoo.data.weaver.data_config import Reweighting, WeaverYaml, read_without_classes
+from zoo.data.weaver.reader import VariableReader, Variables, open_weaver_columns, wanted_by_weights, weight_inputs
+from zoo.data.weaver.weights import make_histograms
 from zoo.data.yaml_values import read_yaml
 from zoo.files import atomic_write
 
@@ -87,7 +87,7 @@ def fit_features(
         files: the jets to train on.
         features: YAML file, see `zoo.data.features_yaml`.
         out: file to write.
-        layout: YAML file that describes the files of jets, see `zoo.data.layout_yaml`.
+        layout: YAML file that describes the files of jets, see `zoo.data.formats.layout_yaml`.
         max_rows: number of rows of each file to read at most.
 
     Raises:

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from zoo.data.datasets import DATASETS, resolve_file
-from zoo.data.layout import Layout
-from zoo.data.layout_yaml import read_layout
+from zoo.data.formats.layout import Layout
+from zoo.data.formats.layout_yaml import read_layout
 from zoo.data.manifest import folder_of
 from zoo.data.readers import STORE, ReadReport, count_rows, find_format, read_and_report
 from zoo.data.store import MOMENTUM_COLUMNS, JetTable
@@ -82,7 +82,7 @@ def describe_file(path: str | Path, layout: str | Path | None = None, max_rows: 
 
     Args:
         path: file, or the name of a packaged sample.
-        layout: YAML file that describes it, see `zoo.data.layout_yaml`.
+        layout: YAML file that describes it, see `zoo.data.formats.layout_yaml`.
         max_rows: number of rows to read at most.
 
     Raises:

@@ -11,20 +11,20 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from zoo.data.columns import HDF5_MAGIC, PARQUET_MAGIC, ROOT_MAGIC, Columns, open_columns, open_hdf5_file
-from zoo.data.dark_machines import is_dark_machines, open_dark_machines, open_event_lines
-from zoo.data.hls4ml import open_hls4ml
-from zoo.data.jetclass import open_jetclass_parquet, open_jetclass_root
-from zoo.data.jetnet import open_jetnet
-from zoo.data.layout import Layout, LayoutFile
-from zoo.data.lhc_olympics import find_frame, open_lhc_olympics
+from zoo.data.formats.columns import HDF5_MAGIC, PARQUET_MAGIC, ROOT_MAGIC, Columns, open_columns, open_hdf5_file
+from zoo.data.formats.dark_machines import is_dark_machines, open_dark_machines, open_event_lines
+from zoo.data.formats.hls4ml import open_hls4ml
+from zoo.data.formats.jetclass import open_jetclass_parquet, open_jetclass_root
+from zoo.data.formats.jetnet import open_jetnet
+from zoo.data.formats.layout import Layout, LayoutFile
+from zoo.data.formats.lhc_olympics import find_frame, open_lhc_olympics
+from zoo.data.formats.quark_gluon import NPZ_MAGIC, open_quark_gluon
+from zoo.data.formats.top_tagging import open_top_tagging
 from zoo.data.manifest import folder_of, read_manifest
-from zoo.data.quark_gluon import NPZ_MAGIC, open_quark_gluon
 from zoo.data.shards import open_shards
 from zoo.data.store import ARROW_MAGIC, JetTable, bad_jets, count_jets, open_store
-from zoo.data.top_tagging import open_top_tagging
-from zoo.data.weaver_file import open_with_weaver
-from zoo.data.weaver_yaml import WeaverYaml
+from zoo.data.weaver.data_config import WeaverYaml
+from zoo.data.weaver.reader import open_with_weaver
 
 #: What says which columns of a file hold what.
 Description = Layout | WeaverYaml
@@ -107,8 +107,8 @@ def read_jets(path: str | Path, rows: tuple[int, int] | None = None, layout: Des
         path: file or converted folder.
         rows: first row and the row after the last; None reads all.
         layout: which columns of a ROOT, parquet or HDF5 file, or of events in text, hold what; see
-            `zoo.data.layout_yaml.read_layout` and `zoo.data.weaver_yaml.read_weaver_yaml`. The zoo's own file says that
-            itself.
+            `zoo.data.formats.layout_yaml.read_layout` and `zoo.data.weaver.data_config.read_weaver_yaml`. The zoo's own
+            file says that itself.
 
     Raises:
         FileNotFoundError: if there is no such file.

@@ -8,9 +8,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from zoo.data.columns import BLOCK_BYTES, Block, Kind, Lists, damaged, open_hdf5_file
 from zoo.data.datasets import DATASETS
-from zoo.data.layout import Layout, LayoutFile
+from zoo.data.formats.columns import BLOCK_BYTES, Block, Kind, Lists, damaged, open_hdf5_file
+from zoo.data.formats.layout import Layout, LayoutFile
 
 FACTS = DATASETS["lhc_olympics"]
 

@@ -24,7 +24,7 @@ from zoo.cli import main
 from zoo.data.batch import collate, gather
 from zoo.data.datamodule import JetDataModule, Split
 from zoo.data.readers import RejectedJetsWarning, read_and_report, read_jets
-from zoo.data.weaver_yaml import read_weaver_yaml
+from zoo.data.weaver.data_config import read_weaver_yaml
 from zoo.inference import predict
 from zoo.publish import publish_run
 from zoo.report import Predictions

@@ -8,9 +8,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from zoo.data.columns import Block, Columns, Hdf5Columns, Kind, Lists, open_hdf5
 from zoo.data.datasets import DATASETS
-from zoo.data.layout import Layout, LayoutFile
+from zoo.data.formats.columns import Block, Columns, Hdf5Columns, Kind, Lists, open_hdf5
+from zoo.data.formats.layout import Layout, LayoutFile
 
 FACTS = DATASETS["jetnet"]
 

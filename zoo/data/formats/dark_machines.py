@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import compute, csv
 
-from zoo.data.columns import Block, Columns, Kind, Lists
 from zoo.data.datasets import DATASETS
+from zoo.data.formats.columns import Block, Columns, Kind, Lists
+from zoo.data.formats.layout import Layout, LayoutFile
 from zoo.data.hints import did_you_mean
-from zoo.data.layout import Layout, LayoutFile
 
 FACTS = DATASETS["four_tops"]
 

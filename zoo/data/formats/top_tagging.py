@@ -10,8 +10,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from zoo.data.columns import open_hdf5_file
 from zoo.data.datasets import describe_dataset
+from zoo.data.formats.columns import open_hdf5_file
 from zoo.data.hints import did_you_mean
 from zoo.data.store import MOMENTUM_COLUMNS, JetTable
 

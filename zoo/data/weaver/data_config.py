@@ -12,7 +12,7 @@ import numpy as np
 from zoo.data.expressions import Expression, parse
 from zoo.data.features import Feature, FeatureTable
 from zoo.data.hints import did_you_mean
-from zoo.data.weaver_functions import weaver_language
+from zoo.data.weaver.functions import weaver_language
 from zoo.data.yaml_values import (
     boolean,
     check_keys,

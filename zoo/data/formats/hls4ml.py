@@ -6,9 +6,9 @@ from pathlib import Path
 
 import h5py
 
-from zoo.data.columns import open_hdf5, open_hdf5_file
 from zoo.data.datasets import DATASETS
-from zoo.data.layout import Layout, LayoutFile
+from zoo.data.formats.columns import open_hdf5, open_hdf5_file
+from zoo.data.formats.layout import Layout, LayoutFile
 
 FACTS = DATASETS["hls4ml"]
 

@@ -13,7 +13,7 @@ import uproot
 from pyarrow import parquet
 
 from zoo.data.datamodule import JetDataModule, Split
-from zoo.data.layout import COMPONENTS, Layout, four_momenta
+from zoo.data.formats.layout import COMPONENTS, Layout, four_momenta
 from zoo.data.readers import RejectedJetsWarning, count_rows, read_jets
 
 COUNTS = np.array([3, 1, 4, 2, 5, 1, 2])

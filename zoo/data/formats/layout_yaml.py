@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.data.datasets import DATASETS
-from zoo.data.layout import Layout
+from zoo.data.formats.layout import Layout
 from zoo.data.yaml_values import check_keys, integer, names, read_yaml, string, strings
 
 #: Keys that a file must have; ``units`` too, as nobody should guess them.
@@ -18,7 +18,7 @@ _UNLABELLED = {"classes": (), "label": None}
 
 
 def read_layout(path: str | Path, *, labelled: bool = True) -> Layout:
-    """The layout that a YAML file describes; its keys are the arguments of `zoo.data.layout.Layout`.
+    """The layout that a YAML file describes; its keys are the arguments of `zoo.data.formats.layout.Layout`.
 
     ``name`` may be left out for the file's name without its ending; ``particles`` and ``fields`` may be lists of
     columns that keep their names.

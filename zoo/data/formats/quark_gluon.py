@@ -11,9 +11,9 @@ from typing import BinaryIO
 
 import numpy as np
 
-from zoo.data.columns import BLOCK_BYTES, Block, Kind, Lists, damaged
 from zoo.data.datasets import DATASETS
-from zoo.data.layout import Layout, LayoutFile
+from zoo.data.formats.columns import BLOCK_BYTES, Block, Kind, Lists, damaged
+from zoo.data.formats.layout import Layout, LayoutFile
 
 NPZ_MAGIC = b"PK\x03\x04"
 

@@ -5,8 +5,8 @@ import pytest
 
 from tests.data.writers import LINES
 from zoo.cli import main
-from zoo.data.dark_machines import LAYOUT, is_dark_machines
 from zoo.data.datasets import resolve_file
+from zoo.data.formats.dark_machines import LAYOUT, is_dark_machines
 from zoo.data.readers import RejectedJetsWarning, count_rows, read_jets
 
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from zoo.data.columns import Columns, open_parquet, open_root
 from zoo.data.datasets import DATASETS, JET_COLUMNS, Dataset
-from zoo.data.layout import Layout, LayoutFile
+from zoo.data.formats.columns import Columns, open_parquet, open_root
+from zoo.data.formats.layout import Layout, LayoutFile
 
 #: What the formulas of the features need beside the momenta; a file may lack any of them.
 PARTICLE_COLUMNS = (

@@ -1,7 +1,7 @@
 import pytest
 
-from zoo.data.layout import Layout
-from zoo.data.layout_yaml import read_layout
+from zoo.data.formats.layout import Layout
+from zoo.data.formats.layout_yaml import read_layout
 
 FULL = """
 name: mine

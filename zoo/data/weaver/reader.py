@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from zoo.data.columns import ROOT_MAGIC, Block, Columns, Lists, open_columns
+from zoo.data.formats.columns import ROOT_MAGIC, Block, Columns, Lists, open_columns
+from zoo.data.formats.layout import class_of_flags
 from zoo.data.hints import did_you_mean
-from zoo.data.layout import class_of_flags
 from zoo.data.store import MOMENTUM_COLUMNS, JetTable
-from zoo.data.weaver_weights import weigh
-from zoo.data.weaver_yaml import IS_TRAINING, Input, Reweighting, WeaverYaml
+from zoo.data.weaver.data_config import IS_TRAINING, Input, Reweighting, WeaverYaml
+from zoo.data.weaver.weights import weigh
 
 _LARGEST = np.finfo(np.float32).max
 
@@ -327,7 +327,7 @@ def wanted_by_weights(weights: str | Reweighting | None) -> tuple[str, ...]:
 
 
 def weight_inputs(weights: Reweighting, variables: Variables) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
-    """The variables and the base weight that `zoo.data.weaver_weights` needs."""
+    """The variables and the base weight that `zoo.data.weaver.weights` needs."""
     base = None if weights.base_weight is None else variables.numbers(weights.base_weight)
     return {name: variables.numbers(name) for name in weights.names}, base
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from zoo.data.weaver_yaml import Reweighting
+from zoo.data.weaver.data_config import Reweighting
 
 #: The largest weight, so that weaver draws even the rarest jets at random.
 LARGEST = 0.9

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from zoo.data.columns import Block, Columns
 from zoo.data.datasets import JET_COLUMNS
+from zoo.data.formats.columns import Block, Columns
 from zoo.data.hints import did_you_mean
 from zoo.data.store import MOMENTUM_COLUMNS, JetTable
 
