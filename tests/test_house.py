@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "progress": set(),
     "pictures": {"pictures"},
     "layers": {"physics", "layers"},
+    "block_norm": set(),
     "registry": {"registry"},
     "metrics": {"metrics"},
     "data": {"physics", "data", "files", "progress"},
@@ -36,7 +37,7 @@ MAY_IMPORT = {
     "inference": {"data", "hub", "files", "progress", "inference"},
     "importers": {"registry", "data", "hub", "card", "importers"},
     "check": {"physics", "registry", "data", "hub", "check"},
-    **{model: {"physics", "layers", "registry", model} for model in MODELS},
+    **{model: {"physics", "layers", "block_norm", "registry", model} for model in MODELS},
 }
 HEAVY = (
     "lightning",

@@ -320,12 +320,13 @@ def outer_sum(left: Tensor, right: Tensor) -> Tensor:
     r"""Sum of outer products of rows, :math:`L^T R`, of (row, m) and (row, n): the gradient of a weight.
 
     On a CPU in float32 it is had as that of a 1x1 convolution, which torch gives to oneDNN without copies; with a
-    single thread it does so only for a dilated one, and a kernel of one pixel is the same when dilated.
+    single thread it does so only for a dilated one, and a kernel of one pixel is the same when dilated. It works on 16
+    columns at a time, so a narrower ``left`` is left to MKL.
     """
-    if left.device.type == "cpu" and left.dtype == torch.float32 and len(left):
+    if left.device.type == "cpu" and left.dtype == torch.float32 and len(left) and left.shape[1] >= 16:
         image, gradient = (rows[None, None].permute(0, 3, 1, 2) for rows in (right, left))
         weight = left.new_empty(left.shape[1], right.shape[1], 1, 1)
-        dilation = 2 if left.shape[1] % 16 == 0 and right.shape[1] % 16 == 0 else 1  # oneDNN works on 16 at a time
+        dilation = 2 if left.shape[1] % 16 == 0 and right.shape[1] % 16 == 0 else 1
         return torch.ops.aten.convolution_backward(
             gradient, image, weight, None, [1, 1], [0, 0], [dilation] * 2, False, [0, 0], 1, [False, True, False]
         )[1].flatten(1)

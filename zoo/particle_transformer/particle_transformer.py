@@ -22,13 +22,13 @@ from zoo.layers import (
     RowBatchNorm,
     SortedJets,
     dropout,
-    fold_norm,
     join_context,
     linear,
     sort_by_length,
     stages_of,
     unordered_pairs,
 )
+from zoo.particle_transformer.pair_embedding import PairEmbedding
 from zoo.physics.couplings import NO_TYPE, OBJECT_TYPES, pair_couplings, pair_mass
 from zoo.physics.kinematics import pair_features
 from zoo.registry import register_model
@@ -272,8 +272,9 @@ class _AttentionBlock(nn.Module):
             x &\leftarrow x + \mathrm{LN}(s_\mathrm{head} W_o \, a) \\
             x &\leftarrow s \, x + W_2 \, \mathrm{LN}(\mathrm{GELU}(W_1 \mathrm{LN}(x)))
         """
-        heads = self.out_proj(attended).unflatten(-1, (self.num_heads, -1))
-        x = x + self.dropout(self.norm_out((heads * self.head_scale[:, None]).flatten(-2)))
+        scale = self.head_scale.repeat_interleave(x.shape[1] // self.num_heads)  # of the weight: rows are many
+        heads = linear(attended, self.out_proj.weight * scale[:, None], self.out_proj.bias * scale)
+        x = x + self.dropout(self.norm_out(heads))
         hidden = self.norm_hidden(
             self.dropout(linear(self.norm_mlp(x), self.fc1.weight, self.fc1.bias, activation="gelu"))
         )
@@ -358,35 +359,6 @@ def _particle_embedding(input_dim: int, dims: Sequence[int]) -> nn.Sequential:
     for before, after in itertools.pairwise([input_dim, *dims]):
         layers += [nn.LayerNorm(before), Linear(before, after), nn.GELU()]
     return nn.Sequential(*layers)
-
-
-#: Pairs that are embedded at a time where that is possible, so that they stay in the cache.
-PAIRS_PER_BLOCK = 2048
-
-
-class PairEmbedding(nn.Sequential):
-    """Linear layers, a batch normalisation and a GELU after each, and a normalisation before all."""
-
-    def __init__(self, input_dim: int, dims: Sequence[int]) -> None:
-        layers: list[nn.Module] = [RowBatchNorm(input_dim)]
-        for before, after in itertools.pairwise([input_dim, *dims]):
-            layers += [Linear(before, after), RowBatchNorm(after), nn.GELU()]
-        super().__init__(*layers)
-
-    def forward(self, pairs: Tensor) -> Tensor:
-        """Embedded pairs (pair, dims[-1]) of (pair, input_dim)."""
-        if self.training or torch.is_grad_enabled() or pairs.device.type != "cpu":
-            return super().forward(pairs)
-        # Fixed statistics are factors of the weights, so each block of pairs goes through all layers in the cache.
-        norm, *rest = self
-        folded = [fold_norm(layer, after) for layer, after in zip(rest[::3], rest[1::3], strict=True)]
-        blocks = []
-        for block in pairs.split(PAIRS_PER_BLOCK):
-            block = norm(block)
-            for weight, bias in folded:
-                block = linear(block, weight, bias, activation="gelu")
-            blocks.append(block)
-        return torch.cat(blocks)
 
 
 def _head(input_dim: int, dims: Sequence[int], num_classes: int, dropout: float) -> nn.Sequential:

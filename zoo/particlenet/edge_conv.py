@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from zoo.block_norm import Affine, BlockSums, NormGradient
 from zoo.layers import RowBatchNorm, linear, outer_sum, segment_sum, track_statistics
 
 
@@ -97,44 +98,6 @@ def edge_mean(
     return mean
 
 
-class _Affine(NamedTuple):
-    """A batch normalisation as a factor and a shift of each feature."""
-
-    factor: Tensor
-    shift: Tensor
-    mean: Tensor
-    inverse_spread: Tensor
-
-    def activate(self, z: Tensor) -> Tensor:
-        """ReLU of the normalised values, of the same type."""
-        return torch.addcmul(self.shift, z.to(self.factor.dtype), self.factor).relu_().to(z.dtype)
-
-
-def _affine(mean: Tensor, variance: Tensor, eps: float, scale: Tensor, shift: Tensor) -> _Affine:
-    inverse_spread = (variance + eps).rsqrt()
-    factor = scale * inverse_spread
-    return _Affine(factor, shift - mean * factor, mean, inverse_spread)
-
-
-class _Sums:
-    """Sums over edges of an array and of its product with another, block by block, each (feature,) in float64."""
-
-    def __init__(self, like: Tensor) -> None:
-        self.values = torch.zeros_like(like, dtype=torch.float64)
-        self.products = torch.zeros_like(self.values)
-        self.dtype = like.dtype
-
-    def add(self, values: Tensor, others: Tensor) -> None:
-        values, others = values.to(self.dtype), others.to(self.dtype)
-        self.values += values.sum(0)
-        self.products += (values * others).sum(0)
-
-    def moments(self, edges: int) -> tuple[Tensor, Tensor]:
-        """Mean and variance, if the array was summed with itself."""
-        mean = self.values / edges
-        return mean.to(self.dtype), (self.products / edges - mean**2).clamp(min=0).to(self.dtype)
-
-
 class _Layers(NamedTuple):
     """The layers, and their outputs z as far as they are stored: all but that of the first, a sum of two rows."""
 
@@ -142,16 +105,21 @@ class _Layers(NamedTuple):
     sender: Tensor
     weights: list[Tensor]
     outputs: list[Tensor]
-    affines: list[_Affine]
+    affines: list[Affine]
 
     def output(self, layer: int, block: EdgeBlock) -> Tensor:
         """z of a block."""
         return self.outputs[layer - 1][block.edges] if layer else block.first_layer(self.receiver, self.sender)
 
+    def activate(self, layer: int, block: EdgeBlock) -> Tensor:
+        """ReLU of the normalised z of a block, of the same type."""
+        z = self.output(layer, block)
+        return self.affines[layer].apply(z).relu_().to(z.dtype)
+
     def compute(self, layer: int, block: EdgeBlock) -> Tensor:
         """z of a block from the layer before, which is stored."""
         if layer:
-            before = self.affines[layer - 1].activate(self.output(layer - 1, block))
+            before = self.activate(layer - 1, block)
             self.outputs[layer - 1][block.edges] = linear(before, self.weights[layer - 1])
         return self.output(layer, block)
 
@@ -167,17 +135,17 @@ class _EdgeMean(torch.autograd.Function):
         layers = _Layers(receiver, sender, weights, outputs, [])
         moments = []
         for layer, (scale, shift) in enumerate(zip(scales, shifts, strict=True)):
-            sums = _Sums(scale)
+            sums = BlockSums(scale)
             for block in blocks if layer or statistics is None else ():
                 z = layers.compute(layer, block)
                 if statistics is None:
                     sums.add(z, z)
             mean, variance = sums.moments(edges) if statistics is None else statistics[layer]
-            layers.affines.append(_affine(mean, variance, eps, scale, shift))
+            layers.affines.append(Affine.of(mean, variance, eps, scale, shift))
             moments += [mean.clone(), variance.clone()]
         total = receiver.new_zeros(len(receiver), len(scales[-1]))
         for block in blocks:
-            total[block.nodes] = block.mean(layers.affines[-1].activate(layers.output(num_layers - 1, block)))
+            total[block.nodes] = block.mean(layers.activate(num_layers - 1, block))
         ctx.save_for_backward(receiver, sender, *weights, *outputs, *(part for of in layers.affines for part in of))
         ctx.blocks, ctx.edges_of_statistics = blocks, edges if statistics is None else None
         ctx.mark_non_differentiable(*moments)
@@ -199,28 +167,27 @@ def _backward(ctx, grad_mean: Tensor) -> tuple[Tensor | None, ...]:
 
     def at_top(block: EdgeBlock) -> Tensor:
         of_edge = block.repeat(grad_mean[block.nodes] / block.starts.diff().clamp(min=1)[:, None])
-        return of_edge.mul_(layers.affines[top].activate(layers.output(top, block)) > 0)
+        return of_edge.mul_(layers.activate(top, block) > 0)
 
     # Gradients of the normalised values, masked by the ReLU; those of the last layer are made when needed.
-    masked, sums = None, _Sums(layers.affines[top].factor)
+    masked, sums = None, BlockSums(layers.affines[top].factor)
     for block in ctx.blocks:
         sums.add(at_top(block), layers.output(top, block))
     for layer in range(top, -1, -1):
-        rule = _norm_gradient(layers.affines[layer], sums, ctx.edges_of_statistics)
+        rule = NormGradient.of(layers.affines[layer], sums, ctx.edges_of_statistics)
         grad_scales.append(rule.of_scale)
         grad_shifts.append(sums.values.to(sums.dtype))
         if layer:
-            sums = _Sums(layers.affines[layer - 1].factor)
+            sums = BlockSums(layers.affines[layer - 1].factor)
             below = layers.receiver.new_empty(len(layers.outputs[layer - 1]), len(sums.values))
         for block in ctx.blocks:
             gradient = at_top(block) if masked is None else masked[block.edges]
             gradient = rule.apply(gradient, layers.output(layer, block))
             if layer:
-                z = layers.output(layer - 1, block)
-                before = layers.affines[layer - 1].activate(z)
+                before = layers.activate(layer - 1, block)
                 grad_weights[layer - 1] += outer_sum(gradient, before)
                 gradient = linear(gradient, layers.weights[layer - 1].T).mul_(before > 0)
-                sums.add(gradient, z)
+                sums.add(gradient, layers.output(layer - 1, block))
                 below[block.edges] = gradient
             else:
                 grad_receiver[block.nodes] = segment_sum(gradient, block.starts)
@@ -238,31 +205,5 @@ def _saved_layers(saved: Sequence[Tensor]) -> _Layers:
         rest[num_layers - 1 : 2 * num_layers - 2],
         rest[2 * num_layers - 2 :],
     )
-    affines = [_Affine(*parts[k : k + 4]) for k in range(0, len(parts), 4)]
+    affines = [Affine(*parts[k : k + 4]) for k in range(0, len(parts), 4)]
     return _Layers(receiver, sender, weights, outputs, affines)
-
-
-class _NormGradient(NamedTuple):
-    """Gradient before a batch normalisation, f g - p - q z for the gradient g after it, and that of its scale."""
-
-    f: Tensor
-    p: Tensor
-    q: Tensor
-    of_scale: Tensor
-
-    def apply(self, gradient: Tensor, z: Tensor) -> Tensor:
-        wide = torch.addcmul(self.p, z.to(self.q.dtype), self.q)
-        return torch.addcmul(-wide, gradient.to(self.f.dtype), self.f).to(gradient.dtype)
-
-
-def _norm_gradient(affine: _Affine, sums: _Sums, edges: int | None) -> _NormGradient:
-    """The rule for sums of the gradient and of its product with z; ``edges`` None: the statistics are constants."""
-    mean, inverse = affine.mean.double(), affine.inverse_spread.double()
-    of_scale = inverse * (sums.products - mean * sums.values)
-    if edges is None:
-        p = q = torch.zeros_like(affine.factor)
-    else:
-        factor = affine.factor.double()
-        q = factor * inverse * of_scale / edges
-        p = factor * sums.values / edges - q * mean
-    return _NormGradient(affine.factor, p.to(sums.dtype), q.to(sums.dtype), of_scale.to(sums.dtype))
