@@ -129,7 +129,7 @@ def weaver_configuration(features: FeatureTable) -> dict:
     standardised = [[f.name, f.centre, f.scale, -(f.clip or 1e9), f.clip or 1e9] for f in features.features]
     inputs = {
         "pf_features": standardised,
-        "pf_vectors": [[name, None] for name in MOMENTUM_COLUMNS],
+        "pf_vectors": [[name, None] for name in (*MOMENTUM_COLUMNS[1:], MOMENTUM_COLUMNS[0])],
         "pf_mask": [["part_mask", None]],
     }
     return {

@@ -7,10 +7,13 @@
 
 What follows ``--`` goes to every training.
 Trainings run in processes of one thread each. What is finished is not trained again, and what was interrupted goes on.
-The table and its picture are those of ``zoo report``.
+The table and its picture are those of ``zoo report`` over all that was ever trained there; the CSV file beside those of
+the other benchmarks adds epochs, parameters, and time of inference (of ``python -m benchmarks.models``).
 """
 
 import argparse
+import csv
+import json
 import os
 import subprocess
 import sys
@@ -21,6 +24,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
+from benchmarks import models
 from benchmarks.jets import DEFAULT_FILE
 from zoo.report import compare_runs
 
@@ -75,6 +79,23 @@ def train_all(trainings: Sequence[tuple[Path, Path, Sequence[str]]], processes: 
     return {run for run, complaint in runs.items() if complaint is None}
 
 
+def write_table(folder: Path, path: Path) -> None:
+    """The rows of a comparison, and beside the figures of each model what it costs."""
+    with models.RESULTS.open(newline="") as file:
+        costs = {row["model"]: row for row in csv.DictReader(file)}
+    with (folder / "comparison" / "comparison.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        run = json.loads((folder / row["runs"].split()[0] / "report" / "metrics.json").read_text())
+        row["epochs"] = run["settings"]["trainer"]["max_epochs"]
+        row |= {name: costs[row["model"]][name] for name in ("parameters", "ms_per_jet")}
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    print(f"written: {path}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS, metavar="MODEL")
@@ -94,9 +115,11 @@ def main() -> None:
         for model in options.models
         for seed in options.seeds
     ]
-    finished = train_all(trainings, options.processes)
+    train_all(trainings, options.processes)
+    finished = [report.parent.parent for report in sorted(folder.glob("*-seed*/report/metrics.json"))]
     if finished:
-        compare_runs([run for _, run, _ in trainings if run in finished], folder / "comparison")
+        compare_runs(finished, folder / "comparison")
+        write_table(folder, models.RESULTS.with_name(f"trained_{options.jets}.csv"))
 
 
 if __name__ == "__main__":
