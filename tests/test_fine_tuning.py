@@ -23,7 +23,7 @@ from zoo.data import JetDataModule
 from zoo.data.context import NO_CONTEXT, ContextTable, context_table
 from zoo.data.datamodule import Interface, Split
 from zoo.data.features import FeatureTable, feature_table
-from zoo.fine_tuning import Backbone, FineTuning, load_backbone, read_backbone, stages_of_model
+from zoo.fine_tuning import Backbone, FineTuning, find_backbone, load_backbone, stages_of_model
 from zoo.hub import PretrainedConfig, save_pretrained
 from zoo.lorentznet import LorentzNet
 from zoo.tagger import JetTagger, warmup_cosine
@@ -106,7 +106,7 @@ def test_backbone_is_loaded_and_head_is_new(backbone, capsys):
     fresh = small_model().state_dict()
     seed_everything(5)
     diary, _ = fine_tune(FineTuning(str(backbone)))
-    given = read_backbone(str(backbone)).weights
+    given = find_backbone(str(backbone)).weights
     for name, value in diary.weights[0].items():
         assert torch.equal(value, (fresh if belongs(name, "head") else given)[name]), name
     assert not torch.equal(given["decoder.0.weight"], fresh["decoder.0.weight"])
@@ -118,7 +118,7 @@ def test_backbone_is_loaded_and_head_is_new(backbone, capsys):
 
 def test_nothing_new_keeps_the_head(backbone):
     diary, _ = fine_tune(FineTuning(str(backbone), new=[]))
-    given = read_backbone(str(backbone)).weights
+    given = find_backbone(str(backbone)).weights
     assert all(torch.equal(value, given[name]) for name, value in diary.weights[0].items())
 
 
@@ -172,7 +172,7 @@ def test_one_rate_for_all_is_the_ordinary_optimiser(backbone):
     weights = []
     for settings in (FineTuning(str(backbone), new=[]), None):
         tagger = JetTagger(small_model(dropout=0.0), learning_rate=0.01, fine_tuning=settings)
-        tagger.model.load_state_dict(read_backbone(str(backbone)).weights)
+        tagger.model.load_state_dict(find_backbone(str(backbone)).weights)
         options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
         Trainer(max_epochs=1, accelerator="cpu", enable_model_summary=False, **options).fit(tagger, datamodule=jets())
         weights.append(tagger.model.state_dict())
@@ -220,7 +220,7 @@ def test_settings_out_of_range(settings, message):
 
 
 def test_every_difference_of_weights_is_named(backbone):
-    found, data = read_backbone(str(backbone)), Interface(feature_table("kin"), NO_CONTEXT, ("a", "b"))
+    found, data = find_backbone(str(backbone)), Interface(feature_table("kin"), NO_CONTEXT, ("a", "b"))
     model = small_model(num_classes=5)
 
     def load(new: list[str], weights: dict[str, Tensor]) -> None:
@@ -241,7 +241,7 @@ def test_every_difference_of_weights_is_named(backbone):
 
 
 def test_features_and_classes_must_be_those_of_the_backbone():
-    found, model = read_backbone("lorentznet.top_tagging"), zoo.create_model("lorentznet", input_dim=7, num_classes=2)
+    found, model = find_backbone("lorentznet.top_tagging"), zoo.create_model("lorentznet", input_dim=7, num_classes=2)
     assert found.interface.classes == ("qcd", "top")
     table = feature_table("kin")
     rescaled = table.to_dict()
@@ -373,7 +373,7 @@ def test_run_folder_is_a_backbone_with_known_features(tmp_path):
     config = config_of(tmp_path / "first", "")
     config["model"]["fine_tuning"] = None
     fit(config, tmp_path, "--trainer.max_epochs", "1", "--test_after_fit", "false")
-    found = read_backbone(str(tmp_path / "first"))
+    found = find_backbone(str(tmp_path / "first"))
     assert found.interface == Interface(feature_table("kin"), NO_CONTEXT, ("qcd", "top"))
     best = read_checkpoint(tmp_path / "first" / "checkpoints" / "best.ckpt")["state_dict"]
     assert all(torch.equal(value, best[f"model.{name}"]) for name, value in found.weights.items())
@@ -401,7 +401,7 @@ def test_of_a_pretraining_only_what_it_trained_is_loaded(tmp_path):
     config["model"]["model"]["init_args"] = {"input_dim": 7, "num_classes": 2}
     del config["data"]["test"]
     fit(config, tmp_path, "--trainer.max_epochs", "1", "--test_after_fit", "false")
-    found = read_backbone(str(tmp_path / "pretrained"))
+    found = find_backbone(str(tmp_path / "pretrained"))
     expected = pretraining.read_backbone(tmp_path / "pretrained")
     assert found.weights.keys() == expected.keys()
     assert all(torch.equal(value, expected[name]) for name, value in found.weights.items())
@@ -412,7 +412,7 @@ def test_of_a_pretraining_only_what_it_trained_is_loaded(tmp_path):
         data = Interface(feature_table("kin"), NO_CONTEXT, ("qcd", "top"))
         load_backbone(model, found, FineTuning("x", new=list(new)).stages(model), data)
 
-    for each in (found, read_backbone(str(backbone_folder(tmp_path, expected)))):
+    for each in (found, find_backbone(str(backbone_folder(tmp_path, expected)))):
         load(each, "head")
         assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items() if name in expected)
         with pytest.raises(ValueError, match=r"head.0.weight has shape none there .* add 'head' to fine_tuning.new"):
@@ -443,7 +443,7 @@ def test_pickled_backbone_is_refused(tmp_path):
     path = tmp_path / "model.ckpt"
     torch.save(small_model(), path)
     with pytest.raises(CheckpointError, match="never loaded"):
-        read_backbone(str(path))
+        find_backbone(str(path))
 
 
 def test_linear_probe_of_the_shipped_model(tmp_path):
@@ -464,7 +464,7 @@ def test_two_processes_freeze_and_unfreeze_alike(backbone, tmp_path):
     script = Path(__file__).with_name("fine_tune_on_two_processes.py")
     subprocess.run([sys.executable, script, backbone, tmp_path], check=True, timeout=600)
     ends = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
-    given = read_backbone(str(backbone)).weights
+    given = find_backbone(str(backbone)).weights
     for name, (after_one, after_two) in ends[0].items():
         assert torch.equal(after_one, ends[1][name][0]), name
         assert torch.equal(after_two, ends[1][name][1]), name

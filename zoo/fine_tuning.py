@@ -172,7 +172,7 @@ class Backbone:
     interface: Interface | None
 
 
-def read_backbone(name: str) -> Backbone:
+def find_backbone(name: str) -> Backbone:
     """Weights of a pretrained model, of a run, or of a checkpoint.
 
     Args:
@@ -319,7 +319,7 @@ class FineTuner(Callback):
         if self.summary:
             return
         model, data = pl_module.model, trainer.datamodule
-        stages, backbone = self.settings.stages(model), read_backbone(self.settings.backbone)
+        stages, backbone = self.settings.stages(model), find_backbone(self.settings.backbone)
         load_backbone(model, backbone, stages, Interface(data.feature_table, data.context_table, data.classes))
         until = self.settings.unfreeze_at_epoch
         self.summary = _summary(model, backbone, stages, until)

@@ -27,7 +27,7 @@ from zoo.data.context import NO_CONTEXT, ContextTable
 from zoo.data.features import NO_COLUMNS, FeatureTable
 from zoo.files import atomic_write, sync, sync_folder
 from zoo.hf import SCHEME, fetch, parse_address
-from zoo.registry import create_model
+from zoo.registry import create_model, is_readout
 
 #: Folder of the models that ship with the package.
 PACKAGED = Path(__file__).parent / "pretrained"
@@ -309,7 +309,7 @@ def untrained(model: nn.Module, kind: str) -> dict[str, Tensor]:
     """The weights that a folder of this kind does not hold: those of the read-out of a backbone."""
     if kind == "tagger":
         return {}
-    return {name: value for name, value in model.state_dict().items() if name.partition(".")[0] in model.readout}
+    return {name: value for name, value in model.state_dict().items() if is_readout(name, model)}
 
 
 def _context_dim(model: nn.Module, kind: str) -> int:

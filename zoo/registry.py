@@ -84,6 +84,11 @@ def create_model(name: str, *, input_dim: int, num_classes: int) -> nn.Module:
     return model_builder(name)(input_dim=input_dim, num_classes=num_classes)
 
 
+def is_readout(name: str, model: nn.Module) -> bool:
+    """Whether a parameter or buffer of a backbone belongs to what comes after its `encode`."""
+    return name.partition(".")[0] in model.readout
+
+
 def _open_rooms() -> None:
     for room in ROOMS:
         importlib.import_module(room)

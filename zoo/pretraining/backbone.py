@@ -5,6 +5,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from zoo.checkpoints import BACKBONE, CheckpointError, read_checkpoint
+from zoo.registry import is_readout
 
 
 def require_backbone(model: nn.Module) -> None:
@@ -18,11 +19,6 @@ def require_backbone(model: nn.Module) -> None:
             f"model.model: {type(model).__name__} has no 'encode', which gives the representation of each particle; "
             "choose a ParticleTransformer, ParticleNet or LorentzNet"
         )
-
-
-def is_readout(name: str, model: nn.Module) -> bool:
-    """Whether a parameter or buffer belongs to what comes after `encode`."""
-    return name.partition(".")[0] in model.readout
 
 
 def backbone_names(model: nn.Module) -> list[str]:

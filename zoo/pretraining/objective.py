@@ -10,9 +10,10 @@ from torchmetrics import MeanMetric
 from zoo.checkpoints import BACKBONE
 from zoo.data.batch import JetBatch
 from zoo.layers import offsets, segment_sum
-from zoo.pretraining.backbone import backbone_names, is_readout, require_backbone
+from zoo.pretraining.backbone import backbone_names, require_backbone
 from zoo.pretraining.probe import LinearProbe, probe_rows
 from zoo.pretraining.report import Drawings
+from zoo.registry import is_readout
 from zoo.tagger import JetTraining, refuse_numbers, require
 
 
