@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-#: Settings in which the seeds of one training may differ: the seed, where things are read, logged or written, and the
-#: task, which is the same for all that are compared and which older runs do not tell.
+#: Settings in which the seeds of one training may differ: the seed, where things are read, logged or written, what the
+#: test quotes, and the task, which is the same for all that are compared and which older runs do not tell.
 SEED_SETTINGS = {
     "task", "seed", "seed_everything", "run_folder", "predictions", "wandb", "test_after_fit", "default_root_dir",
-    "ckpt_path", "logger", "dirpath", "enable_progress_bar", "num_workers",
+    "ckpt_path", "logger", "dirpath", "enable_progress_bar", "num_workers", "signal_efficiencies",
 }  # fmt: skip
 SPREAD_NOTE = (
     "± is the standard deviation over the seeds; with one seed, the statistical error of the test sample. "
