@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 import zoo
+from zoo.registry import ROOMS
 
 PACKAGE = Path(zoo.__file__).parent
 
 #: Which rooms each room may import; None: any. Models are the rooms that the registry opens.
-MODELS = {room.removeprefix("zoo.") for room in zoo.registry.ROOMS}
+MODELS = {room.removeprefix("zoo.") for room in ROOMS}
 MAY_IMPORT = {
     "physics": {"physics"},
     "files": set(),
@@ -93,7 +94,22 @@ def test_models_import_nothing_heavy(model):
         assert not {name.split(".")[0] for name in imports(path)} & NOT_IN_MODELS, path
 
 
-def test_import_zoo_is_light():
-    code = f"import sys, zoo; print(*(name for name in {HEAVY!r} if name in sys.modules))"
+@pytest.mark.parametrize(
+    ("names", "unwanted"),
+    [
+        ("zoo, zoo.cli", ("torch", *HEAVY)),
+        ("zoo.registry, zoo.hub", HEAVY),
+        ("zoo.data.convert", ("torch", "lightning")),
+    ],
+)
+def test_imports_are_light(names, unwanted):
+    code = f"import sys, {names}; print(*(name for name in {unwanted!r} if name in sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert loaded == []
+
+
+def test_what_zoo_offers_is_there():
+    assert all(callable(getattr(zoo, name)) for name in zoo.__all__)
+    assert set(zoo.__all__) <= set(dir(zoo))
+    with pytest.raises(AttributeError, match="no attribute 'create_modle'"):
+        _ = zoo.create_modle

@@ -368,7 +368,7 @@ def deal_part(part: Part) -> None:
         fields=table.fields | origin,
         metadata={"of": {key: table.metadata[key] for key in FACTS}, "ends": ends.tolist(), "rejected": dict(rejected)},
     ).take(np.argsort(shard, kind="stable"))
-    write_store(part.path, dealt)
+    write_store(part.path, dealt, is_checked=True)
 
 
 def _gather(folder: Path, plan: Plan, parts: list[Part], run: Run) -> Manifest:

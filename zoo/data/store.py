@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +151,7 @@ def bad_jets(table: JetTable) -> dict[str, np.ndarray]:
     The reasons in the order of precedence: ``not finite`` (NaN or infinity in any column), ``negative energy``,
     ``no particles``, ``momentum above energy``, that is :math:`|p| > (1 + 10^{-5}) E` (see `MOMENTUM_TOLERANCE`).
     """
-    energy, px, py, pz = (table.particles[name].astype(np.float64) for name in MOMENTUM_COLUMNS)
+    energy, *momentum = (table.particles[name] for name in MOMENTUM_COLUMNS)
     finite_particle = np.logical_and.reduce([np.isfinite(values) for values in table.particles.values()])
     finite_jet = np.logical_and.reduce([np.isfinite(values) for values in (table.weight, *table.fields.values())])
     with np.errstate(invalid="ignore", over="ignore"):
@@ -160,7 +160,7 @@ def bad_jets(table: JetTable) -> dict[str, np.ndarray]:
             "negative energy": _any_particle(energy < 0, table.offsets),
             "no particles": table.counts == 0,
             "momentum above energy": _any_particle(
-                np.sqrt(px**2 + py**2 + pz**2) > (1 + MOMENTUM_TOLERANCE) * energy, table.offsets
+                _squared_sum(momentum) > (1 + MOMENTUM_TOLERANCE) ** 2 * _squared_sum([energy]), table.offsets
             ),
         }
     known = np.zeros(len(table), dtype=bool)
@@ -170,13 +170,22 @@ def bad_jets(table: JetTable) -> dict[str, np.ndarray]:
     return reasons
 
 
+def _squared_sum(columns: Sequence[np.ndarray]) -> np.ndarray:
+    """Sum of squares in float64, where those of float32 neither overflow nor vanish."""
+    total = np.zeros(len(columns[0]))
+    for values in columns:
+        wide = values.astype(np.float64)
+        total += np.square(wide, out=wide)
+    return total
+
+
 def _any_particle(flags: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     found = np.zeros(len(offsets) - 1, dtype=bool)
     found[np.searchsorted(offsets, np.flatnonzero(flags), side="right") - 1] = True
     return found
 
 
-def write_store(path: str | Path, table: JetTable, *, compression: str | None = None) -> None:
+def write_store(path: str | Path, table: JetTable, *, compression: str | None = None, is_checked: bool = False) -> None:
     """Write a table as the zoo's own file; the same table gives the same bytes.
 
     Args:
@@ -185,12 +194,13 @@ def write_store(path: str | Path, table: JetTable, *, compression: str | None = 
         compression: None for a file that is mapped into memory when opened; ``"lz4"`` or ``"zstd"`` for a small one
             that is unpacked into memory: it holds the bytes of each float in four planes and, as most particles are
             massless, the energy as its distance from :math:`|p|` in float32 steps. Both lose nothing.
+        is_checked: whether `bad_jets` was asked just now, as by `zoo.data.readers.read_chunks`, and need not be again.
 
     Raises:
         ValueError: if the table holds a jet that `bad_jets` names, or the metadata are no JSON.
     """
     path = Path(path)
-    for reason, mask in bad_jets(table).items():
+    for reason, mask in ({} if is_checked else bad_jets(table)).items():
         if mask.any():
             raise ValueError(f"{path}: jet {mask.argmax()} of the table: {reason}; remove such jets before writing")
     columns = _columns(table)

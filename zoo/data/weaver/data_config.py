@@ -5,12 +5,11 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from zoo.data.expressions import Expression, parse
-from zoo.data.features import Feature, FeatureTable
 from zoo.data.hints import did_you_mean
 from zoo.data.weaver.functions import weaver_language
 from zoo.data.yaml_values import (
@@ -25,6 +24,9 @@ from zoo.data.yaml_values import (
     string,
     strings,
 )
+
+if TYPE_CHECKING:  # it needs torch, which takes seconds to import, and files are read without
+    from zoo.data.features import Feature, FeatureTable
 
 #: Variables that weaver sets itself: whether jets are read to train on.
 IS_TRAINING = "aux_training_"
@@ -68,8 +70,10 @@ class Input:
         return PREFIX + re.sub(r"\W", "_", self.name)
 
     @property
-    def feature(self) -> Feature:
+    def feature(self) -> "Feature":
         """The feature that scales the raw values."""
+        from zoo.data.features import Feature
+
         if self.centre is None:
             return Feature(self.name, self.column)
         return Feature(self.name, self.column, self.centre, self.scale, (self.smallest, self.largest))
@@ -181,12 +185,14 @@ class WeaverYaml:
         return tuple(dict.fromkeys(variable.name for variable in variables if variable.centre == "auto"))
 
     @property
-    def feature_table(self) -> FeatureTable:
+    def feature_table(self) -> "FeatureTable":
         """The features of a model in order, of the columns that reading with this file gives.
 
         Raises:
             ValueError: if a centre is yet to be fitted; the message names the command that does.
         """
+        from zoo.data.features import FeatureTable
+
         self.require_scaling()
         return FeatureTable(tuple(variable.feature for variable in self.features))
 
