@@ -134,6 +134,9 @@ def test_a_published_run_on_events_takes_their_context(tmp_path):
     publish_run(run, tmp_path / "mine", licence="MIT", paper="arXiv:2211.05143")
     tagger = load_pretrained(tmp_path / "mine")
     assert tagger.config.classes == ["background", "signal"]
+    card = (tmp_path / "mine" / "README.md").read_text()
+    assert "Tested on 40 events (" in card
+    assert "It knows events like those of its training only" in card
     tested = Predictions.load(run / "report" / "predictions.arrow")
     assert tested.sources == describe_dataset("four_tops").classes
     assert set(tested.label[tested.source == 4]) == {1}

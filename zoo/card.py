@@ -147,18 +147,24 @@ def _code(text: str) -> str:
 def _figures(config: PretrainedConfig) -> str:
     if not config.metrics:
         return "None: it was not tested. `python train.py test` does that."
+    rows = _rows(config)
     try:
-        table = (plain_figures_table if config.kind == "backbone" else figures_table)(config.metrics)
+        is_plain = config.kind == "backbone"
+        table = plain_figures_table(config.metrics) if is_plain else figures_table(config.metrics, rows)
     except (AttributeError, KeyError, TypeError) as error:
         raise PretrainedError(f"config.json: 'metrics' are not those of a report ({error!r}); publish a run") from error
     if config.kind == "backbone":
-        return f"On {config.training.get('validation_jets', 0):,} validation jets.\n\n{table}"
+        return f"On {config.training.get('validation_jets', 0):,} validation {rows}.\n\n{table}"
     jets = config.training.get("jets", {})
-    tested = f"Tested on {sum(jets.values()):,} jets ({', '.join(f'{n:,} {name}' for name, n in jets.items())}). "
+    tested = f"Tested on {sum(jets.values()):,} {rows} ({', '.join(f'{n:,} {name}' for name, n in jets.items())}). "
     return (
-        f"{tested if jets else ''}Errors are one standard deviation from the number of test jets; they do not hold the "
-        f"spread between trainings.\n\n{table}"
+        f"{tested if jets else ''}Errors are one standard deviation from the number of test {rows}; they do not hold "
+        f"the spread between trainings.\n\n{table}"
     )
+
+
+def _rows(config: PretrainedConfig) -> str:
+    return DATASETS[config.dataset].rows if config.dataset in DATASETS else "jets"
 
 
 def _training(training: dict[str, Any]) -> str:
@@ -184,7 +190,9 @@ def _limits(config: PretrainedConfig) -> str:
     alike = f" ({dataset.conditions})" if dataset and dataset.conditions else ""
     purpose = "a start for trainings" if config.kind == "backbone" else "comparisons, and as a start for trainings"
     calibrated = "" if config.kind == "backbone" else _CALIBRATION
-    return f"""For studies of jet tagging on simulated jets, {purpose}.
+    rows = _rows(config)
+    studies = "jet tagging on simulated jets" if rows == "jets" else f"simulated {rows}"
+    return f"""For studies of {studies}, {purpose}.
 
-- It knows jets like those of its training only{alike}. Other energies, jet radii, generators, detectors or pile-up \
+- It knows {rows} like those of its training only{alike}. Other energies, jet radii, generators, detectors or pile-up \
 need a training of their own, or at least a test.{calibrated}"""
