@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
+from zoo.pictures import add_legend, labelled_axes
 from zoo.report import Predictions, compare_label_counts, compare_runs, print_table, write_report
 from zoo.report.drawings import draw_confusion
 
@@ -517,3 +518,19 @@ class TestLabelCounts:
         with pytest.raises(ValueError, match="cannot be compared: jets"):
             compare_label_counts({"scratch": {100: runs[:1]}, "fine-tuned": {100: [other]}}, tmp_path / "out")
         assert not (tmp_path / "out").exists()
+
+
+def test_a_legend_of_many_curves_stands_beside_them():
+    widths = []
+    for curves in (3, 14):
+        figure = Figure(figsize=(10, 8), layout="constrained")
+        axes = labelled_axes(figure, ("", ""), "x", "y")
+        for number in range(curves):
+            axes.plot([0, 1], [number, number], label=f"model {number}")
+        add_legend(axes, "best", "band")
+        figure.canvas.draw()
+        edge = axes.get_window_extent().x1
+        widths.append(figure.get_figwidth())
+        assert (axes.get_legend().get_window_extent().x0 > edge) == (curves == 14)
+        assert axes.get_legend().get_window_extent().x1 <= figure.bbox.x1
+    assert widths[0] == 10 < widths[1]

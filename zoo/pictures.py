@@ -15,6 +15,9 @@ SIGNAL_COLOURS = (
     "#bd1f01", "#ffa90e", "#832db6", "#717581", "#a96b59", "#e76300", "#b9ac70", "#92dadd", "#94a4a2",
 )  # fmt: skip
 
+#: A legend of more curves stands beside the axes.
+MOST_INSIDE = 10
+
 
 def render(draw: Callable[["Figure"], None]) -> dict[str, bytes]:
     """A picture in mplhep's style as the bytes of a PNG and a PDF file; pyplot and the user's settings are left alone.
@@ -62,4 +65,8 @@ def add_legend(axes: "Axes", place: str, band: str) -> None:
 
     handles, labels = axes.get_legend_handles_labels()
     size = "small" if len(handles) <= 4 else "x-small"
-    axes.legend([*handles, Patch(color="grey", alpha=0.3, linewidth=0)], [*labels, band], loc=place, fontsize=size)
+    where: dict[str, Any] = {"loc": place}
+    if len(handles) > MOST_INSIDE:
+        axes.figure.set_figwidth(1.4 * axes.figure.get_figwidth())
+        where = {"loc": "upper left", "bbox_to_anchor": (1.01, 1)}
+    axes.legend([*handles, Patch(color="grey", alpha=0.3, linewidth=0)], [*labels, band], fontsize=size, **where)

@@ -14,7 +14,7 @@ import rich.box
 from rich.console import Console
 from rich.table import Table
 
-from zoo.pictures import add_legend, coloured, labelled_axes, render
+from zoo.pictures import SIGNAL_COLOURS, add_legend, coloured, labelled_axes, render
 from zoo.report.drawings import INTERVAL_NOTE, Scan, scale_rejection
 from zoo.report.figures import FEW_JETS, curves_of
 from zoo.report.files import make_folder, write_files
@@ -32,6 +32,8 @@ SEED_SETTINGS = {
     "task", "seed", "seed_everything", "run_folder", "predictions", "wandb", "test_after_fit", "default_root_dir",
     "ckpt_path", "logger", "dirpath", "enable_progress_bar", "num_workers", "signal_efficiencies",
 }  # fmt: skip
+#: Of the signals of one run, and of runs when there are more of them than colours.
+LINE_STYLES = ("-", "--", "-.", ":")
 SPREAD_NOTE = (
     "± is the standard deviation over the seeds; with one seed, the statistical error of the test sample. "
     "'>' marks a lower bound: in a run no background passed."
@@ -232,13 +234,13 @@ def _draw_comparison(figure: "Figure", groups: dict[str, list[_Run]]) -> None:
         figure, heading, r"Signal efficiency $\varepsilon_S$", r"Background rejection $1/\varepsilon_B$"
     )
     background = run.document["classes"].index(run.document["background"])
-    for colour, (label, members) in coloured(groups):
+    for position, (colour, (label, members)) in enumerate(coloured(groups)):
         by_run = [curves_of(member.predictions, background) for member in members]
         seeds = f", {len(members)} seeds" if len(members) > 1 else ""
         for number, name in enumerate(by_run[0]):
             scan = Scan.over_seeds([Scan.of(curves[name]) for curves in by_run])
             signal = f", {name}" if len(by_run[0]) > 1 else ""
-            style = ("-", "--", "-.", ":")[number % 4]
+            style = LINE_STYLES[(number + position // len(SIGNAL_COLOURS)) % len(LINE_STYLES)]
             axes.plot(scan.efficiency, scan.value, color=colour, linestyle=style, label=label + signal + seeds)
             axes.fill_between(scan.efficiency, scan.lower, scan.upper, color=colour, alpha=0.3, linewidth=0)
     scale_rejection(axes)
