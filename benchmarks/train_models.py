@@ -88,7 +88,7 @@ def write_table(folder: Path, path: Path) -> None:
     for row in rows:
         run = json.loads((folder / row["runs"].split()[0] / "report" / "metrics.json").read_text())
         row["epochs"] = run["settings"]["trainer"]["max_epochs"]
-        row |= {name: costs[row["model"]][name] for name in ("parameters", "ms_per_jet")}
+        row |= {name: costs[run["title"]][name] for name in ("parameters", "ms_per_jet")}
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()

@@ -43,12 +43,7 @@ def zoo_command(folder: Path, run: Path) -> list[str]:
         "--trainer.max_epochs": 1,
         "--trainer.enable_progress_bar": "false",
     }
-    return [
-        sys.executable,
-        str(REPOSITORY / "train.py"),
-        "fit",
-        *(str(part) for pair in options.items() for part in pair),
-    ]
+    return [sys.executable, str(REPOSITORY / "train.py"), "fit", *_words(options)]
 
 
 def weaver_command(folder: Path, run: Path) -> list[str]:
@@ -68,7 +63,11 @@ def weaver_command(folder: Path, run: Path) -> list[str]:
         "--train-val-split": 1,
     }
     program = "from weaver.train import main; main()"
-    return [sys.executable, "-c", program, *(str(part) for pair in options.items() for part in pair)]
+    return [sys.executable, "-c", program, *_words(options)]
+
+
+def _words(options: dict[str, object]) -> list[str]:
+    return [str(part) for pair in options.items() for part in pair]
 
 
 COMMANDS = {"zoo": zoo_command, "weaver": weaver_command}
