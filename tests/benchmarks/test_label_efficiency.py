@@ -1,5 +1,6 @@
 """Which trainings the study of label efficiency does, and which it compares."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,8 @@ def test_every_number_of_labels_with_every_seed(monkeypatch, tmp_path):
 
     monkeypatch.setattr(label_efficiency, "train_all", all_but_one)
     monkeypatch.setattr(label_efficiency, "compare_label_counts", lambda found, out: compared.append((found, out)))
-    configs = ["--config-scratch", "a.yaml", "--config-finetuned", "b.yaml", "--out", str(tmp_path)]
-    numbers, further = ["--labels", "1000", "100", "--seeds", "1", "2"], ["--trainer.max_epochs", "7"]
+    configs = ["--trainings", "scratch=a.yaml", "fine-tuned=b.yaml", "--out", str(tmp_path)]
+    numbers, further = ["--labels", "1000", "100", "--seeds", "1", "2"], ["--data.batch_size", "7"]
     monkeypatch.setattr("sys.argv", ["label_efficiency", *configs, *numbers, "--", *further])
     label_efficiency.main()
 
@@ -35,6 +36,22 @@ def test_every_number_of_labels_with_every_seed(monkeypatch, tmp_path):
     runs = [run for by_labels in found.values() for each in by_labels.values() for run in each]
     assert set(runs) == {run for _, run, _ in trainings} - {failed}
     assert [run.name for run in found["fine-tuned"][100]] == ["fine-tuned-100-seed1"]
+
+    trainings.clear()
+    monkeypatch.setattr("sys.argv", ["label_efficiency", *configs, *numbers, "--epochs", "3", "50"])
+    label_efficiency.main()
+    by_labels = {options[1]: options[-2:] for _, _, options in trainings}
+    assert by_labels == {"1000": ["--trainer.max_epochs", "3"], "100": ["--trainer.max_epochs", "50"]}
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--trainings", "a.yaml"], ["--trainings", "one=a.yaml", "--labels", "10", "20", "--epochs", "3"]]
+)
+def test_what_does_not_fit_together_is_refused(arguments, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["label_efficiency", "--labels", "10", *arguments])
+    with pytest.raises(SystemExit):
+        label_efficiency.main()
+    assert re.search("not NAME=YAML|one for each of the 2", capsys.readouterr().err)
 
 
 @pytest.mark.slow

@@ -174,7 +174,30 @@ def test_types_and_columns_are_targets_where_the_features_have_them(jets, hidden
     losses, figures, _ = training.objective(batch, torch.Generator().manual_seed(0))
     assert losses.isfinite().all()
     assert figures.keys() == {"types_accuracy"}
-    assert hide(jets, hidden, feature_table("kin")).types.unique().tolist() == [5]
+    assert hide(jets, hidden, feature_table("kin")).types.unique().tolist() == [0], "none of none"
+
+
+def test_objects_of_events_are_hidden_with_their_types_and_place_in_the_detector(jets, hidden):
+    """An event has no axis. Control: jets have one, and the same momenta are other targets there."""
+    table = feature_table("events")
+    names = [name for name in table.columns if name != "part_charge"]
+    number = torch.arange(jets.mask.shape[1]).expand(jets.mask.shape) % 5
+    columns = {name: (number == which).float() for which, name in enumerate(names)}
+    columns["part_charge"] = torch.where(jets.mask & (number % 2 == 0), -1.0, 1.0)
+    batch = jets._replace(features=table.padded(jets.four_momenta, jets.mask, columns))
+    found = hide(batch, hidden, table)
+    assert torch.equal(found.features, batch.features.masked_fill(~found.visible[..., None], 0)), "nothing to work out"
+    assert names == ["part_isJet", "part_isBJet", "part_isElectron", "part_isMuon", "part_isPhoton"]
+    seven = torch.tensor([0, 1, 2, 5, 6])  # of j b e- e+ m- m+ g, for third and fourth have one charge each
+    hardest = kinematics.pt(jets.four_momenta).masked_fill(~hidden, -1).argmax(1)
+    first = torch.cat([torch.zeros(1, dtype=torch.long), found.counts.cumsum(0)[:-1]])
+    rows = torch.arange(len(hardest))
+    assert torch.equal(found.types[first], seven[number[rows, hardest]])
+    momentum = jets.four_momenta[rows, hardest].double()
+    expected = [momentum[:, 1:3].norm(dim=1).log(), kinematics.finite_eta(momentum), kinematics.phi(momentum)]
+    expected.append(columns["part_charge"][rows, hardest].double())
+    torch.testing.assert_close(found.targets[first], torch.stack(expected, dim=1).float(), atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(hide(jets, hidden, feature_table("kin")).targets, found.targets[:, :3])
 
 
 def test_features_of_all_particles_are_those_of_the_table(jets):
@@ -246,7 +269,7 @@ def test_what_cannot_be_pretrained_is_refused():
     model = create_model("particlenet_lite", input_dim=7, num_classes=2)
     with pytest.raises(ValueError, match="PFN has no 'encode'"):
         MaskedParticles(create_model("pfn", input_dim=7, num_classes=2), feature_table("kin"))
-    with pytest.raises(ValueError, match="'types' needs features with the types of particles"):
+    with pytest.raises(ValueError, match="'types' needs features with types"):
         MaskedParticles(model, feature_table("kin"), ("types",))
     with pytest.raises(ValueError, match=r"mask_fraction must be in \(0, 1\), got 1"):
         MaskedParticles(model, feature_table("kin"), mask_fraction=1.0)

@@ -3,8 +3,8 @@
 What is hidden must not be told by what is not. So
 
 - the encoder is given the visible particles alone: pairs, neighbours and Minkowski products are theirs;
-- features are relative to the jet of the visible particles, as are the targets: the jet of all would tell the sum of
-  the hidden ones;
+- what is relative to the jet, features or targets, is relative to that of the visible particles: the jet of all would
+  tell the sum of the hidden ones;
 - the queries of the decoder carry no place in the list of all particles, which is sorted by transverse momentum and
   would bracket that of a hidden particle between its visible neighbours. Query k of M asks for the k-th hardest of M
   hidden particles, whatever they are.
@@ -31,13 +31,19 @@ from zoo.pretraining.objective import Pretraining
 from zoo.pretraining.report import Drawings, draw_codes, draw_momenta, draw_scatter
 from zoo.tagger import require
 
-#: What is predicted of the momentum of a hidden particle, relative to the visible jet.
-MOMENTUM = FeatureTable(tuple(Feature(name, name) for name in ("log_pt_fraction", "deta", "dphi")))
+#: What is predicted of the momentum of a hidden particle, each with its label: relative to the visible jet, or to the
+#: detector where no feature is relative to the jet, as those of events, which have no axis.
+RELATIVE = {
+    "log_pt_fraction": r"$\ln\,p_T / p_T^{\mathrm{visible\ jet}}$",
+    "deta": r"$\Delta\eta$",
+    "dphi": r"$\Delta\phi$",
+}
+ABSOLUTE = {"log_pt": r"$\ln\,p_T / \mathrm{GeV}$", "eta": r"$\eta$", "phi": r"$\phi$"}
 
-_LABELS = (r"$\ln\,p_T / p_T^{\mathrm{visible\ jet}}$", r"$\Delta\eta$", r"$\Delta\phi$")
-
-#: Formulas of the types of particles; a particle without any is of a further type.
-TYPES = ("is_charged_hadron", "is_neutral_hadron", "is_photon", "is_electron", "is_muon")
+#: Formulas that tell the type of a particle, alone or with its charge.
+TYPES = frozenset(
+    {"is_charged_hadron", "is_neutral_hadron", "is_photon", "is_electron", "is_muon", "is_jet", "is_b_jet"}
+)
 
 #: Hidden particles that the codes are fitted to.
 FIT_PARTICLES = 20_000
@@ -51,9 +57,9 @@ class HiddenParticles(NamedTuple):
         four_momenta: (batch, particle, 4) in GeV of the visible particles, zero elsewhere.
         visible: bool (batch, particle).
         counts: int64 (batch,), number of hidden particles.
-        targets: (hidden, target), jet after jet and in a jet from the hardest to the softest: `MOMENTUM`, then the
-            features that need columns and are no type.
-        types: int64 (hidden,), position in `TYPES`, or their number.
+        targets: (hidden, target), jet after jet and in a jet from the hardest to the softest: the momentum, see
+            `momentum_of`, then the features that need columns and are no type.
+        types: int64 (hidden,), position among the features that tell types, or their number.
     """
 
     features: Tensor
@@ -92,7 +98,8 @@ def hide(batch: JetBatch, hidden: Tensor, table: FeatureTable) -> HiddenParticle
     jets = visible_jets(batch.four_momenta, visible)
     features = _features_relative_to(jets, batch, table)
     order, counts = _hardest_first(batch.four_momenta, hidden)
-    momentum = MOMENTUM.padded(batch.four_momenta, batch.mask, jets)
+    formulas = FeatureTable(tuple(Feature(name, name) for name in momentum_of(table)))
+    momentum = formulas.padded(batch.four_momenta, batch.mask, jets)
     targets = torch.cat([momentum, batch.features[..., _further_targets(table)]], dim=-1)
     return HiddenParticles(
         features.masked_fill(~visible[..., None], 0),
@@ -102,6 +109,12 @@ def hide(batch: JetBatch, hidden: Tensor, table: FeatureTable) -> HiddenParticle
         _in_order(targets, order, counts),
         _in_order(_types(batch.features, table)[..., None], order, counts)[:, 0],
     )
+
+
+def momentum_of(table: FeatureTable) -> dict[str, str]:
+    """Formulas of what is predicted of a hidden momentum, and their labels: `RELATIVE` or `ABSOLUTE`."""
+    is_relative = any(RELATIVE_TO_JET.intersection(feature.quantities) for feature in table.features)
+    return RELATIVE if is_relative else ABSOLUTE
 
 
 def visible_jets(four_momenta: Tensor, visible: Tensor) -> dict[str, Tensor]:
@@ -138,17 +151,22 @@ def _in_order(values: Tensor, order: Tensor, counts: Tensor) -> Tensor:
     return values.gather(1, order)[leading]
 
 
+def _type_columns(table: FeatureTable) -> list[int]:
+    """Positions of the features that tell the type of a particle."""
+    return [i for i, feature in enumerate(table.features) if TYPES.intersection(feature.quantities)]
+
+
 def _further_targets(table: FeatureTable) -> list[int]:
-    """Positions of the features that need columns and are no type: charge and impact parameters."""
-    return [i for i, feature in enumerate(table.features) if feature.columns and feature.formula not in TYPES]
+    """Positions of the features that need columns and tell no type: charge and impact parameters."""
+    types = _type_columns(table)
+    return [i for i, feature in enumerate(table.features) if feature.columns and i not in types]
 
 
 def _types(features: Tensor, table: FeatureTable) -> Tensor:
-    """Position in `TYPES` (batch, particle), or their number where none is set or the table has none."""
-    formulas = [feature.formula for feature in table.features]
-    columns = [features[..., formulas.index(name)] if name in formulas else features.new_zeros(()) for name in TYPES]
-    columns = [column.expand(features.shape[:2]) for column in (*columns, features.new_full((), 0.5))]
-    return torch.stack(columns, dim=-1).argmax(-1)
+    """Position among the types of the table (batch, particle), or their number where none is set."""
+    columns = features[..., _type_columns(table)]
+    none = features.new_full((*features.shape[:2], 1), 0.5)
+    return torch.cat([columns, none], dim=-1).argmax(-1)
 
 
 def _refuse_mixed(table: FeatureTable) -> None:
@@ -244,8 +262,9 @@ class MaskedParticles(Pretraining):
     r"""Predicts hidden particles of a jet from the visible ones.
 
     The loss is a sum over ``targets``, averaged over the hidden particles of a batch: the cross entropy of k-means
-    codes of the particle's momentum relative to the visible jet (and of its charge and impact parameters where the
-    features have them), the Huber loss of the same numbers, and the cross entropy of the particle's type.
+    codes of the particle's momentum (and of its charge and impact parameters where the features have them), the Huber
+    loss of the same numbers, and the cross entropy of the particle's type. The momentum is relative to the visible jet
+    where any feature is relative to the jet, else to the detector.
 
     References:
         Masked particle modeling on sets (2024), arXiv:2401.13537.
@@ -288,17 +307,17 @@ class MaskedParticles(Pretraining):
         require("mask_fraction", mask_fraction, 0 < mask_fraction < 1, "in (0, 1)")
         require("num_codes", num_codes, num_codes >= 2, "2 or more")
         _refuse_mixed(feature_table)
-        formulas = {feature.formula for feature in feature_table.features}
+        num_types = len(_type_columns(feature_table))
         if not targets:
             raise ValueError("targets: give at least one of codes, regression, types")
-        if "types" in targets and not formulas.issuperset(TYPES):
-            raise ValueError("targets: 'types' needs features with the types of particles, such as kinpid or full")
+        if "types" in targets and not num_types:
+            raise ValueError("targets: 'types' needs features with types, such as kinpid, full or events")
         self.feature_table = feature_table
         self.targets = tuple(dict.fromkeys(targets))
         self.mask_fraction = mask_fraction
-        num_targets = MOMENTUM.input_dim + len(_further_targets(feature_table))
+        num_targets = len(momentum_of(feature_table)) + len(_further_targets(feature_table))
         self.decoder = HiddenDecoder(model.embed_dim, decoder_dim, decoder_layers)
-        widths = {"codes": num_codes, "regression": num_targets, "types": len(TYPES) + 1}
+        widths = {"codes": num_codes, "regression": num_targets, "types": num_types + 1}
         self.heads = nn.ModuleDict({name: nn.Linear(decoder_dim, widths[name]) for name in self.targets})
         self.register_buffer("target_mean", torch.zeros(num_targets))
         self.register_buffer("target_scale", torch.ones(num_targets))
@@ -355,17 +374,18 @@ class MaskedParticles(Pretraining):
 
     def drawings(self, shown: dict[str, np.ndarray]) -> Drawings:
         """Distributions of hidden momenta, true and drawn; expected against true; and how often each code is there."""
-        width = MOMENTUM.input_dim
+        labels = tuple(momentum_of(self.feature_table).values())
+        width = len(labels)
         true = shown["true"][:, :width]
         drawings: Drawings = {}
         if "drawn" in shown:
-            caption = "Hidden particles relative to the visible jet: true, and centres of codes drawn by their chances."
-            drawings["reconstruction"] = caption, draw_momenta(_LABELS, true, shown["drawn"][:, :width])
+            caption = "Momenta of hidden particles: true, and centres of codes drawn by their chances."
+            drawings["reconstruction"] = caption, draw_momenta(labels, true, shown["drawn"][:, :width])
             caption = "How often each code is there, and how often it is drawn by its predicted chances."
             drawings["codes"] = caption, draw_codes(shown["code"], shown["drawn_code"], len(self.codes))
         if "expected" in shown:
             caption = "Predicted mean against truth, number of hidden particles in colour (logarithmic)."
-            drawings["expected"] = caption, draw_scatter(_LABELS, true, shown["expected"][:, :width])
+            drawings["expected"] = caption, draw_scatter(labels, true, shown["expected"][:, :width])
         return drawings
 
     def _shown(self, answer: dict[str, Tensor], generator: torch.Generator | None) -> dict[str, Tensor]:

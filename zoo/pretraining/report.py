@@ -65,6 +65,7 @@ class WritePretrainingReport(Callback):
             self.run_folder / "report",
             title=self.title,
             jets=self._jets,
+            rows=trainer.datamodule.description.rows,
             figures=_figures(trainer, shown.pop("loss"), shown.pop("jet")),
             drawings=pl_module.drawings(shown),
             history=history if history.exists() else None,

@@ -207,7 +207,7 @@ def _label_counts_page(rows: Mapping[tuple[str, int], _Row], names: Sequence[str
         f"All judged on the same {tested}.",
         markdown_table(["training", "labels", "seeds", *map(label_of, names), "runs"], table),
         SPREAD_NOTE,
-        "![AUC against the number of labelled training jets](label_efficiency.png)",
+        "![AUC against the number of labels](label_efficiency.png)",
     ]
     return "\n\n".join(parts) + "\n"
 

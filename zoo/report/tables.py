@@ -89,7 +89,7 @@ def print_table(metrics: dict[str, Any], console: Console | None = None) -> None
 
 def print_figures(document: dict[str, Any]) -> None:
     """Print the figures of `write_training_report` on the terminal, a line each."""
-    print(f"{document['title']}: {document['jets']:,} validation jets")
+    print(f"{document['title']}: {document['jets']:,} validation {document['rows']}")
     for name, figure in document["metrics"].items():
         print(f"  {name}: {rounded(figure['value'], figure['error']).replace('±', '+-')}")
 

@@ -93,6 +93,7 @@ def write_training_report(
     *,
     title: str,
     jets: int,
+    rows: str,
     figures: dict[str, dict[str, Any]],
     drawings: dict[str, tuple[str, Callable[["Figure"], None]]],
     history: Path | None,
@@ -105,6 +106,7 @@ def write_training_report(
         folder: created where needed; an older report in it is replaced.
         title: name of the model or run.
         jets: number of validation jets.
+        rows: what they are called, such as ``jets`` or ``events``.
         figures: by name, each with ``value`` and ``error`` (None where it has none).
         drawings: by name of the picture, caption and what draws it.
         history: ``metrics.csv`` of Lightning's CSVLogger, for the training curves.
@@ -123,6 +125,7 @@ def write_training_report(
         "version": VERSION,
         "title": title,
         "jets": jets,
+        "rows": rows,
         "metrics": plain(figures),
         "facts": plain(facts),
         "settings": None if settings_text is None else _parse_settings(Path(config), settings_text),
@@ -132,7 +135,7 @@ def write_training_report(
     draw = {name: function for name, (_, function) in drawings.items()}
     logged = {} if history is None else read_history(Path(history))
     if logged:
-        captions["training"] = caption("training", "jets")
+        captions["training"] = caption("training", rows)
         draw["training"] = lambda figure: draw_training(figure, logged, title)
     pictures = {name: render(function) for name, function in draw.items()}
     files = {f"{name}.{kind}": content for name, kinds in pictures.items() for kind, content in kinds.items()}
@@ -174,9 +177,9 @@ def _training_page(document: dict[str, Any], captions: dict[str, str], settings:
     """The report of a training that judges no classes as Markdown."""
     parts = [
         f"# {document['title']}",
-        f"Validated on {document['jets']:,} jets.",
+        f"Validated on {document['jets']:,} {document['rows']}.",
         plain_figures_table(document["metrics"]),
-        "Errors are one standard deviation from the number of jets.",
+        f"Errors are one standard deviation from the number of {document['rows']}.",
         "## Pictures",
         *[f"![{name}]({name}.png)\n\n{caption} ([PDF]({name}.pdf))" for name, caption in captions.items()],
         "## How it was made",
