@@ -43,7 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
     convert.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make, or to go on with")
     convert.add_argument("--jets-per-shard", type=int, default=100_000, help="mean number (default: %(default)s)")
     convert.add_argument("--seed", type=int, default=1, help="of the shuffle; the same seed gives the same bytes")
-    convert.add_argument("--processes", type=int, default=None, help="worker processes (default: all cores)")
+    convert.add_argument("--processes", type=int, help="processes, which share all cores (default: one for four cores)")
     convert.add_argument("--scheduler", metavar="ADDRESS", help="dask scheduler whose workers see the same files")
     convert.add_argument("--compression", choices=["lz4", "zstd"], help="small shards that are loaded, not mapped")
     convert.add_argument("--layout", type=Path, help="YAML file that says which columns of the files hold what")

@@ -17,7 +17,8 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -43,6 +44,9 @@ PART_ROWS = 65536
 
 #: Shards that one piece of work puts together, so that it opens all parts once for as many.
 SHARDS_AT_ONCE = 8
+
+#: Most threads of a process: decoding and copying leave the interpreter to others, what is between does not.
+THREADS = 4
 
 Work = TypeVar("Work")
 Result = TypeVar("Result")
@@ -143,9 +147,10 @@ def convert(
     Args:
         files: of any format that `zoo.data.readers.read_jets` knows, all of one data set with the same columns.
         out: folder to make.
-        jets_per_shard: mean number of jets of a shard; each process holds about three shards in memory.
+        jets_per_shard: mean number of jets of a shard; each thread holds about three shards in memory.
         seed: of the shuffle.
-        processes: None for one a core; 1 works without dask.
+        processes: of so many, each with threads on its share of the cores; None for one for every `THREADS` cores. One
+            works without dask.
         scheduler: address of a dask scheduler whose workers see the same files; None for processes of this machine.
         compression: None for shards that are mapped into memory, ``"lz4"`` or ``"zstd"`` for small ones.
         layout: which columns of the files hold what, see `zoo.data.formats.layout_yaml.read_layout`.
@@ -446,8 +451,11 @@ def _piece(part: JetTable, number: int) -> JetTable:
 @contextlib.contextmanager
 def _workers(processes: int | None, scheduler: str | None) -> Iterator[Run]:
     """What runs the pieces of work: this process, or those of dask."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    processes = processes or max(1, cores // THREADS)
+    threads = min(THREADS, max(1, cores // processes))
     if processes == 1 and scheduler is None:
-        yield _run_here
+        yield functools.partial(_run_here, threads)
         return
     try:
         from distributed import Client, LocalCluster
@@ -457,11 +465,10 @@ def _workers(processes: int | None, scheduler: str | None) -> Iterator[Run]:
         ) from error
     with contextlib.ExitStack() as stack:
         if scheduler is None:
-            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
             scheduler = stack.enter_context(
                 LocalCluster(
-                    n_workers=processes or cores,
-                    threads_per_worker=1,
+                    n_workers=processes,
+                    threads_per_worker=threads,
                     dashboard_address=None,
                     memory_limit=0,
                     silence_logs="CRITICAL",
@@ -471,21 +478,26 @@ def _workers(processes: int | None, scheduler: str | None) -> Iterator[Run]:
         yield lambda function, work: _run_on(client, function, work)
 
 
-def _run_here(function: Callable[[Work], Result], work: Iterable[Work]) -> Iterator[tuple[Work, Result]]:
-    for item in work:
-        yield item, function(item)
+def _run_here(threads: int, function: Callable[[Work], Result], work: Sequence[Work]) -> Iterator[tuple[Work, Result]]:
+    with ThreadPoolExecutor(threads) as pool:
+        item_of = {pool.submit(function, item): item for item in work}
+        try:
+            for future in as_completed(item_of):
+                yield item_of[future], future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _run_on(client: Any, function: Callable[[Work], Result], work: Sequence[Work]) -> Iterator[tuple[Work, Result]]:
-    from distributed import KilledWorker, as_completed
+    import distributed
 
     futures = client.map(function, work, pure=False)
     item_of = dict(zip(futures, work, strict=True))
     try:
-        for future in as_completed(futures):
+        for future in distributed.as_completed(futures):
             yield item_of[future], future.result()
             future.release()
-    except KilledWorker as error:
+    except distributed.KilledWorker as error:
         raise ChildProcessError(
             "a conversion process died several times (killed, or out of memory?); run the same command with fewer "
             "processes: it goes on with what is done"
