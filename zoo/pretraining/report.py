@@ -115,7 +115,7 @@ def draw_momenta(names: tuple[str, ...], true: np.ndarray, predicted: np.ndarray
                 axes.stairs(counts / len(values), edges, fill=filled, color=colour, alpha=0.5 if filled else 1, lw=2.5)
                 axes.plot([], [], color=colour, lw=4, alpha=0.5 if filled else 1, label=label)
             axes.set_xlabel(name)
-            axes.set_ylim(bottom=0)
+            axes.set_ylim(0, 1.25 * axes.get_ylim()[1])  # with room for the legend
         panels[0].set_ylabel("Hidden particles per bin, normalised")
         panels[0].set_title(f"{len(true):,} hidden particles", loc="left", fontsize="small")
         panels[-1].legend(loc="upper right", fontsize="small")
