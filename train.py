@@ -29,13 +29,18 @@ from zoo.checkpoints import SafeCheckpointIO, checkpoint_path, read_checkpoint, 
 from zoo.data import JetDataModule
 from zoo.files import atomic_write
 from zoo.fine_tuning import require_same_fine_tuning
-from zoo.pretraining import Contrastive, MaskedParticles
+from zoo.pretraining import Contrastive, MaskedParticles, Substructure
 from zoo.pretraining.report import WritePretrainingReport
 from zoo.report import print_figures, print_table
 from zoo.tagger import JetTagger
 
 #: Task -> what trains for it; the keys below ``model`` are its arguments.
-TASKS = {"tagging": JetTagger, "masked_particles": MaskedParticles, "contrastive": Contrastive}
+TASKS = {
+    "tagging": JetTagger,
+    "masked_particles": MaskedParticles,
+    "contrastive": Contrastive,
+    "substructure": Substructure,
+}
 
 #: What every training shares; a config or the command line may say otherwise.
 TRAINER_DEFAULTS = {

@@ -1,7 +1,8 @@
-"""Pretraining without labels: masked particles, contrastive, and the backbone that a fine-tuning starts from."""
+"""Pretraining without labels: masked particles, contrastive, substructure, and the backbone a fine-tuning takes."""
 
 from zoo.pretraining.backbone import read_backbone
 from zoo.pretraining.contrastive import Contrastive
 from zoo.pretraining.masked import MaskedParticles
+from zoo.pretraining.substructure import Substructure
 
-__all__ = ["Contrastive", "MaskedParticles", "read_backbone"]
+__all__ = ["Contrastive", "MaskedParticles", "Substructure", "read_backbone"]

@@ -55,6 +55,7 @@ def read_backbone(source: str | Path) -> dict[str, Tensor]:
     if BACKBONE not in checkpoint:
         raise CheckpointError(
             f"checkpoint {source}: is not of a pretraining (it has no {BACKBONE!r}); give a run of "
-            "'task: masked_particles' or 'task: contrastive', or read a tagger with zoo.checkpoints.read_model_weights"
+            "'task: masked_particles', 'contrastive' or 'substructure', or read a tagger with "
+            "zoo.checkpoints.read_model_weights"
         )
     return {name: checkpoint["state_dict"][f"model.{name}"] for name in checkpoint[BACKBONE]}

@@ -1,0 +1,159 @@
+r"""Substructure of jets: what theory makes of their particles, whatever they come from.
+
+Distances are those in the plane of pseudorapidity and azimuth relative to the jet, :math:`\theta_{ij}^2 = (\eta_i -
+\eta_j)^2 + (\phi_i - \phi_j)^2`, and fractions :math:`z_i = p_{T,i} / \sum_j p_{T,j}`.
+
+References:
+    Energy correlation functions for jet substructure (2013), arXiv:1305.0007.
+    Identifying boosted objects with N-subjettiness (2011), arXiv:1011.2268.
+    Maximizing boosted top identification by minimizing N-subjettiness (2012), arXiv:1108.2701: its axes by k-means.
+"""
+
+import itertools
+
+import torch
+from torch import Tensor
+
+from zoo.physics import kinematics
+
+#: Exponents of the angle in the energy correlations, and in the N-subjettiness.
+CORRELATION_EXPONENTS = (0.5, 1.0, 2.0)
+SUBJETTINESS_EXPONENTS = (1.0, 2.0)
+#: Most axes of the N-subjettiness.
+MAX_SUBJETS = 4
+
+#: Steps of k-means; few jets change after five.
+_STEPS = 10
+#: Smallest arguments of the logarithms: of masses in GeV, of the momentum fraction of a subjet, of all else.
+_SMALLEST_MASS, _SMALLEST_FRACTION, _SMALLEST = 0.1, 1e-3, 1e-6
+
+
+def substructure(four_momenta: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    r"""Natural logarithms of observables of each jet, by name, float32 (batch,) each.
+
+    - ``mass``, ``pt`` in GeV, ``mass_over_pt``, ``multiplicity``, and ``dispersion``, :math:`\sum_i z_i^2`;
+    - ``e2_B`` and ``e3_B``, see `energy_correlations`, for exponents B of `CORRELATION_EXPONENTS`;
+    - ``tauN_B``, :math:`\sum_i z_i \min_a \theta_{ia}^B` with the axes a of N `subjets`, up to `MAX_SUBJETS`;
+    - ``subjetK_of_N_mass`` and ``_fraction`` of two and of three subjets, the hardest first; ``pair_KL_mass`` of two
+      of the three, and ``smallest_pair_mass``, which is that of the W in the decay of a top quark.
+
+    What is too small for a logarithm counts as the smallest that is not, so that all are finite, for empty jets too.
+    Splitting a particle along its direction changes multiplicity and dispersion, and may change which of several
+    divisions into subjets is found, but none of the others.
+
+    Args:
+        four_momenta: (batch, particle, 4) in GeV.
+        mask: bool (batch, particle), True for a real particle.
+    """
+    momenta = four_momenta.double().masked_fill(~mask[..., None], 0)
+    jets = momenta.sum(1)
+    pt = kinematics.pt(momenta)
+    fractions = (pt / pt.sum(1, keepdim=True).clamp(min=_SMALLEST)).float()
+    plane = _plane(momenta, jets).masked_fill(~mask[..., None], 0).float()
+
+    found = {
+        "mass": _mass(jets),
+        "pt": kinematics.pt(jets).clamp(min=_SMALLEST_MASS),
+        "mass_over_pt": (_mass(jets) / kinematics.pt(jets).clamp(min=_SMALLEST_MASS)).clamp(min=_SMALLEST_FRACTION),
+        "multiplicity": mask.sum(1).clamp(min=1),
+        "dispersion": fractions.square().sum(1),
+    }
+    distances = torch.cdist(plane, plane, compute_mode="donot_use_mm_for_euclid_dist")
+    for exponent in CORRELATION_EXPONENTS:
+        found[f"e2_{exponent}"], found[f"e3_{exponent}"] = energy_correlations(fractions, distances**exponent)
+    for number in range(1, MAX_SUBJETS + 1):
+        nearest, distance2 = subjets(fractions, plane, number)
+        for exponent in SUBJETTINESS_EXPONENTS:
+            found[f"tau{number}_{exponent}"] = (fractions * distance2 ** (exponent / 2)).sum(1)
+        if number in (2, 3):
+            found |= _of_subjets(momenta, fractions, nearest, number)
+    return {name: values.clamp(min=_SMALLEST).log().float() for name, values in found.items()}
+
+
+def energy_correlations(fractions: Tensor, angles: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Energy correlations of two and of three particles, (batch,) each.
+
+    .. math::
+        e_2 = \sum_{i < j} z_i z_j \, \theta_{ij}^\beta, \qquad
+        e_3 = \sum_{i < j < k} z_i z_j z_k \, (\theta_{ij} \theta_{ik} \theta_{jk})^\beta
+
+    The triple sum is a matrix product: the distance of a particle to itself is zero, so that only the terms with three
+    different particles count.
+
+    References:
+        Energy correlation functions for jet substructure (2013), arXiv:1305.0007.
+
+    Args:
+        fractions: z, (batch, particle), zero for padding.
+        angles: theta^beta, (batch, particle, particle), zero on the diagonal.
+    """
+    pairs = fractions[:, :, None] * angles * fractions[:, None]
+    third = angles @ (fractions[:, :, None] * angles)
+    return pairs.sum((1, 2)) / 2, (pairs * third).sum((1, 2)) / 6
+
+
+def subjets(fractions: Tensor, plane: Tensor, number: int) -> tuple[Tensor, Tensor]:
+    """Divide jets in subjets, so that the squared distances to their axes, weighted with the fractions, are small.
+
+    The first axis is the hardest particle, each further one the particle that adds most to the sum, and then k-means
+    moves them: no draw, the same answer every time, but a local minimum.
+
+    References:
+        Maximizing boosted top identification by minimizing N-subjettiness (2012), arXiv:1108.2701.
+
+    Args:
+        fractions: (batch, particle), zero for padding.
+        plane: (batch, particle, 2), pseudorapidity and azimuth relative to the jet.
+        number: of subjets.
+
+    Returns:
+        int64 (batch, particle), the nearest axis of each particle, and its squared distance (batch, particle).
+    """
+    axes = _particle(plane, fractions)
+    for _ in range(number - 1):
+        axes = torch.cat([axes, _particle(plane, fractions * _distance2(plane, axes).amin(2))], dim=1)
+    for _ in range(_STEPS):
+        nearest = _distance2(plane, axes).argmin(2)
+        weights = torch.nn.functional.one_hot(nearest, number) * fractions[..., None]
+        total = weights.sum(1)[..., None]
+        axes = torch.where(total > 0, weights.mT @ plane / total.clamp(min=_SMALLEST**2), axes)
+    distance2, nearest = _distance2(plane, axes).min(2)
+    return nearest, distance2
+
+
+def _of_subjets(momenta: Tensor, fractions: Tensor, nearest: Tensor, number: int) -> dict[str, Tensor]:
+    """Masses and momentum fractions of subjets, the hardest first; of three also the masses of their pairs."""
+    belongs = torch.nn.functional.one_hot(nearest, number)
+    shares = (belongs * fractions[..., None]).sum(1)
+    shares, order = shares.sort(dim=1, descending=True, stable=True)
+    sums = (belongs.to(momenta.dtype).mT @ momenta).gather(1, order[..., None].expand(-1, -1, 4))
+    found = {}
+    for place in range(number):
+        found[f"subjet{place + 1}_of_{number}_mass"] = _mass(sums[:, place])
+        found[f"subjet{place + 1}_of_{number}_fraction"] = shares[:, place].clamp(min=_SMALLEST_FRACTION)
+    if number == 3:
+        pairs = {
+            f"pair_{i + 1}{j + 1}_mass": _mass(sums[:, i] + sums[:, j]) for i, j in itertools.combinations(range(3), 2)
+        }
+        found |= pairs | {"smallest_pair_mass": torch.stack(list(pairs.values())).amin(0)}
+    return found
+
+
+def _plane(momenta: Tensor, jets: Tensor) -> Tensor:
+    """Pseudorapidity and azimuth relative to the jet, (batch, particle, 2)."""
+    deta = kinematics.finite_eta(momenta) - kinematics.finite_eta(jets)[:, None]
+    return torch.stack([deta, kinematics.delta_phi(kinematics.phi(momenta), kinematics.phi(jets)[:, None])], dim=-1)
+
+
+def _mass(momenta: Tensor) -> Tensor:
+    return kinematics.mass(momenta).clamp(min=_SMALLEST_MASS)
+
+
+def _particle(plane: Tensor, weight: Tensor) -> Tensor:
+    """Where the particle with the largest weight is, (batch, 1, 2)."""
+    return plane.gather(1, weight.argmax(1)[:, None, None].expand(-1, 1, 2))
+
+
+def _distance2(plane: Tensor, axes: Tensor) -> Tensor:
+    """Squared distances (batch, particle, axis)."""
+    return (plane[:, :, None] - axes[:, None]).square().sum(-1)
