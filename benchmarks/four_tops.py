@@ -21,15 +21,15 @@ from zoo.report import compare_runs
 CONFIGS = REPOSITORY / "configs" / "four_tops"
 NETWORKS = sorted(path.stem for path in CONFIGS.glob("*_for_events*.yaml"))
 
-#: Name -> whether the trees see pairs of objects; their data are those of the network beside them.
-TREES = {"lightgbm": False, "lightgbm_pairs": True}
+#: Name -> what the trees see; their data are those of the network beside them.
+TREES = {"lightgbm": "objects", "lightgbm_pairs": "pairs"}
 CONFIG_OF_TREES = CONFIGS / "pfn_for_events.yaml"
 
 
 def grow(name: str, seed: int, run: Path) -> None:
     """Train trees, unless that is done."""
     if not (run / "report" / "metrics.json").is_file():
-        train_boosted_trees(CONFIG_OF_TREES, run, pairs=TREES[name], seed=seed)
+        train_boosted_trees(CONFIG_OF_TREES, run, inputs=TREES[name], seed=seed)
 
 
 def main() -> None:

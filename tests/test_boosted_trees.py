@@ -1,4 +1,4 @@
-"""Boosted trees on events: what they see, what they leave behind, and what is refused."""
+"""Boosted trees on events and jets: what they see, what they leave behind, and what is refused."""
 
 import json
 import math
@@ -48,8 +48,8 @@ def run(tmp_path_factory) -> Path:
 
 
 def test_rows_of_a_table_by_hand(jets):
-    names = input_names(JetDataModule(), pairs=True)
-    rows = flatten(jets, pairs=True).numpy()
+    names = input_names(JetDataModule(), "pairs")
+    rows = flatten(jets, "pairs").numpy()
     assert rows.shape == (8, len(names)) == (8, 18 * 7 + 153 * 4)
     for row, features, momenta, mask in zip(rows, jets.features, jets.four_momenta, jets.mask, strict=True):
         column = dict(zip(names, row, strict=True))
@@ -91,7 +91,7 @@ def test_trees_end_at_the_lowest_validation_loss(run):
     losses = np.loadtxt(run / "metrics.csv", delimiter=",", skiprows=1)[:, 1]
     booster = lightgbm.Booster(model_file=run / "model.txt")
     assert booster.num_trees() == losses.argmin() + 1 < len(losses) < MAX_TREES
-    assert booster.feature_name() == input_names(JetDataModule("four_tops", "events", context="met"), pairs=False)
+    assert booster.feature_name() == input_names(JetDataModule("four_tops", "events", context="met"), "objects")
     assert booster.feature_name()[-2:] == ["met_log", "met_phi"]
 
 
@@ -110,11 +110,26 @@ def test_saved_trees_give_the_predictions(run, tmp_path):
 def test_seeds_and_pairs_stand_beside_each_other_in_a_comparison(run, tmp_path, capsys):
     other = train(tmp_path / "seed", "--seed", "4")
     assert (other / "model.txt").read_bytes() != (run / "model.txt").read_bytes()
-    with_pairs = train(tmp_path / "pairs", "--pairs")
+    with_pairs = train(tmp_path / "pairs", "--inputs", "pairs")
     assert lightgbm.Booster(model_file=with_pairs / "model.txt").num_feature() == 18 * 12 + 2 + 153 * 4
     main(["report", str(run), str(other), str(with_pairs), "--out", str(tmp_path / "comparison")])
     rows = (tmp_path / "comparison" / "comparison.csv").read_text().splitlines()
     assert [row.split(",")[:2] for row in rows[1:]] == [["lightgbm", "2"], ["lightgbm_pairs", "1"]]
+
+
+def test_substructure_of_jets_tells_them_apart(tmp_path):
+    """With 2,000 jets as much as a network learns of them, and nothing for events."""
+    splits = {name: {"files": [f"sample:top_tagging/{name}"], "rows": [0, 2000]} for name in ("train", "val", "test")}
+    config = {"dataset": "top_tagging", "merge": None, "features": "kin", "context": None, **splits}
+    run = train(tmp_path / "jets", "--inputs", "substructure", **config)
+    names = lightgbm.Booster(model_file=run / "model.txt").feature_name()
+    assert len(names) == 33
+    assert {"mass", "tau3_1.0", "smallest_pair_mass"} <= set(names)
+    document = json.loads((run / "report" / "metrics.json").read_text())
+    assert document["metrics"]["auc"]["value"] > 0.96
+    assert document["title"] == "lightgbm_substructure"
+    with pytest.raises(SystemExit, match="2"):
+        train(tmp_path / "events", "--inputs", "substructure")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Boosted decision trees on the sorted objects of an event, which the networks have to beat (extra ``trees``).
+"""Boosted decision trees on objects or on substructure, which the networks have to beat (extra ``trees``).
 
 References:
     LightGBM: A Highly Efficient Gradient Boosting Decision Tree (2017), Advances in Neural Information Processing
@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from zoo.data.datamodule import JetDataModule
 from zoo.files import atomic_write
 from zoo.metrics import SIGNAL_EFFICIENCIES
 from zoo.physics.kinematics import pair_features
+from zoo.physics.substructure import substructure
 from zoo.pictures import SIGNAL_COLOURS, labelled_axes, render
 from zoo.report import Predictions, print_table, write_report
 
@@ -50,6 +51,10 @@ PARAMETERS = {
 MAX_TREES = 2000
 PATIENCE = 50
 
+#: What the trees see -> the name that a run has in a table.
+TITLES = {"objects": "lightgbm", "pairs": "lightgbm_pairs", "substructure": "lightgbm_substructure"}
+Inputs = Literal["objects", "pairs", "substructure"]
+
 #: Numbers of a pair, in the order of `pair_features`.
 PAIR_NAMES = ("ln_kt", "ln_z", "ln_delta", "ln_m2")
 #: Inputs that the picture of the importances shows.
@@ -72,7 +77,7 @@ class EventTable:
     source: np.ndarray
 
 
-def train_boosted_trees(config: Path, run_folder: Path, *, pairs: bool = False, seed: int | None = None) -> None:
+def train_boosted_trees(config: Path, run_folder: Path, *, inputs: Inputs = "objects", seed: int | None = None) -> None:
     """Train LightGBM on the data of a configuration, and leave what a tested run of a network leaves.
 
     The number of trees is that with the lowest loss on the validation split. The run folder gets ``model.txt`` (the
@@ -82,26 +87,28 @@ def train_boosted_trees(config: Path, run_folder: Path, *, pairs: bool = False, 
         config: YAML file as of ``train.py``, of which ``data``, ``seed_everything`` and
             ``model.signal_efficiencies`` are read.
         run_folder: folder to write, which holds no run yet.
-        pairs: whether the kinematics of each pair of objects (`pair_features`) are inputs too.
+        inputs: what the trees see: the ``objects``; these and the kinematics of their ``pairs`` (`pair_features`); or
+            the `substructure` of jets.
         seed: of the trees; that of the configuration unless told.
 
     Raises:
         ModuleNotFoundError: if LightGBM is not installed.
-        ValueError: if the configuration has no data, a split is missing, or the folder holds a run.
+        ValueError: if the configuration has no data, a split is missing, the folder holds a run, or
+            the substructure of events is asked for.
     """
     lightgbm = import_lightgbm()
     if (run_folder / "config.yaml").exists():
         raise ValueError(f"run_folder {run_folder}: holds a run already; give another name or delete the folder")
     data, settings, signal_efficiencies = _read_config(config, seed)
-    settings |= {"run_folder": str(run_folder), "model": {"class_path": "lightgbm", "pairs": pairs, **PARAMETERS}}
+    settings |= {"run_folder": str(run_folder), "model": {"class_path": "lightgbm", "inputs": inputs, **PARAMETERS}}
     for stage in ("fit", "validate", "test"):
         data.setup(stage)
-    names = input_names(data, pairs)
-    train, val = (_read_events(loader, pairs) for loader in (data.train_dataloader(), data.val_dataloader()))
+    names = input_names(data, inputs)
+    train, val = (_read_events(loader, inputs) for loader in (data.train_dataloader(), data.val_dataloader()))
     start = time.monotonic()
     booster, losses = _boost(lightgbm, train, val, names, len(data.classes), settings["seed_everything"])
     minutes = (time.monotonic() - start) / 60
-    predictions = _predict(booster, _read_events(data.test_dataloader(), pairs), data)
+    predictions = _predict(booster, _read_events(data.test_dataloader(), inputs), data)
 
     run_folder.mkdir(parents=True, exist_ok=True)
     importances = booster.feature_importance("gain")
@@ -121,7 +128,7 @@ def train_boosted_trees(config: Path, run_folder: Path, *, pairs: bool = False, 
     metrics = write_report(
         run_folder / "report",
         predictions,
-        title="lightgbm_pairs" if pairs else "lightgbm",
+        title=TITLES[inputs],
         history=run_folder / "metrics.csv",
         config=run_folder / "config.yaml",
         facts=facts,
@@ -131,27 +138,41 @@ def train_boosted_trees(config: Path, run_folder: Path, *, pairs: bool = False, 
     print(f"report: {run_folder / 'report'}")
 
 
-def input_names(data: JetDataModule, pairs: bool) -> list[str]:
-    """Names of the columns of `flatten`; objects are counted from 1, the hardest."""
+def input_names(data: JetDataModule, inputs: Inputs) -> list[str]:
+    """Names of the columns of `flatten`; objects are counted from 1, the hardest.
+
+    Raises:
+        ValueError: if the substructure of events is asked for.
+    """
+    if inputs == "substructure":
+        if not data.feature_table.is_relative_to_jet:
+            raise ValueError("substructure is of jets; the features of this config are of events, so leave it out")
+        nothing = torch.zeros(1, 1, 4)
+        return [*substructure(nothing, nothing[..., 0].bool()), *data.context_table.names]
     places = range(1, MAX_OBJECTS + 1)
     names = [f"{name}_{place}" for place in places for name in data.feature_table.names]
     names += data.context_table.names
-    if pairs:
+    if inputs == "pairs":
         names += [f"{name}_{i}_{j}" for i in places for j in places if i < j for name in PAIR_NAMES]
     return names
 
 
-def flatten(batch: JetBatch, pairs: bool) -> Tensor:
+def flatten(batch: JetBatch, inputs: Inputs) -> Tensor:
     """Features of the hardest objects in a row, the context, and the numbers of pairs i < j; NaN for absent objects.
+
+    Of jets whose substructure is asked for, this and the context.
 
     Returns:
         (batch, input), float32.
     """
+    if inputs == "substructure":
+        observables = substructure(batch.four_momenta, batch.mask).values()
+        return torch.cat([torch.stack(list(observables), dim=1), batch.context], dim=1)
     values = torch.cat([batch.features, batch.four_momenta], dim=-1)
     table = hardest_objects(values, batch.four_momenta, batch.mask, absent=torch.nan)
     features, momenta = table.split([batch.features.shape[-1], 4], dim=-1)
     columns = [features.flatten(1), batch.context]
-    if pairs:
+    if inputs == "pairs":
         first_row = MAX_OBJECTS * torch.arange(len(table))[:, None]
         i, j = ((first_row + end).flatten() for end in torch.triu_indices(MAX_OBJECTS, MAX_OBJECTS, 1))
         columns.append(pair_features(momenta.flatten(0, 1), i, j).float().reshape(len(table), -1))
@@ -203,8 +224,8 @@ def _read_config(path: Path, seed: int | None) -> tuple[JetDataModule, dict[str,
     )
 
 
-def _read_events(batches: Any, pairs: bool) -> EventTable:
-    parts = [(flatten(batch, pairs), batch.label, batch.weight, batch.index, batch.source) for batch in batches]
+def _read_events(batches: Any, inputs: Inputs) -> EventTable:
+    parts = [(flatten(batch, inputs), batch.label, batch.weight, batch.index, batch.source) for batch in batches]
     return EventTable(*(torch.cat(columns).numpy() for columns in zip(*parts, strict=True)))
 
 

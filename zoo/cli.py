@@ -92,7 +92,12 @@ def build_parser() -> argparse.ArgumentParser:
     baseline.add_argument("kind", choices=["lightgbm"], help="boosted decision trees (extra 'trees')")
     baseline.add_argument("--config", type=Path, required=True, help="of train.py; its data and seed are used")
     baseline.add_argument("--run_folder", type=Path, required=True, metavar="DIR", help="folder of this run")
-    baseline.add_argument("--pairs", action="store_true", help="kinematics of the pairs of objects as inputs, too")
+    baseline.add_argument(
+        "--inputs",
+        choices=["objects", "pairs", "substructure"],
+        default="objects",
+        help="hardest objects, these and their pairs, or the substructure of jets (default: %(default)s)",
+    )
     baseline.add_argument("--seed", type=int, help="of the trees (default: seed_everything of the config)")
     baseline.set_defaults(run=_baseline)
 
@@ -285,10 +290,10 @@ def _report(runs: list[Path], out: Path) -> None:
     compare_runs(runs, out)
 
 
-def _baseline(kind: str, config: Path, run_folder: Path, pairs: bool, seed: int | None) -> None:
+def _baseline(kind: str, config: Path, run_folder: Path, inputs: str, seed: int | None) -> None:
     from zoo.boosted_trees import train_boosted_trees
 
-    train_boosted_trees(config, run_folder, pairs=pairs, seed=seed)
+    train_boosted_trees(config, run_folder, inputs=inputs, seed=seed)
 
 
 def _significance(

@@ -322,6 +322,11 @@ class FeatureTable:
         """Names of the particle columns that the features need beside the momenta."""
         return tuple(dict.fromkeys(name for feature in self.features for name in feature.columns))
 
+    @property
+    def is_relative_to_jet(self) -> bool:
+        """Whether any feature is relative to a jet; those of events, which have no axis, are not."""
+        return any(RELATIVE_TO_JET.intersection(feature.quantities) for feature in self.features)
+
     def check_columns(self, names: Iterable[str]) -> None:
         """Whether jets with the columns ``names`` have all that the features need.
 

@@ -113,8 +113,7 @@ def hide(batch: JetBatch, hidden: Tensor, table: FeatureTable) -> HiddenParticle
 
 def momentum_of(table: FeatureTable) -> dict[str, str]:
     """Formulas of what is predicted of a hidden momentum, and their labels: `RELATIVE` or `ABSOLUTE`."""
-    is_relative = any(RELATIVE_TO_JET.intersection(feature.quantities) for feature in table.features)
-    return RELATIVE if is_relative else ABSOLUTE
+    return RELATIVE if table.is_relative_to_jet else ABSOLUTE
 
 
 def visible_jets(four_momenta: Tensor, visible: Tensor) -> dict[str, Tensor]:

@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.data.batch import JetBatch
-from zoo.data.features import RELATIVE_TO_JET
 from zoo.physics.substructure import substructure
 from zoo.pretraining.objective import Pretraining, mean_representation
 from zoo.pretraining.report import Drawings, draw_scatter
@@ -60,7 +59,7 @@ class Substructure(Pretraining):
         final_learning_rate: float = 0.01,
     ) -> None:
         super().__init__(model, learning_rate, weight_decay, warmup, final_learning_rate, probe_fraction)
-        if not any(RELATIVE_TO_JET.intersection(feature.quantities) for feature in feature_table.features):
+        if not feature_table.is_relative_to_jet:
             raise ValueError(
                 "data.features: no feature is relative to a jet, so the data are events, which have no substructure; "
                 "take 'task: masked_particles' for them"
