@@ -380,7 +380,7 @@ class TestPrintTable:
 def runs(tmp_path_factory) -> list[Path]:
     """Three seeds of one training, and one run with another setting."""
     folder = tmp_path_factory.mktemp("compared")
-    seeds = [make_run(folder / f"seed{seed}", seed, 0.1) for seed in (1, 2, 3)]
+    seeds = [make_run(folder / f"wide-seed{seed}", seed, 0.1) for seed in (1, 2, 3)]
     return [*seeds, make_run(folder / "other", 4, 0.2, separation=1.5)]
 
 
@@ -393,7 +393,7 @@ class TestCompareRuns:
             values.append(roc_auc_score(truth.label, truth.logits[:, 1] - truth.logits[:, 0]))
         with open(tmp_path / "out" / "comparison.csv", newline="") as file:
             first, second = csv.DictReader(file)
-        assert first["model"] == "Gaussian (seed1, seed2, seed3)"  # the settings differ under one title
+        assert (first["model"], second["model"]) == ("Gaussian (wide)", "Gaussian (other)")  # the settings differ under one title
         assert (first["seeds"], second["seeds"]) == ("3", "1")
         assert float(first["auc"]) == pytest.approx(sum(values) / 3)
         assert float(first["auc_spread"]) == pytest.approx(np.std(values, ddof=1))
@@ -403,14 +403,14 @@ class TestCompareRuns:
         assert f"{mean:.3f} ± {spread:.3f}" in output
         assert max(map(len, output.splitlines()[:6])) <= 80
         page = (tmp_path / "out" / "comparison.md").read_text()
-        assert "seed1, seed2, seed3" in page
+        assert "Gaussian (wide)" in page
         assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".md", ".csv", ".png", ".pdf"}
 
     def test_one_title_and_one_setting_is_one_row(self, runs, tmp_path):
         compare_runs(runs[:3], tmp_path)
         with open(tmp_path / "comparison.csv", newline="") as file:
             (row,) = csv.DictReader(file)
-        assert (row["model"], row["seeds"], row["runs"]) == ("Gaussian", "3", "seed1 seed2 seed3")
+        assert (row["model"], row["seeds"], row["runs"]) == ("Gaussian", "3", "wide-seed1 wide-seed2 wide-seed3")
 
     def test_a_lower_bound_stays_one_in_the_mean(self, runs, tmp_path):
         clear = make_run(tmp_path / "clear", 5, 0.1, separation=60.0)

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -326,16 +327,28 @@ def _same_jets(one: Predictions, other: Predictions) -> bool:
 
 
 def _group_by_training(runs: Sequence[_Run]) -> dict[str, list[_Run]]:
-    """Seeds of one training under its title; trainings of one title are told apart by their runs' names."""
+    """Seeds of one training under its title; trainings of one title are told apart by what their runs' names share."""
     groups: dict[tuple[str, str], list[_Run]] = {}
     for run in runs:
         settings = json.dumps(_without_seed(run.document["settings"]), sort_keys=True)
         groups.setdefault((run.document["title"], settings), []).append(run)
     titles = [title for title, _ in groups]
-    return {
-        title if titles.count(title) == 1 else f"{title} ({', '.join(run.name for run in members)})": members
-        for (title, _), members in groups.items()
-    }
+    shared = [_shared_name(members) for members in groups.values()]
+    labels = [
+        title if titles.count(title) == 1 else f"{title} ({name if shared.count(name) == 1 else _all_names(members)})"
+        for (title, _), name, members in zip(groups, shared, groups.values(), strict=True)
+    ]
+    return dict(zip(labels, groups.values(), strict=True))
+
+
+def _all_names(members: Sequence[_Run]) -> str:
+    return ", ".join(run.name for run in members)
+
+
+def _shared_name(members: Sequence[_Run]) -> str:
+    """The names of the runs without their ``-seed3``, where that leaves one; else all of them."""
+    without_seeds = {re.sub(r"[-_]seed\d+$", "", run.name) for run in members}
+    return without_seeds.pop() if len(without_seeds) == 1 else _all_names(members)
 
 
 def _without_seed(settings: Any) -> Any:
