@@ -393,7 +393,7 @@ class TestCompareRuns:
             values.append(roc_auc_score(truth.label, truth.logits[:, 1] - truth.logits[:, 0]))
         with open(tmp_path / "out" / "comparison.csv", newline="") as file:
             first, second = csv.DictReader(file)
-        assert (first["model"], second["model"]) == ("Gaussian (wide)", "Gaussian (other)")  # the settings differ under one title
+        assert (first["model"], second["model"]) == ("Gaussian (wide)", "Gaussian (other)")
         assert (first["seeds"], second["seeds"]) == ("3", "1")
         assert float(first["auc"]) == pytest.approx(sum(values) / 3)
         assert float(first["auc_spread"]) == pytest.approx(np.std(values, ddof=1))
