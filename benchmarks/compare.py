@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import io
 import multiprocessing
 import statistics
 import time
@@ -18,6 +19,7 @@ from torch.nn.functional import cross_entropy
 
 from benchmarks.jets import DEFAULT_FILE
 from zoo.data.batch import JetBatch
+from zoo.files import atomic_write
 
 #: Seconds a jet of every round, by task and model.
 Times = dict[tuple[str, str], list[float]]
@@ -132,9 +134,16 @@ def tell(rows: list[dict[str, Any]], path: Path, *headline: str) -> None:
     for row in rows:
         table.add_row(*(str(value) for value in row.values()))
     console.print(table)
+    write_rows(rows, path)
+
+
+def write_rows(rows: list[dict[str, Any]], path: Path) -> None:
+    """Write rows with the same keys as a CSV file."""
     path.parent.mkdir(exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-    console.print(f"written: {path}")
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[0])
+    writer.writeheader()
+    writer.writerows(rows)
+    with atomic_write(path) as file:
+        file.write(text.getvalue().encode())
+    print(f"written: {path}")

@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.progress import track
 
 from benchmarks import models
+from benchmarks.compare import write_rows
 from benchmarks.jets import DEFAULT_FILE
 from zoo.report import compare_runs
 
@@ -89,11 +90,7 @@ def write_table(folder: Path, path: Path) -> None:
         run = json.loads((folder / row["runs"].split()[0] / "report" / "metrics.json").read_text())
         row["epochs"] = run["settings"]["trainer"]["max_epochs"]
         row |= {name: costs[run["title"]][name] for name in ("parameters", "ms_per_jet")}
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-    print(f"written: {path}")
+    write_rows(rows, path)
 
 
 def main() -> None:
