@@ -103,14 +103,16 @@ def resident(key: str) -> float:
     return 1024 * float(status[key].split()[0])
 
 
-def parse_options(description: str, batch_size: int) -> argparse.Namespace:
-    """The options that all comparisons share; sets the number of threads."""
+def parse_options(description: str, batch_size: int, **required: str) -> argparse.Namespace:
+    """The options that all comparisons share, and required ones with their help; sets the number of threads."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--file", type=Path, default=DEFAULT_FILE, help="Top Tagging Reference HDF5 file")
     parser.add_argument("--batch-size", type=int, default=batch_size)
     parser.add_argument("--batches", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
+    for name, text in required.items():
+        parser.add_argument(f"--{name}", required=True, help=text)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     return options
