@@ -27,7 +27,7 @@ from zoo.data.datamodule import JetDataModule
 from zoo.files import atomic_write
 from zoo.metrics import SIGNAL_EFFICIENCIES
 from zoo.physics.kinematics import pair_features
-from zoo.physics.substructure import substructure
+from zoo.physics.substructure import observables, substructure
 from zoo.pictures import SIGNAL_COLOURS, labelled_axes, render
 from zoo.report import Predictions, print_table, write_report
 
@@ -147,8 +147,7 @@ def input_names(data: JetDataModule, inputs: Inputs) -> list[str]:
     if inputs == "substructure":
         if not data.feature_table.is_relative_to_jet:
             raise ValueError("substructure is of jets; the features of this config are of events, so leave it out")
-        nothing = torch.zeros(1, 1, 4)
-        return [*substructure(nothing, nothing[..., 0].bool()), *data.context_table.names]
+        return [*observables(), *data.context_table.names]
     places = range(1, MAX_OBJECTS + 1)
     names = [f"{name}_{place}" for place in places for name in data.feature_table.names]
     names += data.context_table.names
@@ -160,14 +159,14 @@ def input_names(data: JetDataModule, inputs: Inputs) -> list[str]:
 def flatten(batch: JetBatch, inputs: Inputs) -> Tensor:
     """Features of the hardest objects in a row, the context, and the numbers of pairs i < j; NaN for absent objects.
 
-    Of jets whose substructure is asked for, this and the context.
+    Or the substructure, which has no absent numbers, and the context.
 
     Returns:
         (batch, input), float32.
     """
     if inputs == "substructure":
-        observables = substructure(batch.four_momenta, batch.mask).values()
-        return torch.cat([torch.stack(list(observables), dim=1), batch.context], dim=1)
+        of_jets = substructure(batch.four_momenta, batch.mask).values()
+        return torch.cat([torch.stack(list(of_jets), dim=1), batch.context], dim=1)
     values = torch.cat([batch.features, batch.four_momenta], dim=-1)
     table = hardest_objects(values, batch.four_momenta, batch.mask, absent=torch.nan)
     features, momenta = table.split([batch.features.shape[-1], 4], dim=-1)

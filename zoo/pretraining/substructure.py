@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.data.batch import JetBatch
-from zoo.physics.substructure import substructure
+from zoo.physics.substructure import observables, substructure
 from zoo.pretraining.objective import Pretraining, mean_representation
 from zoo.pretraining.report import Drawings, draw_scatter
 
@@ -64,8 +64,7 @@ class Substructure(Pretraining):
                 "data.features: no feature is relative to a jet, so the data are events, which have no substructure; "
                 "take 'task: masked_particles' for them"
             )
-        nothing = torch.zeros(1, 1, 4)
-        self.names = tuple(substructure(nothing, nothing[..., 0].bool()))
+        self.names = observables()
         width = model.embed_dim
         self.head = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, len(self.names)))
         self.register_buffer("target_mean", torch.zeros(len(self.names)))
@@ -81,8 +80,8 @@ class Substructure(Pretraining):
             number += len(found[-1])
             if number >= FIT_JETS:
                 break
-        observables = torch.cat(found)[:FIT_JETS]
-        fitted = observables.mean(0), observables.std(0, correction=0).clamp(min=1e-6)
+        true = torch.cat(found)[:FIT_JETS]
+        fitted = true.mean(0), true.std(0, correction=0).clamp(min=1e-6)
         for buffer, values in zip((self.target_mean, self.target_scale), fitted, strict=True):
             buffer.copy_(self.trainer.strategy.broadcast(values))
 
