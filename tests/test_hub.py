@@ -227,8 +227,9 @@ def test_an_unknown_name_is_answered_with_the_closest():
 
 @pytest.mark.parametrize("name", list_pretrained())
 def test_packaged_models_load(name):
-    tagger = load_pretrained(name)
-    assert tagger.config.metrics["auc"]["value"] > 0.95
+    config = load_pretrained(name).config
+    figure = {"tagger": "auc", "backbone": "val_probe_auc"}[config.kind]
+    assert config.metrics[figure]["value"] > 0.94
 
 
 def test_the_package_stays_small():
