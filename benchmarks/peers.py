@@ -30,14 +30,19 @@ class WeaverParticleTransformer(nn.Module):
 
 
 class WeaverParticleNet(nn.Module):
+    NEIGHBOURS = 16
+
     def __init__(self) -> None:
         super().__init__()
         from weaver.nn.model.ParticleNet import ParticleNet
 
-        blocks = [(16, (64, 64, 64)), (16, (128, 128, 128)), (16, (256, 256, 256))]
+        blocks = [(self.NEIGHBOURS, (width,) * 3) for width in (64, 128, 256)]
         self.net = ParticleNet(INPUT_DIM, NUM_CLASSES, blocks, [(256, 0.1)], use_fusion=False)
 
     def forward(self, features: Tensor, four_momenta: Tensor, mask: Tensor) -> Tensor:
+        # It has to find its neighbours beside the particle itself, be they padding.
+        padding = (0, 0, 0, max(self.NEIGHBOURS + 1 - mask.shape[1], 0))
+        features, mask = nn.functional.pad(features, padding), nn.functional.pad(mask, padding[2:])
         points = features[..., [DETA, DPHI]].mT
         return self.net(points, features.mT, mask[:, None])
 
