@@ -104,7 +104,8 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
                 )
         above.set(title=title, xlabel="Particles of a jet", yscale="log")
         below.set(xlabel="Jets of a batch", xscale="log", yscale="log")
-        above.legend(fontsize="small", title="dotted: with a long jet", title_fontsize="small")
+        above.set_ylim(top=20 * above.get_ylim()[1])  # room for the legend
+        above.legend(loc="upper left", fontsize="small", title="dotted: with a long jet", title_fontsize="small")
     for axes in grid[:, 0]:
         axes.set_ylabel("Processor time of a jet [ms]")
     content = io.BytesIO()

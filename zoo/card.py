@@ -86,7 +86,9 @@ def _use(name: str) -> str:
     return f"""```python
 import zoo
 
-result = zoo.predict("{name}", "jets.h5")  # result.score: (row, class); result.index: row in the file
+result = zoo.predict("{name}", "jets.h5")
+result.score  # (row, class)
+result.index  # row in the file
 tagger = zoo.load_pretrained("{name}")  # tagger(four_momenta, mask): logits (jet, class)
 ```
 
