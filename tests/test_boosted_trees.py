@@ -117,19 +117,20 @@ def test_seeds_and_pairs_stand_beside_each_other_in_a_comparison(run, tmp_path, 
     assert [row.split(",")[:2] for row in rows[1:]] == [["lightgbm", "2"], ["lightgbm_pairs", "1"]]
 
 
-def test_substructure_of_jets_tells_them_apart(tmp_path):
+@pytest.mark.parametrize(("inputs", "number"), [("substructure", 33), ("subjets", 81)])
+def test_substructure_of_jets_tells_them_apart(tmp_path, inputs, number):
     """With 2,000 jets as much as a network learns of them, and nothing for events."""
     splits = {name: {"files": [f"sample:top_tagging/{name}"], "rows": [0, 2000]} for name in ("train", "val", "test")}
     config = {"dataset": "top_tagging", "merge": None, "features": "kin", "context": None, **splits}
-    run = train(tmp_path / "jets", "--inputs", "substructure", **config)
+    run = train(tmp_path / "jets", "--inputs", inputs, **config)
     names = lightgbm.Booster(model_file=run / "model.txt").feature_name()
-    assert len(names) == 33
+    assert len(names) == number
     assert {"mass", "tau3_1.0", "smallest_pair_mass"} <= set(names)
     document = json.loads((run / "report" / "metrics.json").read_text())
     assert document["metrics"]["auc"]["value"] > 0.96
-    assert document["title"] == "lightgbm_substructure"
+    assert document["title"] == f"lightgbm_{inputs}"
     with pytest.raises(SystemExit, match="2"):
-        train(tmp_path / "events", "--inputs", "substructure")
+        train(tmp_path / "events", "--inputs", inputs)
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from lightgbm import Booster
     from matplotlib.figure import Figure
 
-#: Settings of LightGBM, the same for every training.
+#: Settings of LightGBM.
 PARAMETERS = {
     "learning_rate": 0.05,
     "num_leaves": 31,
@@ -47,13 +47,29 @@ PARAMETERS = {
     "force_row_wise": True,
     "verbosity": -1,
 }
+#: Of many observables that say nearly the same: many weak trees, with cuts that are drawn. After 6,055 jets their
+#: validation AUC is .9791, with the settings above .9780.
+OF_SUBJETS = {
+    "learning_rate": 0.03,
+    "num_leaves": 6,
+    "feature_fraction": 0.3,
+    "lambda_l2": 5.0,
+    "extra_trees": True,
+}
 #: Trees of a class at most, and how many may follow the lowest validation loss before the training ends.
 MAX_TREES = 2000
 PATIENCE = 50
 
 #: What the trees see -> the name that a run has in a table.
-TITLES = {"objects": "lightgbm", "pairs": "lightgbm_pairs", "substructure": "lightgbm_substructure"}
-Inputs = Literal["objects", "pairs", "substructure"]
+TITLES = {
+    "objects": "lightgbm",
+    "pairs": "lightgbm_pairs",
+    "substructure": "lightgbm_substructure",
+    "subjets": "lightgbm_subjets",
+}
+Inputs = Literal["objects", "pairs", "substructure", "subjets"]
+#: Those that are of jets, not of events.
+OF_JETS = ("substructure", "subjets")
 
 #: Numbers of a pair, in the order of `pair_features`.
 PAIR_NAMES = ("ln_kt", "ln_z", "ln_delta", "ln_m2")
@@ -87,8 +103,8 @@ def train_boosted_trees(config: Path, run_folder: Path, *, inputs: Inputs = "obj
         config: YAML file as of ``train.py``, of which ``data``, ``seed_everything`` and
             ``model.signal_efficiencies`` are read.
         run_folder: folder to write, which holds no run yet.
-        inputs: what the trees see: the ``objects``; these and the kinematics of their ``pairs`` (`pair_features`); or
-            the `substructure` of jets.
+        inputs: what the trees see: the ``objects``; these and the kinematics of their ``pairs`` (`pair_features`);
+            the `substructure` of jets; or this with the shapes of their ``subjets``.
         seed: of the trees; that of the configuration unless told.
 
     Raises:
@@ -100,13 +116,15 @@ def train_boosted_trees(config: Path, run_folder: Path, *, inputs: Inputs = "obj
     if (run_folder / "config.yaml").exists():
         raise ValueError(f"run_folder {run_folder}: holds a run already; give another name or delete the folder")
     data, settings, signal_efficiencies = _read_config(config, seed)
-    settings |= {"run_folder": str(run_folder), "model": {"class_path": "lightgbm", "inputs": inputs, **PARAMETERS}}
+    parameters = PARAMETERS | (OF_SUBJETS if inputs == "subjets" else {})
+    settings |= {"run_folder": str(run_folder), "model": {"class_path": "lightgbm", "inputs": inputs, **parameters}}
     for stage in ("fit", "validate", "test"):
         data.setup(stage)
     names = input_names(data, inputs)
     train, val = (_read_events(loader, inputs) for loader in (data.train_dataloader(), data.val_dataloader()))
     start = time.monotonic()
-    booster, losses = _boost(lightgbm, train, val, names, len(data.classes), settings["seed_everything"])
+    parameters |= {"seed": settings["seed_everything"]}
+    booster, losses = _boost(lightgbm, parameters, train, val, names, len(data.classes))
     minutes = (time.monotonic() - start) / 60
     predictions = _predict(booster, _read_events(data.test_dataloader(), inputs), data)
 
@@ -144,10 +162,10 @@ def input_names(data: JetDataModule, inputs: Inputs) -> list[str]:
     Raises:
         ValueError: if the substructure of events is asked for.
     """
-    if inputs == "substructure":
+    if inputs in OF_JETS:
         if not data.feature_table.is_relative_to_jet:
             raise ValueError("substructure is of jets; the features of this config are of events, so leave it out")
-        return [*observables(), *data.context_table.names]
+        return [*observables(of_subjets=inputs == "subjets"), *data.context_table.names]
     places = range(1, MAX_OBJECTS + 1)
     names = [f"{name}_{place}" for place in places for name in data.feature_table.names]
     names += data.context_table.names
@@ -164,8 +182,8 @@ def flatten(batch: JetBatch, inputs: Inputs) -> Tensor:
     Returns:
         (batch, input), float32.
     """
-    if inputs == "substructure":
-        of_jets = substructure(batch.four_momenta, batch.mask).values()
+    if inputs in OF_JETS:
+        of_jets = substructure(batch.four_momenta, batch.mask, of_subjets=inputs == "subjets").values()
         return torch.cat([torch.stack(list(of_jets), dim=1), batch.context], dim=1)
     values = torch.cat([batch.features, batch.four_momenta], dim=-1)
     table = hardest_objects(values, batch.four_momenta, batch.mask, absent=torch.nan)
@@ -229,7 +247,12 @@ def _read_events(batches: Any, inputs: Inputs) -> EventTable:
 
 
 def _boost(
-    lightgbm: ModuleType, train: EventTable, val: EventTable, names: list[str], num_classes: int, seed: int
+    lightgbm: ModuleType,
+    parameters: dict[str, Any],
+    train: EventTable,
+    val: EventTable,
+    names: list[str],
+    num_classes: int,
 ) -> tuple["Booster", list[float]]:
     """The trees up to the lowest validation loss, and that loss after each of them."""
     objective = {"objective": "binary", "metric": "binary_logloss"}
@@ -241,7 +264,7 @@ def _boost(
     )
     history: dict[str, dict[str, list[float]]] = {}
     booster = lightgbm.train(
-        PARAMETERS | objective | {"seed": seed},
+        parameters | objective,
         train_set,
         num_boost_round=MAX_TREES,
         valid_sets=[val_set],

@@ -94,9 +94,10 @@ def build_parser() -> argparse.ArgumentParser:
     baseline.add_argument("--run_folder", type=Path, required=True, metavar="DIR", help="folder of this run")
     baseline.add_argument(
         "--inputs",
-        choices=["objects", "pairs", "substructure"],
+        choices=["objects", "pairs", "substructure", "subjets"],
         default="objects",
-        help="hardest objects, these and their pairs, or the substructure of jets (default: %(default)s)",
+        help="hardest objects, these and their pairs, the substructure of jets, or this and the shapes of subjets "
+        "(default: %(default)s)",
     )
     baseline.add_argument("--seed", type=int, help="of the trees (default: seed_everything of the config)")
     baseline.set_defaults(run=_baseline)

@@ -13,7 +13,7 @@ from zoo.data.datasets import resolve_file
 from zoo.data.features import feature_table
 from zoo.data.store import open_store
 from zoo.physics.lorentz import boost_matrix
-from zoo.physics.substructure import energy_correlations, subjets, substructure
+from zoo.physics.substructure import energy_correlations, observables, subjets, substructure
 
 
 def massless(pt, eta, phi) -> torch.Tensor:
@@ -25,8 +25,9 @@ def all_real(momenta: torch.Tensor) -> torch.Tensor:
     return torch.ones(momenta.shape[:2], dtype=torch.bool)
 
 
-def of(momenta: torch.Tensor) -> dict[str, float]:
-    return {name: value.item() for name, value in substructure(momenta, all_real(momenta)).items()}
+def of(momenta: torch.Tensor, mask: torch.Tensor | None = None) -> dict[str, float]:
+    mask = all_real(momenta) if mask is None else mask
+    return {name: value.item() for name, value in substructure(momenta, mask, of_subjets=True).items()}
 
 
 @pytest.fixture
@@ -98,6 +99,47 @@ def test_three_prongs_are_three_subjets():
         assert (found[f"tau{number}_1.0"] < math.log(1e-4)) == is_resolved
 
 
+@pytest.mark.parametrize("number", [2, 3, 4])
+def test_shapes_of_subjets_agree_with_loops_of_vector(jet, number):
+    found = of(jet)
+    E, px, py, pz = jet[0].numpy().T
+    particles = vector.array({"E": E, "px": px, "py": py, "pz": pz})
+    total = particles.sum()
+    plane = np.stack([particles.eta - total.eta, particles.deltaphi(total)], axis=1)
+    nearest, _ = subjets(torch.from_numpy(particles.pt)[None], torch.from_numpy(plane)[None], number)
+    members = [np.flatnonzero(nearest[0] == subjet) for subjet in range(number)]
+    members.sort(key=lambda places: -particles.pt[places].sum())
+    axes = [np.average(plane[places], axis=0, weights=particles.pt[places]) for places in members]
+    for place, (places, axis) in enumerate(zip(members, axes, strict=True), 1):
+        pt = particles.pt[places]
+        expected = {
+            "width": max((pt * np.hypot(*(plane[places] - axis).T)).sum() / pt.sum(), 1e-6),
+            "multiplicity": len(places),
+            "dispersion": (pt**2).sum() / pt.sum() ** 2,
+            "mass": max(particles[places].sum().mass, 0.1),
+            "fraction": pt.sum() / particles.pt.sum(),
+        }
+        for name, value in expected.items():
+            assert found[f"subjet{place}_of_{number}_{name}"] == pytest.approx(math.log(value), abs=1e-4), name
+    pairs = list(itertools.combinations(range(number), 2))
+    if number == 3:
+        for i, j in pairs:
+            assert found[f"pair_{i + 1}{j + 1}_angle"] == pytest.approx(math.log(math.dist(axes[i], axes[j])), abs=1e-4)
+    if number == 4:
+        for kind, choices in (("pair", pairs), ("triple", list(itertools.combinations(range(number), 3)))):
+            for choice in choices:
+                name = f"{kind}_{''.join(str(i + 1) for i in choice)}_of_4_mass"
+                mass = particles[np.concatenate([members[i] for i in choice])].sum().mass
+                assert found[name] == pytest.approx(math.log(max(mass, 0.1)), abs=1e-4), name
+
+
+def test_what_is_inside_of_subjets_is_added_when_asked_for(jet):
+    alone = substructure(jet, all_real(jet))
+    assert tuple(alone) == observables() == observables(of_subjets=True)[:33]
+    assert len(observables(of_subjets=True)) == 81
+    assert {name: value.item() for name, value in alone.items()} == {name: of(jet)[name] for name in alone}
+
+
 @pytest.mark.parametrize("change", ["rotation", "reflection", "boost", "order", "padding"])
 def test_symmetries(jet, change):
     before = of(jet)
@@ -115,7 +157,7 @@ def test_symmetries(jet, change):
     if change == "padding":
         padded = torch.cat([jet, torch.full((1, 3, 4), 7.0)], dim=1)
         mask = torch.arange(9)[None] < 6
-        after = {name: value.item() for name, value in substructure(padded, mask).items()}
+        after = of(padded, mask)
     assert after == pytest.approx(before, abs=2e-4)
 
 
@@ -139,15 +181,18 @@ def test_collinear_splitting_changes_multiplicity_and_dispersion(jet):
 
 
 def test_a_soft_particle_changes_the_multiplicity_alone(jet):
+    """That of the jet, and those of the subjets that it belongs to."""
     before, after = of(jet), of(torch.cat([jet, massless([1e-9], [0.5], [3.0])], dim=1))
-    assert after.pop("multiplicity") > before.pop("multiplicity")
+    counts = [name for name in before if name.endswith("multiplicity")]
+    assert after["multiplicity"] > before["multiplicity"]
+    assert sum(after.pop(name) > before.pop(name) for name in counts) == 1 + 3  # of two, of three and of four
     assert after == pytest.approx(before, abs=2e-4)
 
 
 @pytest.mark.parametrize("number", [0, 1, 2, 3])
 def test_jets_of_few_particles_have_finite_observables(jet, number):
     mask = torch.arange(6)[None] < number
-    assert all(torch.isfinite(value).all() for value in substructure(jet, mask).values())
+    assert all(math.isfinite(value) for value in of(jet, mask).values())
 
 
 def test_autocast_changes_no_digit(jet):

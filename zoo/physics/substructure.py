@@ -29,17 +29,21 @@ _STEPS = 10
 _SMALLEST_MASS, _SMALLEST_FRACTION, _SMALLEST = 0.1, 1e-3, 1e-6
 
 
-def substructure(four_momenta: Tensor, mask: Tensor) -> dict[str, Tensor]:
+def substructure(four_momenta: Tensor, mask: Tensor, *, of_subjets: bool = False) -> dict[str, Tensor]:
     r"""Natural logarithms of observables of each jet, by name, float32 (batch,) each.
 
     - ``mass``, ``pt`` in GeV, ``mass_over_pt``, ``multiplicity``, and ``dispersion``, :math:`\sum_i z_i^2`;
     - ``e2_B`` and ``e3_B``, see `energy_correlations`, for exponents B of `CORRELATION_EXPONENTS`;
     - ``tauN_B``, :math:`\sum_i z_i \min_a \theta_{ia}^B` with the axes a of N `subjets`, up to `MAX_SUBJETS`;
     - ``subjetK_of_N_mass`` and ``_fraction`` of two and of three subjets, the hardest first; ``pair_KL_mass`` of two
-      of the three, and ``smallest_pair_mass``, which is that of the W in the decay of a top quark.
+      of the three, and ``smallest_pair_mass``, which is that of the W in the decay of a top quark;
+    - if asked for, what is inside of two, three and four subjets and between them: ``subjetK_of_N_width``,
+      :math:`\sum_i z_i \theta_i / \sum_i z_i` with the angles to the subjet's axis, ``_multiplicity`` and
+      ``_dispersion``, :math:`\sum_i z_i^2 / (\sum_i z_i)^2`; mass and fraction of four; ``pair_KL_of_4_mass`` and
+      ``triple_KLM_of_4_mass``; and ``pair_KL_angle``, the distance of the axes of two of the three.
 
     What is too small for a logarithm counts as the smallest that is not, so that all are finite, for empty jets too.
-    Splitting a particle along its direction changes multiplicity and dispersion, and may change which of several
+    Splitting a particle along its direction changes multiplicities and dispersions, and may change which of several
     divisions into subjets is found, but none of the others.
 
     Under autocast too all is computed in float32 and float64.
@@ -47,20 +51,21 @@ def substructure(four_momenta: Tensor, mask: Tensor) -> dict[str, Tensor]:
     Args:
         four_momenta: (batch, particle, 4) in GeV.
         mask: bool (batch, particle), True for a real particle.
+        of_subjets: also the shapes of the subjets, 48 observables more than 33.
     """
     with torch.autocast(four_momenta.device.type, enabled=False):
-        found = _substructure(four_momenta, mask)
+        found = _substructure(four_momenta, mask, of_subjets)
     return {name: values.clamp(min=_SMALLEST).log().float() for name, values in found.items()}
 
 
 @functools.cache
-def observables() -> tuple[str, ...]:
+def observables(*, of_subjets: bool = False) -> tuple[str, ...]:
     """Names of the observables, in the order of `substructure`."""
     nothing = torch.zeros(1, 1, 4)
-    return tuple(substructure(nothing, nothing[..., 0].bool()))
+    return tuple(substructure(nothing, nothing[..., 0].bool(), of_subjets=of_subjets))
 
 
-def _substructure(four_momenta: Tensor, mask: Tensor) -> dict[str, Tensor]:
+def _substructure(four_momenta: Tensor, mask: Tensor, of_subjets: bool) -> dict[str, Tensor]:
     """The observables themselves, (batch,) each."""
     momenta = four_momenta.double().masked_fill(~mask[..., None], 0)
     jets = momenta.sum(1)
@@ -78,13 +83,26 @@ def _substructure(four_momenta: Tensor, mask: Tensor) -> dict[str, Tensor]:
     distances = torch.cdist(plane, plane, compute_mode="donot_use_mm_for_euclid_dist")
     for exponent in CORRELATION_EXPONENTS:
         found[f"e2_{exponent}"], found[f"e3_{exponent}"] = energy_correlations(fractions, distances**exponent)
+    shapes = {}
     for number in range(1, MAX_SUBJETS + 1):
         nearest, distance2 = subjets(fractions, plane, number)
         for exponent in SUBJETTINESS_EXPONENTS:
             found[f"tau{number}_{exponent}"] = (fractions * distance2 ** (exponent / 2)).sum(1)
+        belongs, shares = _hardest_first(nearest, mask, fractions, number)
+        sums = belongs.to(momenta.dtype).mT @ momenta
         if number in (2, 3):
-            found |= _of_subjets(momenta, fractions, nearest, number)
-    return found
+            found |= _masses_and_fractions(sums, shares)
+        if number == 3:
+            pairs = {f"pair_{places}_mass": mass for places, mass in _masses_together(sums, 2).items()}
+            found |= pairs | {"smallest_pair_mass": torch.stack(list(pairs.values())).amin(0)}
+            shapes |= _angles(plane, fractions, belongs)
+        if number == 4:
+            shapes |= _masses_and_fractions(sums, shares)
+            shapes |= {f"pair_{places}_of_4_mass": mass for places, mass in _masses_together(sums, 2).items()}
+            shapes |= {f"triple_{places}_of_4_mass": mass for places, mass in _masses_together(sums, 3).items()}
+        if number > 1:
+            shapes |= _shapes(belongs, shares, fractions, distance2.sqrt())
+    return found | shapes if of_subjets else found
 
 
 def energy_correlations(fractions: Tensor, angles: Tensor) -> tuple[Tensor, Tensor]:
@@ -138,22 +156,51 @@ def subjets(fractions: Tensor, plane: Tensor, number: int) -> tuple[Tensor, Tens
     return nearest, distance2
 
 
-def _of_subjets(momenta: Tensor, fractions: Tensor, nearest: Tensor, number: int) -> dict[str, Tensor]:
-    """Masses and momentum fractions of subjets, the hardest first; of three also the masses of their pairs."""
-    belongs = torch.nn.functional.one_hot(nearest, number)
-    shares = (belongs * fractions[..., None]).sum(1)
-    shares, order = shares.sort(dim=1, descending=True, stable=True)
-    sums = (belongs.to(momenta.dtype).mT @ momenta).gather(1, order[..., None].expand(-1, -1, 4))
+def _hardest_first(nearest: Tensor, mask: Tensor, fractions: Tensor, number: int) -> tuple[Tensor, Tensor]:
+    """Which particle belongs to which subjet, (batch, particle, subjet), and what part of the jet each is."""
+    belongs = torch.nn.functional.one_hot(nearest, number) * mask[..., None]
+    shares, order = (belongs * fractions[..., None]).sum(1).sort(dim=1, descending=True, stable=True)
+    return belongs.gather(2, order[:, None].expand_as(belongs)), shares
+
+
+def _masses_and_fractions(sums: Tensor, shares: Tensor) -> dict[str, Tensor]:
+    number = shares.shape[1]
     found = {}
     for place in range(number):
         found[f"subjet{place + 1}_of_{number}_mass"] = _mass(sums[:, place])
         found[f"subjet{place + 1}_of_{number}_fraction"] = shares[:, place].clamp(min=_SMALLEST_FRACTION)
-    if number == 3:
-        pairs = {
-            f"pair_{i + 1}{j + 1}_mass": _mass(sums[:, i] + sums[:, j]) for i, j in itertools.combinations(range(3), 2)
-        }
-        found |= pairs | {"smallest_pair_mass": torch.stack(list(pairs.values())).amin(0)}
     return found
+
+
+def _masses_together(sums: Tensor, number: int) -> dict[str, Tensor]:
+    """Masses of that number of subjets together, by their places, such as ``12``."""
+    choices = itertools.combinations(range(sums.shape[1]), number)
+    return {"".join(str(place + 1) for place in places): _mass(sums[:, places].sum(1)) for places in choices}
+
+
+def _angles(plane: Tensor, fractions: Tensor, belongs: Tensor) -> dict[str, Tensor]:
+    """Distances of the axes of subjets."""
+    weights = belongs * fractions[..., None]
+    axes = weights.mT @ plane / weights.sum(1)[..., None].clamp(min=_SMALLEST**2)
+    pairs = itertools.combinations(range(belongs.shape[2]), 2)
+    return {f"pair_{i + 1}{j + 1}_angle": (axes[:, i] - axes[:, j]).norm(dim=1) for i, j in pairs}
+
+
+def _shapes(belongs: Tensor, shares: Tensor, fractions: Tensor, angles: Tensor) -> dict[str, Tensor]:
+    """Width, multiplicity and dispersion of each subjet; ``angles`` are those of the particles to its axis."""
+    number = belongs.shape[2]
+    weights = belongs * fractions[..., None]
+    total = shares.clamp(min=_SMALLEST)
+    of_each = {
+        "width": (weights * angles[..., None]).sum(1) / total,
+        "multiplicity": belongs.sum(1).clamp(min=1),
+        "dispersion": weights.square().sum(1) / total.square(),
+    }
+    return {
+        f"subjet{place + 1}_of_{number}_{name}": values[:, place]
+        for place in range(number)
+        for name, values in of_each.items()
+    }
 
 
 def _plane(momenta: Tensor, jets: Tensor) -> Tensor:
