@@ -106,6 +106,18 @@ def test_saved_trees_give_the_predictions(run, tmp_path):
     assert log_loss(predictions.label, probability) == pytest.approx(losses.min(), rel=1e-5)
 
 
+def test_a_part_of_the_training_split(run, tmp_path):
+    """Fewer jets are fewer in the leaves of the first tree; the same jets are tested."""
+    some = train(tmp_path, "--train_jets", "300")
+    dumped = lightgbm.Booster(model_file=some / "model.txt").dump_model()
+    assert dumped["tree_info"][0]["tree_structure"]["internal_count"] <= 300
+    assert yaml.safe_load((some / "config.yaml").read_text())["data"]["train_jets"] == 300
+    tested = [Predictions.load(folder / "report" / "predictions.arrow").index for folder in (some, run)]
+    np.testing.assert_array_equal(*tested)
+    with pytest.raises(SystemExit, match="2"):
+        train(tmp_path / "too many", "--train_jets", "801")
+
+
 @pytest.mark.slow
 def test_seeds_and_pairs_stand_beside_each_other_in_a_comparison(run, tmp_path, capsys):
     other = train(tmp_path / "seed", "--seed", "4")

@@ -93,7 +93,14 @@ class EventTable:
     source: np.ndarray
 
 
-def train_boosted_trees(config: Path, run_folder: Path, *, inputs: Inputs = "objects", seed: int | None = None) -> None:
+def train_boosted_trees(
+    config: Path,
+    run_folder: Path,
+    *,
+    inputs: Inputs = "objects",
+    seed: int | None = None,
+    train_jets: int | None = None,
+) -> None:
     """Train LightGBM on the data of a configuration, and leave what a tested run of a network leaves.
 
     The number of trees is that with the lowest loss on the validation split. The run folder gets ``model.txt`` (the
@@ -106,6 +113,7 @@ def train_boosted_trees(config: Path, run_folder: Path, *, inputs: Inputs = "obj
         inputs: what the trees see: the ``objects``; these and the kinematics of their ``pairs`` (`pair_features`);
             the `substructure` of jets; or this with the shapes of their ``subjets``.
         seed: of the trees; that of the configuration unless told.
+        train_jets: train on so many of the first rows of the split; as the configuration says unless told.
 
     Raises:
         ModuleNotFoundError: if LightGBM is not installed.
@@ -115,7 +123,7 @@ def train_boosted_trees(config: Path, run_folder: Path, *, inputs: Inputs = "obj
     lightgbm = import_lightgbm()
     if (run_folder / "config.yaml").exists():
         raise ValueError(f"run_folder {run_folder}: holds a run already; give another name or delete the folder")
-    data, settings, signal_efficiencies = _read_config(config, seed)
+    data, settings, signal_efficiencies = _read_config(config, seed, train_jets)
     parameters = PARAMETERS | (OF_SUBJETS if inputs == "subjets" else {})
     settings |= {"run_folder": str(run_folder), "model": {"class_path": "lightgbm", "inputs": inputs, **parameters}}
     for stage in ("fit", "validate", "test"):
@@ -211,7 +219,9 @@ def import_lightgbm() -> ModuleType:
     return lightgbm
 
 
-def _read_config(path: Path, seed: int | None) -> tuple[JetDataModule, dict[str, Any], Sequence[float]]:
+def _read_config(
+    path: Path, seed: int | None, train_jets: int | None
+) -> tuple[JetDataModule, dict[str, Any], Sequence[float]]:
     """The data module of a configuration, what of the file it was made of, and where the rejection is quoted."""
     from jsonargparse import ArgumentError, ArgumentParser
 
@@ -226,17 +236,18 @@ def _read_config(path: Path, seed: int | None) -> tuple[JetDataModule, dict[str,
     seed = values.get("seed_everything", 1) if seed is None else seed
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         raise ValueError(f"{path}: seed_everything must be a number of 0 or more, not {seed!r}")
+    settings = values["data"] | ({} if train_jets is None else {"train_jets": train_jets})
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(JetDataModule, "data")
     try:
-        parsed = parser.parse_object({"data": values["data"] | {"seed": seed}})
+        parsed = parser.parse_object({"data": settings | {"seed": seed}})
     except ArgumentError as error:
         raise ValueError(f"{path}: {error}") from None
     model = values.get("model")
     signal_efficiencies = model.get("signal_efficiencies") if isinstance(model, dict) else None
     return (
         parser.instantiate(parsed).data,
-        {"seed_everything": seed, "data": values["data"]},
+        {"seed_everything": seed, "data": settings},
         signal_efficiencies or SIGNAL_EFFICIENCIES,
     )
 

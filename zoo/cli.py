@@ -100,6 +100,12 @@ def build_parser() -> argparse.ArgumentParser:
         "(default: %(default)s)",
     )
     baseline.add_argument("--seed", type=int, help="of the trees (default: seed_everything of the config)")
+    baseline.add_argument(
+        "--train_jets",
+        type=int,
+        metavar="N",
+        help="train on the first N rows of the split (default: as the config says)",
+    )
     baseline.set_defaults(run=_baseline)
 
     significance = commands.add_parser(
@@ -291,10 +297,10 @@ def _report(runs: list[Path], out: Path) -> None:
     compare_runs(runs, out)
 
 
-def _baseline(kind: str, config: Path, run_folder: Path, inputs: str, seed: int | None) -> None:
+def _baseline(kind: str, config: Path, run_folder: Path, inputs: str, seed: int | None, train_jets: int | None) -> None:
     from zoo.boosted_trees import train_boosted_trees
 
-    train_boosted_trees(config, run_folder, inputs=inputs, seed=seed)
+    train_boosted_trees(config, run_folder, inputs=inputs, seed=seed, train_jets=train_jets)
 
 
 def _significance(
