@@ -6,11 +6,14 @@
 Every training is of the first jets (or events) of its training split, and all are tested on the same ones. What follows
 ``--`` goes to every training, such as ``--data.batch_size 64``. Trainings run in processes of one thread each. What is
 finished is not trained again, and what was interrupted goes on. At the end stand a table and a picture of the AUC, in
-Markdown, CSV and PNG.
+Markdown, CSV and PNG. ``--beside`` names further runs for them, which were trained otherwise or before:
+
+    python -m benchmarks.label_efficiency --labels 600 1200 6055 --beside scratch fine-tuned trees
 """
 
 import argparse
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.train_models import train_all
@@ -25,9 +28,18 @@ def named_config(text: str) -> tuple[str, Path]:
     return name, Path(config)
 
 
+def tested_runs(folder: Path, name: str, labels: Sequence[int]) -> dict[int, list[Path]]:
+    """Those of the runs ``NAME-LABELS-seedSEED`` in a folder that hold a report, by the number of labels."""
+    reports = {count: sorted(folder.glob(f"{name}-{count}-seed*/report/metrics.json")) for count in sorted(labels)}
+    return {count: [path.parents[1] for path in paths] for count, paths in reports.items() if paths}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trainings", nargs="+", type=named_config, required=True, metavar="NAME=YAML")
+    parser.add_argument("--trainings", nargs="+", type=named_config, default=[], metavar="NAME=YAML")
+    parser.add_argument(
+        "--beside", nargs="+", default=[], metavar="NAME", help="further runs of the folder: NAME-LABELS-seedSEED"
+    )
     parser.add_argument("--labels", nargs="+", type=int, required=True, help="numbers of labelled training jets")
     parser.add_argument("--epochs", nargs="+", type=int, help="of each number of labels; as the configurations say")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
@@ -37,8 +49,16 @@ def main() -> None:
     options = parser.parse_args()
     if options.epochs and len(options.epochs) != len(options.labels):
         parser.error(f"--epochs: give one for each of the {len(options.labels)} numbers of labels")
+    if not options.trainings and not options.beside:
+        parser.error("nothing to compare: give --trainings, --beside or both")
 
     configs = dict(options.trainings)
+    beside = {name: tested_runs(options.out, name, options.labels) for name in options.beside}
+    for name, by_labels in beside.items():
+        if name in configs or not by_labels:
+            parser.error(
+                f"--beside {name}: it is one of the trainings, or {options.out} holds no tested {name}-*-seed*"
+            )
     epochs = dict(zip(options.labels, options.epochs or (), strict=False))
     # The short trainings first, so that a mistake shows soon.
     runs = {
@@ -54,11 +74,11 @@ def main() -> None:
 
     trainings = [(configs[name], run, arguments(labels, seed)) for (name, labels, seed), run in runs.items()]
     finished = train_all(trainings, options.processes)
-    found: dict[str, dict[int, list[Path]]] = {name: {} for name in configs}
+    found: dict[str, dict[int, list[Path]]] = {name: {} for name in configs} | beside
     for (name, labels, _), run in runs.items():
         if run in finished:
             found[name].setdefault(labels, []).append(run)
-    if finished:
+    if any(found.values()):
         compare_label_counts(found, options.out / "comparison")
 
 

@@ -44,14 +44,44 @@ def test_every_number_of_labels_with_every_seed(monkeypatch, tmp_path):
     assert by_labels == {"1000": ["--trainer.max_epochs", "3"], "100": ["--trainer.max_epochs", "50"]}
 
 
+def test_runs_of_another_kind_stand_beside_the_trainings(monkeypatch, tmp_path):
+    for run in ("trees-100-seed1", "trees-100-seed2", "trees-1000-seed1", "trees-5000-seed1", "pfn-100-seed1"):
+        (tmp_path / run / "report").mkdir(parents=True)
+        (tmp_path / run / "report" / "metrics.json").write_text("{}")
+    (tmp_path / "trees-1000-seed2").mkdir()  # not tested yet
+    compared = []
+    monkeypatch.setattr(label_efficiency, "train_all", lambda given, processes: {run for _, run, _ in given})
+    monkeypatch.setattr(label_efficiency, "compare_label_counts", lambda found, out: compared.append(found))
+    labels = ["--out", str(tmp_path), "--labels", "1000", "100", "--seeds", "3"]
+    beside = {100: [tmp_path / "trees-100-seed1", tmp_path / "trees-100-seed2"], 1000: [tmp_path / "trees-1000-seed1"]}
+    trained = {count: [tmp_path / f"scratch-{count}-seed3"] for count in (100, 1000)}
+    for arguments, expected in (
+        (["--beside", "trees"], {"trees": beside}),
+        (["--trainings", "scratch=a.yaml", "--beside", "trees"], {"scratch": trained, "trees": beside}),
+    ):
+        monkeypatch.setattr("sys.argv", ["label_efficiency", *labels, *arguments])
+        label_efficiency.main()
+        assert compared.pop() == expected
+
+
 @pytest.mark.parametrize(
-    "arguments", [["--trainings", "a.yaml"], ["--trainings", "one=a.yaml", "--labels", "10", "20", "--epochs", "3"]]
+    "arguments",
+    [
+        ["--trainings", "a.yaml"],
+        ["--trainings", "one=a.yaml", "--labels", "10", "20", "--epochs", "3"],
+        [],
+        ["--beside", "trees"],
+        ["--trainings", "one=a.yaml", "--beside", "one"],
+    ],
 )
-def test_what_does_not_fit_together_is_refused(arguments, monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["label_efficiency", "--labels", "10", *arguments])
+def test_what_does_not_fit_together_is_refused(arguments, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr("sys.argv", ["label_efficiency", "--out", str(tmp_path), "--labels", "10", *arguments])
     with pytest.raises(SystemExit):
         label_efficiency.main()
-    assert re.search("not NAME=YAML|one for each of the 2", capsys.readouterr().err)
+    assert re.search(
+        "not NAME=YAML|one for each of the 2|nothing to compare|one of the trainings, or .* holds no",
+        capsys.readouterr().err,
+    )
 
 
 @pytest.mark.slow
