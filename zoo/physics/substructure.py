@@ -149,17 +149,22 @@ def subjets(fractions: Tensor, plane: Tensor, number: int) -> tuple[Tensor, Tens
         axes = torch.cat([axes, _particle(plane, fractions * _distance2(plane, axes).amin(2))], dim=1)
     for _ in range(_STEPS):
         nearest = _distance2(plane, axes).argmin(2)
-        weights = torch.nn.functional.one_hot(nearest, number) * fractions[..., None]
+        weights = _to_their_subjets(fractions, nearest, number)
         total = weights.sum(1)[..., None]
         axes = torch.where(total > 0, weights.mT @ plane / total.clamp(min=_SMALLEST**2), axes)
     distance2, nearest = _distance2(plane, axes).min(2)
     return nearest, distance2
 
 
+def _to_their_subjets(values: Tensor, nearest: Tensor, number: int) -> Tensor:
+    """Values of particles in the column of their subjet, (batch, particle, subjet), zero in the others."""
+    return values.new_zeros(*values.shape, number).scatter(2, nearest[..., None], values[..., None])
+
+
 def _hardest_first(nearest: Tensor, mask: Tensor, fractions: Tensor, number: int) -> tuple[Tensor, Tensor]:
     """Which particle belongs to which subjet, (batch, particle, subjet), and what part of the jet each is."""
-    belongs = torch.nn.functional.one_hot(nearest, number) * mask[..., None]
-    shares, order = (belongs * fractions[..., None]).sum(1).sort(dim=1, descending=True, stable=True)
+    shares, order = _to_their_subjets(fractions, nearest, number).sum(1).sort(dim=1, descending=True, stable=True)
+    belongs = _to_their_subjets(mask.to(fractions.dtype), nearest, number)
     return belongs.gather(2, order[:, None].expand_as(belongs)), shares
 
 
@@ -220,4 +225,5 @@ def _particle(plane: Tensor, weight: Tensor) -> Tensor:
 
 def _distance2(plane: Tensor, axes: Tensor) -> Tensor:
     """Squared distances (batch, particle, axis)."""
-    return (plane[:, :, None] - axes[:, None]).square().sum(-1)
+    x, y = (plane[:, :, None, i] - axes[:, None, :, i] for i in range(2))
+    return x.square() + y.square()
