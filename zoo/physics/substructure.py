@@ -88,6 +88,8 @@ def _substructure(four_momenta: Tensor, mask: Tensor, of_subjets: bool) -> dict[
         nearest, distance2 = subjets(fractions, plane, number)
         for exponent in SUBJETTINESS_EXPONENTS:
             found[f"tau{number}_{exponent}"] = (fractions * distance2 ** (exponent / 2)).sum(1)
+        if number == 1 or (number == MAX_SUBJETS and not of_subjets):
+            continue
         belongs, shares = _hardest_first(nearest, mask, fractions, number)
         sums = belongs.to(momenta.dtype).mT @ momenta
         if number in (2, 3):
@@ -95,14 +97,15 @@ def _substructure(four_momenta: Tensor, mask: Tensor, of_subjets: bool) -> dict[
         if number == 3:
             pairs = {f"pair_{places}_mass": mass for places, mass in _masses_together(sums, 2).items()}
             found |= pairs | {"smallest_pair_mass": torch.stack(list(pairs.values())).amin(0)}
+        if of_subjets and number == 3:
             shapes |= _angles(plane, fractions, belongs)
-        if number == 4:
+        if of_subjets and number == 4:
             shapes |= _masses_and_fractions(sums, shares)
             shapes |= {f"pair_{places}_of_4_mass": mass for places, mass in _masses_together(sums, 2).items()}
             shapes |= {f"triple_{places}_of_4_mass": mass for places, mass in _masses_together(sums, 3).items()}
-        if number > 1:
+        if of_subjets:
             shapes |= _shapes(belongs, shares, fractions, distance2.sqrt())
-    return found | shapes if of_subjets else found
+    return found | shapes
 
 
 def energy_correlations(fractions: Tensor, angles: Tensor) -> tuple[Tensor, Tensor]:
@@ -169,6 +172,7 @@ def _hardest_first(nearest: Tensor, mask: Tensor, fractions: Tensor, number: int
 
 
 def _masses_and_fractions(sums: Tensor, shares: Tensor) -> dict[str, Tensor]:
+    """Masses of subjets with the momenta ``sums``, and their parts of the jet, the hardest first."""
     number = shares.shape[1]
     found = {}
     for place in range(number):
