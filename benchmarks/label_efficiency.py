@@ -55,10 +55,10 @@ def main() -> None:
     configs = dict(options.trainings)
     beside = {name: tested_runs(options.out, name, options.labels) for name in options.beside}
     for name, by_labels in beside.items():
-        if name in configs or not by_labels:
-            parser.error(
-                f"--beside {name}: it is one of the trainings, or {options.out} holds no tested {name}-*-seed*"
-            )
+        if name in configs:
+            parser.error(f"--beside {name}: it is one of the --trainings; name it once")
+        if not by_labels:
+            parser.error(f"--beside {name}: {options.out} holds no tested run {name}-LABELS-seedSEED of these --labels")
     epochs = dict(zip(options.labels, options.epochs or (), strict=False))
     # The short trainings first, so that a mistake shows soon.
     runs = {

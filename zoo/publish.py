@@ -40,19 +40,25 @@ def publish_run(run: Path, out: Path, *, licence: str, paper: str) -> None:
     Raises:
         FileNotFoundError: if the run has no configuration, report or checkpoint.
         FileExistsError: if ``out`` exists.
-        ValueError: if the model is not one of `zoo.list_models`, or a file is damaged.
+        ValueError: if the model is not one of `zoo.list_models`, such as boosted trees, or a file is damaged.
     """
     run, out = Path(run), Path(out)
     settings = _read(run / "config.yaml", yaml.safe_load, "train it with train.py")
     is_tagger = settings.get("task", "tagging") == "tagging"
     remedy = f"{'test' if is_tagger else 'validate'} it with train.py {'test' if is_tagger else 'validate'}"
     report = _read(run / "report" / "metrics.json", json.loads, remedy)
-    data, builder = settings["data"], settings["model"]["model"]
+    try:
+        data, builder = settings["data"], settings["model"]["model"]["class_path"]
+    except (KeyError, TypeError):
+        raise ValueError(
+            f"{run / 'config.yaml'}: names no network under model.model.class_path; boosted trees cannot be "
+            "published, give the run folder of a training with train.py"
+        ) from None
     layout = read_description(data.get("layout"), data.get("weaver_yaml"), data.get("classes"))
     table, context = find_features(data["features"], layout), find_context(data.get("context"))
     dataset = layout or describe_dataset(data["dataset"])
     classes = merge_classes(data.get("merge"), dataset.classes).names
-    name = builder["class_path"].rpartition(".")[2]
+    name = builder.rpartition(".")[2]
     try:
         model = create_model(name, input_dim=table.input_dim, num_classes=len(classes))
     except KeyError as error:
