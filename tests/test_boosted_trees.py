@@ -107,8 +107,8 @@ def test_saved_trees_give_the_predictions(run, tmp_path):
 
 
 def test_a_part_of_the_training_split(run, tmp_path):
-    """Fewer jets are fewer in the leaves of the first tree; the same jets are tested."""
-    some = train(tmp_path, "--train_jets", "300")
+    """Fewer jets are fewer in the leaves of the first tree; the same jets are tested, and the option wins."""
+    some = train(tmp_path, "--train_jets", "300", train_fraction=0.5)
     dumped = lightgbm.Booster(model_file=some / "model.txt").dump_model()
     assert dumped["tree_info"][0]["tree_structure"]["internal_count"] <= 300
     assert yaml.safe_load((some / "config.yaml").read_text())["data"]["train_jets"] == 300

@@ -113,7 +113,7 @@ def train_boosted_trees(
         inputs: what the trees see: the ``objects``; these and the kinematics of their ``pairs`` (`pair_features`);
             the `substructure` of jets; or this with the shapes of their ``subjets``.
         seed: of the trees; that of the configuration unless told.
-        train_jets: train on so many of the first rows of the split; as the configuration says unless told.
+        train_jets: train on so many of the first rows of the split, instead of the part that the configuration says.
 
     Raises:
         ModuleNotFoundError: if LightGBM is not installed.
@@ -236,7 +236,8 @@ def _read_config(
     seed = values.get("seed_everything", 1) if seed is None else seed
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         raise ValueError(f"{path}: seed_everything must be a number of 0 or more, not {seed!r}")
-    settings = values["data"] | ({} if train_jets is None else {"train_jets": train_jets})
+    part = {} if train_jets is None else {"train_jets": train_jets, "train_fraction": None}
+    settings = values["data"] | part
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(JetDataModule, "data")
     try:
