@@ -190,13 +190,22 @@ def test_a_model_that_nobody_else_can_build_is_refused(run, tmp_path):
         publish_run(tmp_path, tmp_path / "out", licence="MIT", paper="")
 
 
-@pytest.mark.parametrize("model", [{"class_path": "lightgbm", "inputs": "subjets"}, {"model": "pfn"}, None])
-def test_a_run_of_no_network_is_refused(run, tmp_path, model):
-    settings = yaml.safe_load((run / "config.yaml").read_text()) | {"model": model}
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": {"class_path": "lightgbm", "inputs": "subjets"}},
+        {"model": {"model": "pfn"}},
+        {"model": None},
+        {"data": None},
+    ],
+)
+def test_a_run_of_no_network_or_no_data_is_refused(run, tmp_path, change):
+    settings = yaml.safe_load((run / "config.yaml").read_text()) | change
+    settings = {key: value for key, value in settings.items() if value is not None}
     (tmp_path / "report").mkdir()
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings))
     (tmp_path / "report" / "metrics.json").write_text((run / "report" / "metrics.json").read_text())
-    with pytest.raises(ValueError, match=r"config\.yaml: names no network under model\.model\.class_path"):
+    with pytest.raises(ValueError, match=r"config\.yaml: has no 'data', or no network under model\.model"):
         publish_run(tmp_path, tmp_path / "out", licence="MIT", paper="")
     assert not (tmp_path / "out").exists()
 

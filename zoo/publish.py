@@ -51,8 +51,8 @@ def publish_run(run: Path, out: Path, *, licence: str, paper: str) -> None:
         data, builder = settings["data"], settings["model"]["model"]["class_path"]
     except (KeyError, TypeError):
         raise ValueError(
-            f"{run / 'config.yaml'}: names no network under model.model.class_path; boosted trees cannot be "
-            "published, give the run folder of a training with train.py"
+            f"{run / 'config.yaml'}: has no 'data', or no network under model.model.class_path; boosted trees "
+            "cannot be published, give the run folder of a training with train.py"
         ) from None
     layout = read_description(data.get("layout"), data.get("weaver_yaml"), data.get("classes"))
     table, context = find_features(data["features"], layout), find_context(data.get("context"))
