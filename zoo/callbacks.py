@@ -15,6 +15,7 @@ from torch import Tensor
 
 from zoo.checkpoints import checkpoint_path
 from zoo.data.batch import JetBatch
+from zoo.files import remove_drafts
 from zoo.report import Predictions, write_report
 
 _EPOCH_FIGURES = ("val_loss", "val_probe_auc", "val_auc", "val_accuracy", "val_background_rejection_0.3")
@@ -72,8 +73,8 @@ class RunCheckpoints(Checkpoint):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Clear away what a killed run had begun to write, and start the clock."""
         self._started = time.monotonic()
-        for draft in checkpoint_path(trainer.default_root_dir, "last").parent.glob(".*.draft"):
-            draft.unlink()
+        if trainer.is_global_zero:
+            remove_drafts(checkpoint_path(trainer.default_root_dir, "last").parent)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: JetBatch, batch_idx: int

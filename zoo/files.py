@@ -1,24 +1,101 @@
-"""Writing files that are either whole or absent."""
+"""Writing files that are either whole or absent, and folders that one process at a time writes to."""
 
+import contextlib
+import errno
+import fcntl
 import os
+import secrets
+import socket
+import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+#: Errors of a disk, which the system reports without a name where they come from writing to an open file.
+_OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
+
+#: What a file system answers that has no locks.
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
+
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """Open a file beside ``path`` that takes its name once it is complete on the disk; after an error it is gone."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
+    """Open a file beside ``path`` that takes its name once it is complete on the disk; after an error it is gone.
+
+    What a killed process was writing for the same ``path`` is removed.
+
+    Raises:
+        OSError: naming ``path``, if it cannot be written or the disk is full.
+    """
+    remove_drafts(path.parent, of=path.name)
+    draft, file = _open_draft(path)
     try:
-        with draft.open("wb") as file:
+        with disk_errors_name(path), file:
             yield file
             sync(file)
-        os.replace(draft, path)
+            os.replace(draft, path)  # while it is open, and so locked
     finally:
         draft.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def remove_drafts(folder: Path, of: str | None = None) -> None:
+    """Remove what killed processes were writing to a folder; what is being written stays.
+
+    Args:
+        folder: may be missing.
+        of: name of the file that the drafts were to become; None: of any.
+    """
+    start = "." if of is None else f".{of}."
+    try:
+        names = [name for name in os.listdir(folder) if name.startswith(start) and name.endswith(".draft")]
+    except OSError:
+        return  # whoever writes there says what is wrong with it
+    for name in names:
+        with contextlib.suppress(OSError), (folder / name).open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while its writer lives
+            (folder / name).unlink()
+
+
+@contextmanager
+def only_one(folder: Path, what: str) -> Iterator[None]:
+    """Hold the lock of a folder, its file ``.lock``, which the system releases even if this process is killed.
+
+    Args:
+        folder: made where needed; what was made is removed again if it stays empty.
+        what: is done there, for the message to a second process, such as ``training``.
+
+    Raises:
+        BlockingIOError: if another process holds it; the message says which.
+        OSError: if the folder cannot be written.
+    """
+    is_new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / ".lock"
+    file = _locked(path, what)
+    # a process forked from this one, such as of a loader, would hold the lock beyond this one's end
+    os.register_at_fork(after_in_child=file.close)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        file.close()
+        if is_new:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
+@contextmanager
+def disk_errors_name(path: Path) -> Iterator[None]:
+    """Give ``path`` to errors of a full or failing disk that do not say which file they are about."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _OF_THE_DISK and error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def sync(file: BinaryIO) -> None:
@@ -34,3 +111,59 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _open_draft(path: Path) -> tuple[Path, BinaryIO]:
+    """A new file beside ``path``, locked as long as it is open: one without its lock was left by a kill."""
+    while True:
+        # not named by process or thread: those of two containers have the same numbers
+        draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.draft")
+        try:
+            file = draft.open("xb")
+        except FileExistsError:
+            continue
+        except OSError as error:
+            error.filename = str(path)
+            raise
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file.fileno()).st_nlink:
+            return draft, file
+        file.close()  # another process took it for an old one before it was locked
+
+
+def _locked(path: Path, what: str) -> BinaryIO:
+    """The lock file, open and locked, with a line that says who holds it."""
+    while True:
+        file = path.open("a+b")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            holder = file.read(200).decode(errors="replace") or "a process that says nothing of itself"
+            file.close()
+            if isinstance(error, BlockingIOError):
+                raise BlockingIOError(
+                    f"{path.parent}: is in use by {holder}; wait for its end, or name another folder"
+                ) from None
+            if error.errno not in _NO_LOCKS:
+                error.filename = str(path)
+                raise
+            warnings.warn(f"{path.parent}: its file system has no locks; start one {what} at a time", stacklevel=4)
+            return path.open("a+b")
+        if _is_there(path, file):
+            break
+        file.close()  # removed by the holder before this one
+    with disk_errors_name(path):
+        file.truncate(0)
+        since = time.strftime("%Y-%m-%d %H:%M:%S %z")
+        file.write(f"another {what}, process {os.getpid()} on {socket.gethostname()} since {since}".encode())
+        file.flush()
+    return file
+
+
+def _is_there(path: Path, file: BinaryIO) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False

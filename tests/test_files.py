@@ -1,0 +1,172 @@
+"""Files are whole or absent, whoever is killed, and a folder has one writer at a time."""
+
+import errno
+import multiprocessing
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from zoo.files import atomic_write, only_one, remove_drafts
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from zoo.files import atomic_write, only_one
+folder = Path(sys.argv[2])
+with only_one(folder, "training") if sys.argv[1] == "lock" else atomic_write(folder / "a.txt") as file:
+    if file is not None:
+        file.write(b"half of it")
+        file.flush()
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+
+
+@contextmanager
+def holder(what: str, folder: Path):
+    """Another process that holds a lock or a draft."""
+    process = subprocess.Popen([sys.executable, "-c", HOLD, what, folder], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline() == "ready\n"
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+@contextmanager
+def small_disk(size: int):
+    """No file may grow beyond so many bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def write(path: Path, content: bytes) -> None:
+    with atomic_write(path) as file:
+        file.write(content)
+
+
+def test_threads_and_processes_of_one_number_do_not_tear_a_file(tmp_path, monkeypatch):
+    """As in two containers, whose processes all have the number 1."""
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    path, failures = tmp_path / "a.txt", []
+
+    def write_often(number: int) -> None:
+        try:
+            for _ in range(20):
+                write(path, bytes([number]) * 100_000)
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=write_often, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        if path.exists():
+            content = path.read_bytes()
+            assert len(content) == 100_000
+            assert len(set(content)) == 1
+    assert not failures
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_draft_of_a_kill_goes_and_that_of_a_writer_stays(tmp_path):
+    with holder("draft", tmp_path) as process:
+        write(tmp_path / "a.txt", b"new")
+        remove_drafts(tmp_path)
+        assert len(list(tmp_path.glob(".a.txt.*.draft"))) == 1, "its writer lives"
+        process.kill()
+        process.wait()
+        write(tmp_path / "a.txt.gz", b"of another name")
+        assert len(list(tmp_path.glob(".*.draft"))) == 1
+        write(tmp_path / "a.txt", b"newer")
+    assert sorted(os.listdir(tmp_path)) == ["a.txt", "a.txt.gz"]
+    (tmp_path / ".b.1234.draft").write_bytes(b"of an older version")
+    remove_drafts(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == ["a.txt", "a.txt.gz"]
+
+
+def test_a_full_disk_names_the_file_and_keeps_the_old_one(tmp_path, monkeypatch):
+    path = tmp_path / "a.txt"
+    write(path, b"old")
+    with small_disk(1000), pytest.raises(OSError, match=rf"File too large: '{path}'"):
+        write(path, bytes(100_000))
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=rf"No space left on device: '{path}'"):
+        write(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_a_folder_that_is_none_names_the_file(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError, match=r"'.*/file/a\.txt'"):
+        write(tmp_path / "file" / "a.txt", b"new")
+
+
+def test_second_process_is_refused_and_a_killed_one_forgotten(tmp_path):
+    folder = tmp_path / "run"
+    with holder("lock", folder) as process:
+        os.kill(process.pid, signal.SIGSTOP)  # it is no less in use
+        with (
+            pytest.raises(
+                BlockingIOError, match=rf"run: is in use by another training, process {process.pid} on .*wait"
+            ),
+            only_one(folder, "training"),
+        ):
+            pass
+        process.kill()
+        process.wait()
+        assert (folder / ".lock").exists()
+        with only_one(folder, "training"):
+            (folder / "metrics.csv").touch()
+    assert os.listdir(folder) == ["metrics.csv"]
+
+
+def test_a_folder_that_stays_empty_is_not_left_behind(tmp_path):
+    with only_one(tmp_path / "new", "training"):
+        pass
+    (tmp_path / "old").mkdir()
+    with only_one(tmp_path / "old", "training"):
+        pass
+    assert os.listdir(tmp_path) == ["old"]
+
+
+def test_a_process_forked_under_the_lock_does_not_keep_it(tmp_path):
+    """Such as a loader's, which may outlive a killed training for some seconds."""
+    with only_one(tmp_path, "training"):
+        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+        child.start()
+    try:
+        with only_one(tmp_path, "training"):
+            assert child.is_alive()
+    finally:
+        child.kill()
+        child.join()
+
+
+def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch):
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("zoo.files.fcntl.flock", no_locks)
+    with pytest.warns(UserWarning, match="has no locks; start one training at a time"), only_one(tmp_path, "training"):
+        write(tmp_path / "a.txt", b"new")
+    assert os.listdir(tmp_path) == ["a.txt"]
