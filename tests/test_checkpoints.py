@@ -125,6 +125,15 @@ def test_changed_weight_is_refused(path, checkpoint):
         read_checkpoint(path)
 
 
+def test_compressed_zeros_do_not_fill_the_memory(path):
+    """As of a small file that unpacks to gigabytes, which the sizes alone tell."""
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("last/data/0x", bytes(1_000_000))
+    assert path.stat().st_size < 100_000
+    with pytest.raises(CheckpointError, match=r"last\.ckpt: unpacks to 1,\d+,\d+ bytes, more than the .* of the file"):
+        read_checkpoint(path)
+
+
 @pytest.mark.parametrize("part", [0.0, 0.001, 0.5, 0.999])
 def test_truncated(path, part):
     content = path.read_bytes()

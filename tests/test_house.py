@@ -46,7 +46,8 @@ MAY_IMPORT = {
     "card": {"data", "hub", "report", "card"},
     "sharing": {"hf", "hub", "sharing"},
     "inference": {"data", "hub", "files", "progress", "inference"},
-    "importers": {"registry", "data", "hub", "card", "importers"},
+    "torch_files": set(),
+    "importers": {"registry", "data", "hub", "card", "torch_files", "importers"},
     "check": {"physics", "registry", "data", "hub", "check"},
     **{model: {"physics", "layers", "block_norm", "registry", model} for model in MODELS},
 }

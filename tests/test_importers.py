@@ -231,6 +231,34 @@ def test_pickle_of_a_whole_model_is_not_run(tmp_path):
         import_weights(tmp_path / "net.pt")
 
 
+def test_changed_bit_is_refused(tmp_path):
+    """As a download or a disk would do it: at any place in the weights, the file is not taken for another network."""
+    state = particlenet(7, 2).state_dict()
+    path = tmp_path / "net.pt"
+    torch.save(state, path)
+    content = path.read_bytes()
+    start = content.index(state["fc.0.0.weight"].numpy().tobytes())
+    for byte in range(start, start + 200_000, 40_009):
+        path.write_bytes(content[:byte] + bytes([content[byte] ^ 4]) + content[byte + 1 :])
+        with pytest.raises(ValueError, match=r"net\.pt: wrong checksum of .*; get the file again"):
+            import_weights(path)
+
+
+def test_old_format_has_no_checksums_and_says_so(tmp_path):
+    path = tmp_path / "net.pt"
+    torch.save(particlenet(7, 2).state_dict(), path, _use_new_zipfile_serialization=False)
+    with pytest.warns(UserWarning, match=r"net\.pt: .* torch before 1\.6, which has no checksums"):
+        assert import_weights(path).foreign.model == "particlenet"
+
+
+def test_tensor_of_more_numbers_than_stored_is_refused(tmp_path):
+    state = particlenet(7, 2).state_dict()
+    state["bn_fts.weight"] = torch.zeros(1).expand(10**12)
+    torch.save(state, tmp_path / "net.pt")
+    with pytest.raises(ValueError, match=r"net\.pt: bn_fts\.weight claims the shape \[1000000000000\]"):
+        import_weights(tmp_path / "net.pt")
+
+
 def test_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none.pt: no such file"):
         import_weights(tmp_path / "none.pt")

@@ -1,8 +1,6 @@
 """Training checkpoints on disk: replaced whole, checked on reading, never unpickled."""
 
-import io
 import pickle
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from torch import Tensor, nn
 
 from zoo.files import atomic_write
+from zoo.torch_files import DamagedFileError, read_torch_file
 
 #: Key of a checkpoint under which a pretraining says which tensors of its model are the backbone.
 BACKBONE = "backbone"
@@ -46,10 +45,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"checkpoint {path}: no such file; train first, or give --ckpt_path another file")
-    content = path.read_bytes()
-    _check_members(path, content)
     try:
-        checkpoint = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        checkpoint = read_torch_file(path)
+    except DamagedFileError as error:
+        raise CheckpointError(f"checkpoint {path}: {error}; {_REMEDY}") from error
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"checkpoint {path}: holds pickled objects, which could run any code and are never loaded; "
@@ -140,13 +139,3 @@ class SafeCheckpointIO(CheckpointIO):
 #: What every checkpoint of a training holds.
 _KEYS = {"state_dict", "epoch", "global_step", "callbacks"}
 _REMEDY = "it is damaged or no checkpoint: restore a copy, use the run's other checkpoint, or train again"
-
-
-def _check_members(path: Path, content: bytes) -> None:
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            damaged = archive.testzip()
-    except Exception as error:  # zipfile answers a damaged header with a dozen kinds of exception
-        raise CheckpointError(f"checkpoint {path}: not readable ({error}); {_REMEDY}") from error
-    if damaged is not None:
-        raise CheckpointError(f"checkpoint {path}: wrong checksum of {damaged}; {_REMEDY}")

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from zoo.card import write_card
@@ -16,6 +15,7 @@ from zoo.data.features import FEATURE_TABLES, FeatureTable
 from zoo.data.readers import read_jets
 from zoo.hub import PretrainedConfig, save_pretrained
 from zoo.registry import create_model
+from zoo.torch_files import DamagedFileError, read_torch_file
 
 #: Jets whose logits are stored with the weights.
 GOLDEN_JETS = 8
@@ -206,11 +206,17 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = read_torch_file(path, unchecked=True)
+    except DamagedFileError as error:
+        raise ValueError(f"{path}: {error}; get the file again") from error
     except Exception as error:  # torch raises many kinds for a damaged or malicious file
         raise ValueError(f"{path}: is not a file of weights alone, or damaged: {error}") from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{path}: must hold a table of tensors; save model.state_dict() alone")
+    for key, value in state.items():
+        # a view may repeat a few stored numbers, and what copies it would fill the memory
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise ValueError(f"{path}: {key} claims the shape {[*value.shape]}, more numbers than the file holds")
     return {_WRAPPERS.sub("", key): value for key, value in state.items()}
 
 
