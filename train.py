@@ -14,6 +14,7 @@ import yaml
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.plugins import Precision
 
 import zoo
 from zoo.callbacks import (
@@ -205,7 +206,7 @@ class TrainingCLI(LightningCLI):
     def _load_weights(self, path: str | Path) -> None:
         checkpoint = read_checkpoint(path)
         require_same_model(self.model, checkpoint, path)
-        self.model.load_state_dict(checkpoint["state_dict"])
+        self.model.float().load_state_dict(checkpoint["state_dict"])  # a training in bf16-true or 64-true left others
         self._report.facts = {
             "seed": self._option("seed_everything"),
             "checkpoint": Path(path).name,
@@ -220,9 +221,15 @@ class TrainingCLI(LightningCLI):
         for key, (harmless, instead) in _REPLACED_SETTINGS.items():
             if settings[key] not in harmless:
                 raise ValueError(f"trainer.{key}: {instead}")
+        plugins = [*(settings["plugins"] or [])]
+        if not training:
+            # as `zoo predict` will use the weights: figures of another precision would be those of other predictions
+            settings["precision"] = "32-true"
+            plugins = [plugin for plugin in plugins if not isinstance(plugin, Precision)]
         folder = Path(self._option("run_folder"))
         model = self._get(self.config, "model").model
-        name = model.class_path.rpartition(".")[2]
+        name = model.class_path  # in full, unless it is ours: another's may have the same last word
+        name = name.rpartition(".")[2] if name.startswith("zoo.") else name
         if self.task == "tagging":
             self._report = WriteReport(folder, title=name)
         else:
@@ -242,7 +249,7 @@ class TrainingCLI(LightningCLI):
                 "callbacks": callbacks,
                 "default_root_dir": folder,
                 "logger": self._loggers(folder, settings["logger"]) if training else False,
-                "plugins": [*(settings["plugins"] or []), SafeCheckpointIO()],
+                "plugins": [*plugins, SafeCheckpointIO()],
             }
         )
 

@@ -2,7 +2,9 @@
 
 import dataclasses
 import hashlib
+import importlib
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +29,7 @@ from zoo.report import Predictions
 def fit(folder: Path, model: dict, data: dict | None = None, num_classes: int = 2) -> Path:
     config = {
         "run_folder": str(folder / "run"),
-        "trainer": {"max_epochs": 1, "enable_progress_bar": False},
+        "trainer": {"max_epochs": 1, "enable_progress_bar": False, "precision": "bf16-mixed"},
         "model": {"model": model, "num_classes": num_classes},
         "data": data
         or {
@@ -49,6 +51,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_published_run_predicts_as_it_was_tested(run, tmp_path, jets: JetBatch):
+    """Trained in bfloat16, but tested in the precision in which the folder predicts."""
     main(["publish", str(run), "--out", str(tmp_path / "mine"), "--licence", "MIT", "--paper", "arXiv:2201.08187"])
     tagger = load_pretrained(tmp_path / "mine")
     tested = Predictions.load(run / "report" / "predictions.arrow")
@@ -104,18 +107,30 @@ def test_a_published_run_on_jetclass_takes_further_columns(tmp_path):
     torch.testing.assert_close(tagger(batch.four_momenta, batch.mask, given), expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["cnn_jetimage", "efn", "particle_transformer", "particlenet_lite"])
-def test_other_models_are_published_too(run, tmp_path, name, jets: JetBatch):
-    """As if the run had trained them: its configuration names another model, its checkpoint holds random weights."""
-    model = create_model(name, input_dim=7, num_classes=2).eval()
-    settings = yaml.safe_load((run / "config.yaml").read_text())
-    settings["model"]["model"]["class_path"] = f"zoo.somewhere.{name}"
-    (tmp_path / "run" / "report").mkdir(parents=True)
-    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(settings))
-    (tmp_path / "run" / "report" / "metrics.json").write_text((run / "report" / "metrics.json").read_text())
+def save_weights(run: Path, model: torch.nn.Module) -> None:
+    """As if a run had trained them."""
     state = {f"model.{key}": value for key, value in model.state_dict().items()}
-    checkpoint = {"state_dict": state, "epoch": 0, "global_step": 0, "callbacks": {}}
-    SafeCheckpointIO().save_checkpoint(checkpoint, tmp_path / "run" / "checkpoints" / "best.ckpt")
+    checkpoint = {"state_dict": state, "epoch": 0, "global_step": 0, "callbacks": {"RunCheckpoints": {"seconds": 0}}}
+    SafeCheckpointIO().save_checkpoint(checkpoint, run / "checkpoints" / "best.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("room", "name"),
+    [
+        ("cnn_jetimage", "cnn_jetimage"),
+        ("deepsets", "efn"),
+        ("particle_transformer", "particle_transformer"),
+        ("particlenet", "particlenet_lite"),
+    ],
+)
+def test_other_models_are_published_too(run, tmp_path, room, name, jets: JetBatch):
+    """Tested as if a run had trained them: its configuration names another model, its checkpoint has random weights."""
+    model = create_model(name, input_dim=7, num_classes=2).eval()
+    settings = yaml.safe_load((run / "config.yaml").read_text()) | {"run_folder": str(tmp_path / "run")}
+    settings["model"]["model"]["class_path"] = f"zoo.{room}.{name}"
+    save_weights(tmp_path / "run", model)
+    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(settings))
+    train.main(["test", "--config", str(tmp_path / "run" / "config.yaml")])
     publish_run(tmp_path / "run", tmp_path / "mine", licence="MIT", paper="")
     tagger = load_pretrained(tmp_path / "mine")
     with torch.no_grad():
@@ -181,13 +196,40 @@ def test_an_untested_run_is_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_model_that_nobody_else_can_build_is_refused(run, tmp_path):
-    settings = (run / "config.yaml").read_text().replace("zoo.lorentznet.lorentznet", "my.own.network")
-    (tmp_path / "report").mkdir()
-    (tmp_path / "config.yaml").write_text(settings)
-    (tmp_path / "report" / "metrics.json").write_text((run / "report" / "metrics.json").read_text())
-    with pytest.raises(ValueError, match="no model is called 'network'"):
-        publish_run(tmp_path, tmp_path / "out", licence="MIT", paper="")
+def test_a_model_of_the_same_name_is_refused(tmp_path, monkeypatch):
+    """Somebody's own ParticleNet with k = 2 has the weights of ours, and other logits."""
+    (tmp_path / "mypkg.py").write_text(
+        "from zoo.particlenet import ParticleNet\n\nDIMS = ((32, 32, 32), (64, 64, 64))\n\n\n"
+        "def particlenet_lite(input_dim: int, num_classes: int) -> ParticleNet:\n"
+        "    return ParticleNet(input_dim, num_classes, num_neighbors=2, conv_dims=DIMS, head_dim=128)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    builder = {"class_path": "mypkg.particlenet_lite", "init_args": {"input_dim": 7, "num_classes": 2}}
+    run = fit(tmp_path, builder)
+    theirs = importlib.import_module("mypkg").particlenet_lite(7, 2)
+    ours = create_model("particlenet_lite", input_dim=7, num_classes=2)
+    assert {k: v.shape for k, v in theirs.state_dict().items()} == {k: v.shape for k, v in ours.state_dict().items()}
+    assert json.loads((run / "report" / "metrics.json").read_text())["title"] == "mypkg.particlenet_lite"
+    with pytest.raises(ValueError, match=r"class_path: mypkg\.particlenet_lite is not the builder of a model of zoo"):
+        publish_run(run, tmp_path / "out", licence="MIT", paper="")
+    settings = (run / "config.yaml").read_text().replace("mypkg.particlenet_lite", "zoo.particlenet.particlenet_lite")
+    (run / "config.yaml").write_text(settings)
+    with pytest.raises(ValueError, match=r"predictions\.arrow: best\.ckpt and config\.yaml give other logits"):
+        publish_run(run, tmp_path / "out", licence="MIT", paper="")
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_that_were_not_tested_are_refused(run, tmp_path):
+    changed = shutil.copytree(run, tmp_path / "run")
+    save_weights(changed, create_model("lorentznet", input_dim=7, num_classes=2))
+    with pytest.raises(ValueError, match="figures of the report are not those of these weights: test the run again"):
+        publish_run(changed, tmp_path / "out", licence="MIT", paper="")
+    changed = shutil.copytree(run, tmp_path / "other")
+    settings = yaml.safe_load((run / "config.yaml").read_text())
+    settings["data"]["test"]["rows"] = [40, 60]
+    (changed / "config.yaml").write_text(yaml.safe_dump(settings))
+    with pytest.raises(ValueError, match=r"predictions\.arrow: has no row 40 of the test split"):
+        publish_run(changed, tmp_path / "out", licence="MIT", paper="")
 
 
 @pytest.mark.parametrize(

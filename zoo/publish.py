@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import yaml
+from torch import nn
 
 from zoo.card import write_card
 from zoo.checkpoints import read_model_weights
@@ -16,16 +18,23 @@ from zoo.data.context import ContextTable
 from zoo.data.datamodule import Split, find_context, find_features, read_description
 from zoo.data.datasets import describe_dataset
 from zoo.data.features import FeatureTable
-from zoo.data.readers import Description, read_jets
+from zoo.data.readers import Description, count_rows, read_jets
 from zoo.hub import PretrainedConfig, save_pretrained
-from zoo.pretraining import read_backbone
-from zoo.registry import create_model
+from zoo.pretraining.backbone import backbone_names, read_backbone
+from zoo.registry import create_model, registered_name
+from zoo.report import Predictions
 
 #: Jets whose logits are stored with the weights.
 GOLDEN_JETS = 8
 
+#: Jets whose logits are compared with the run's predictions.
+COMPARED_JETS = 64
+
 #: Rows that they are taken from, of which some may not be selected.
-GOLDEN_ROWS = 1024
+READ_ROWS = 1024
+
+#: Largest change of a logit, relative to the largest of them, that another processor may cause in a test.
+PREDICTION_TOLERANCE = 1e-3
 
 
 def publish_run(run: Path, out: Path, *, licence: str, paper: str) -> None:
@@ -40,7 +49,8 @@ def publish_run(run: Path, out: Path, *, licence: str, paper: str) -> None:
     Raises:
         FileNotFoundError: if the run has no configuration, report or checkpoint.
         FileExistsError: if ``out`` exists.
-        ValueError: if the model is not one of `zoo.list_models`, such as boosted trees, or a file is damaged.
+        ValueError: if the model is not one of `zoo.list_models`, such as boosted trees, if it does not give the
+            predictions of the report, or if a file is damaged.
     """
     run, out = Path(run), Path(out)
     settings = _read(run / "config.yaml", yaml.safe_load, "train it with train.py")
@@ -58,15 +68,19 @@ def publish_run(run: Path, out: Path, *, licence: str, paper: str) -> None:
     table, context = find_features(data["features"], layout), find_context(data.get("context"))
     dataset = layout or describe_dataset(data["dataset"])
     classes = merge_classes(data.get("merge"), dataset.classes).names
-    name = builder.rpartition(".")[2]
-    try:
-        model = create_model(name, input_dim=table.input_dim, num_classes=len(classes))
-    except KeyError as error:
-        raise ValueError(f"{run / 'config.yaml'}: model.model: {error.args[0]}; only those can be published") from None
+    name = registered_name(builder)
+    if name is None:
+        raise ValueError(
+            f"{run / 'config.yaml'}: model.model.class_path: {builder} is not the builder of a model of "
+            "zoo.list_models(), and only those can be published"
+        )
+    model = create_model(name, input_dim=table.input_dim, num_classes=len(classes))
+    jets = _first_jets(data["test" if is_tagger else "val"], table, context, layout)
     if is_tagger:
         model.load_state_dict(read_model_weights(run / "checkpoints" / "best.ckpt"))
+        _require_same_predictions(model.eval(), jets, run / "report" / "predictions.arrow")
     else:
-        model.load_state_dict(read_backbone(run), strict=False)  # the folder holds nothing else
+        _load_backbone(model, run)
     config = PretrainedConfig(
         model=name,
         classes=list(classes) if is_tagger else [],
@@ -84,11 +98,40 @@ def publish_run(run: Path, out: Path, *, licence: str, paper: str) -> None:
         kind="tagger" if is_tagger else "backbone",
         context=context.to_dict() if context.context_dim else None,
     )
-    jets = _first_jets(data["test" if is_tagger else "val"], table, context, layout)
     card = write_card(out.name, config)
+    golden = JetBatch(*(column[:GOLDEN_JETS] for column in jets))
     save_pretrained(
-        out, model, config, jets.four_momenta, jets.mask, card, features=jets.features, context=jets.context
+        out, model, config, golden.four_momenta, golden.mask, card, features=golden.features, context=golden.context
     )
+
+
+def _load_backbone(model: nn.Module, run: Path) -> None:
+    """Take the weights of a pretraining; what comes after ``encode``, which no folder holds, stays as it is."""
+    weights = read_backbone(run)
+    if differing := weights.keys() ^ set(backbone_names(model)):
+        raise ValueError(
+            f"{run}: best.ckpt is of another model than config.yaml: only one of them has {min(differing)}"
+        )
+    model.load_state_dict(weights, strict=False)
+
+
+@torch.no_grad()
+def _require_same_predictions(model: nn.Module, jets: JetBatch, path: Path) -> None:
+    """Refuse a model that gives other logits than the test did, so that its figures would be those of another."""
+    tested = Predictions.load(path)
+    place = {row: i for i, row in enumerate(tested.index.tolist())}
+    rows = jets.index.tolist()
+    if absent := [row for row in rows if row not in place]:
+        raise ValueError(f"{path}: has no row {absent[0]} of the test split of config.yaml; test the run again")
+    expected = torch.from_numpy(tested.logits[[place[row] for row in rows]])
+    inputs = (jets.features, jets.four_momenta, jets.mask)
+    found = model(*inputs, jets.context) if jets.context.shape[1] else model(*inputs)
+    deviation = ((found - expected).abs().max() / expected.abs().max().clamp(min=1)).item()
+    if not deviation < PREDICTION_TOLERANCE:
+        raise ValueError(
+            f"{path}: best.ckpt and config.yaml give other logits for these jets, by {deviation:.1e} of the largest; "
+            "the figures of the report are not those of these weights: test the run again with train.py test"
+        )
 
 
 def _read(path: Path, parse: Callable[[str], Any], remedy: str) -> dict[str, Any]:
@@ -103,7 +146,13 @@ def _read(path: Path, parse: Callable[[str], Any], remedy: str) -> dict[str, Any
 def _first_jets(
     split: dict[str, Any], table: FeatureTable, context: ContextTable, layout: Description | None
 ) -> JetBatch:
-    path, (start, stop) = next(iter(Split(**split).ranges(layout).items()))
-    jets = read_jets(path, rows=(start, min(start + GOLDEN_ROWS, stop)), layout=layout)
-    rows = np.arange(min(len(jets), GOLDEN_JETS))
-    return collate(gather(jets, rows, table.columns, context.fields), table, context)
+    first_index = 0
+    for path, (start, stop) in Split(**split).ranges(layout).items():
+        jets = read_jets(path, rows=(start, min(start + READ_ROWS, stop)), layout=layout)
+        if len(jets):
+            batch = collate(
+                gather(jets, np.arange(min(len(jets), COMPARED_JETS)), table.columns, context.fields), table, context
+            )
+            return batch._replace(index=batch.index + first_index)
+        first_index += count_rows(path, layout)
+    raise ValueError(f"{', '.join(map(str, split['files']))}: hold no jets of the test or validation split")

@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import sys
 from collections.abc import Callable
 
 from torch import nn
@@ -57,6 +58,24 @@ def model_builder(name: str) -> Callable[..., nn.Module]:
         hint = f"did you mean {' or '.join(close)}?" if close else f"known models: {', '.join(list_models())}"
         raise KeyError(f"no model is called {name!r}; {hint}")
     return _builders[name]
+
+
+def registered_name(class_path: str) -> str | None:
+    """Name of the model that a builder's import path leads to; None if it is none of `list_models`.
+
+    The last word says little: ``mypkg.particlenet_lite`` is not the zoo's. Nothing but the zoo's own models is imported
+    for the comparison.
+
+    Example:
+        >>> registered_name("zoo.particlenet.particlenet_lite")
+        'particlenet_lite'
+        >>> registered_name("mypkg.particlenet_lite"), registered_name("zoo.particlenet.ParticleNet")
+        (None, None)
+    """
+    _open_rooms()
+    module, _, name = class_path.rpartition(".")
+    builder = _builders.get(name)
+    return name if builder is not None and getattr(sys.modules.get(module), name, None) is builder else None
 
 
 def create_model(name: str, *, input_dim: int, num_classes: int) -> nn.Module:
