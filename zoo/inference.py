@@ -4,7 +4,6 @@ import dataclasses
 import io
 import sys
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -21,6 +20,7 @@ from zoo.data.formats.layout_yaml import read_layout
 from zoo.data.manifest import folder_of
 from zoo.data.readers import (
     Description,
+    MendedWarning,
     ReadReport,
     RejectedJetsWarning,
     check_rows,
@@ -28,6 +28,7 @@ from zoo.data.readers import (
     find_format,
     open_tables,
     read_chunks,
+    warn_of,
 )
 from zoo.data.store import JetTable
 from zoo.data.weaver.data_config import read_weaver_yaml
@@ -49,6 +50,7 @@ class JetScores:
         index: int64 (row,), number of the row in the file.
         classes: names of the classes.
         rejected: number of jets that were left out, by the reasons of `zoo.data.store.bad_jets`.
+        mended: number of particles or numbers that were dropped or changed as the file was read, by what was done.
     """
 
     logits: np.ndarray
@@ -56,6 +58,7 @@ class JetScores:
     index: np.ndarray
     classes: tuple[str, ...]
     rejected: dict[str, int]
+    mended: dict[str, int] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -100,7 +103,8 @@ class JetScores:
         left = len(self) - scored - sum(self.rejected.values())
         reasons += [f"{left} not selected"] if left else []
         left_out = f", left out (NaN): {', '.join(reasons)}" if reasons else ""
-        return f"{scored:,} of {len(self):,} rows scored for {', '.join(self.classes)}{left_out}"
+        mended = "".join(f"; {count} {what}" for what, count in self.mended.items() if count)
+        return f"{scored:,} of {len(self):,} rows scored for {', '.join(self.classes)}{left_out}{mended}"
 
 
 def predict(
@@ -113,7 +117,8 @@ def predict(
     """Scores of the jets in a file, with the features that travel with the weights.
 
     A file larger than the memory is read in pieces. Jets that no model may see, such as those with momenta that are not
-    finite, keep their row and have the score NaN, with a `zoo.data.readers.RejectedJetsWarning`.
+    finite, keep their row and have the score NaN, with a `zoo.data.readers.RejectedJetsWarning`; what was mended as the
+    file was read is counted in a `zoo.data.readers.MendedWarning`.
 
     Args:
         model: what `zoo.load_pretrained` takes, which then runs on a GPU if there is one; or what it returned.
@@ -141,12 +146,12 @@ def predict(
         raise ValueError(f"{tagger.config.model}: a backbone gives no scores; fine-tune it, or choose a tagger")
     logits = np.full((stop - start, len(classes)), np.nan, dtype=np.float32)
     label = np.full(len(logits), -1, dtype=np.int64)
-    rejected: Counter[str] = Counter()
+    report = ReadReport(path, 0, {})
     with progress_bar("jets") as progress:
         task = progress.add_task(path.name, total=len(logits))
-        for table, left_out in _tables(path, (start, stop), description):
-            rejected.update(left_out)
-            progress.advance(task, sum(left_out.values()))
+        for table, of_rows in _tables(path, (start, stop), description):
+            report += of_rows
+            progress.advance(task, of_rows.left_out)
             _check(tagger, table, path)
             is_known = tuple(table.metadata.get("classes", ())) == classes
             for jets in _by_length(table.counts):
@@ -154,9 +159,8 @@ def predict(
                 logits[row] = _logits(tagger, table, jets, path)
                 label[row] = table.label[jets] if is_known else -1
                 progress.advance(task, len(jets))
-    if any(rejected.values()):
-        warnings.warn(RejectedJetsWarning(ReadReport(path, len(logits), rejected)), stacklevel=2)
-    return JetScores(logits, label, np.arange(start, stop), classes, dict(rejected))
+    warn_of(dataclasses.replace(report, rows=len(logits)), stacklevel=2)
+    return JetScores(logits, label, np.arange(start, stop), classes, dict(report.rejected), dict(report.mended))
 
 
 def predict_file(
@@ -177,7 +181,8 @@ def predict_file(
         _writer(out)  # a wrong name is told at once
     description = layout if weaver_yaml is None else read_weaver_yaml(weaver_yaml)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RejectedJetsWarning)  # the last line says it
+        for category in (RejectedJetsWarning, MendedWarning):  # the last line says it
+            warnings.simplefilter("ignore", category)
         scores = predict(model, file, rows=rows, layout=description)
     if out is None:
         _write_csv(sys.stdout.buffer, scores.columns)
@@ -194,10 +199,10 @@ def _load(model: str | Path) -> Pretrained:
 
 def _tables(
     path: Path, rows: tuple[int, int], description: Description | None
-) -> Iterator[tuple[JetTable, dict[str, int]]]:
-    """The good jets of some rows, and how many were left out by their reason."""
+) -> Iterator[tuple[JetTable, ReadReport]]:
+    """The good jets of some rows, and what became of these rows."""
     if folder_of(path) or find_format(path, description) is None:  # files of the zoo, which stay on the disk
-        yield from ((table, {}) for table in open_tables(path, rows, description))
+        yield from ((table, ReadReport(path, len(table), {})) for table in open_tables(path, rows, description))
     else:
         yield from read_chunks(path, rows, description)
 

@@ -114,7 +114,7 @@ def test_rejected_jets_and_the_first_rows(top_tagging_frame, write_hdf5):
     show_file(path, max_rows=4, console=console)
     shown = console.export_text()
     assert "Top Tagging Reference, HDF5, data set top_tagging, 6 rows, of which the first 4 were read" in shown
-    assert "left out: 1 jets, not finite" in shown
+    assert "left out: 1 not finite (part_px in 1)" in shown
     assert "jets: 2 qcd, 1 top" in shown
     with pytest.raises(ValueError, match="jets: must be at least 1, not 0"):
         describe_file(path, max_rows=0)

@@ -184,8 +184,11 @@ def describe(folder: Path, manifest: Manifest) -> str:
     """What was converted, and which jets of which file were left out, a line each."""
     classes = ", ".join(f"{jets} {name}" for name, jets in manifest.class_jets.items() if jets)
     lines = [f"{folder}: {manifest.jets} jets in {len(manifest.shards)} shards: {classes}"]
-    reports = (ReadReport(Path(source.path), source.rows, source.rejected) for source in manifest.sources)
-    return "\n".join([*lines, *(str(report) for report in reports if report.rejected)])
+    for source in manifest.sources:
+        report = ReadReport(Path(source.path), source.rows, source.rejected, source.mended)
+        lines += [str(report)] if report.left_out else []
+        lines += [f"{source.path}: {mending}" for mending in report.mendings()]
+    return "\n".join(lines)
 
 
 def check_arguments(
@@ -352,10 +355,10 @@ def _deal(parts: list[Part], run: Run) -> None:
 def deal_part(part: Part) -> None:
     """Deal the good jets of a part to the shards and write them, sorted by shard."""
     start, stop = part.rows
-    chunks, rejected = [], Counter()
-    for chunk, left_out in read_chunks(part.file, part.rows, part.layout):
+    chunks, report = [], ReadReport(part.file, 0, {})
+    for chunk, of_chunk in read_chunks(part.file, part.rows, part.layout):
         chunks.append(chunk)
-        rejected.update(left_out)
+        report += of_chunk
     table = join_tables(chunks)
     num_classes = len(table.metadata["classes"])
     if np.any((table.label < 0) | (table.label >= num_classes)):
@@ -371,7 +374,12 @@ def deal_part(part: Part) -> None:
     dealt = dataclasses.replace(
         table,
         fields=table.fields | origin,
-        metadata={"of": {key: table.metadata[key] for key in FACTS}, "ends": ends.tolist(), "rejected": dict(rejected)},
+        metadata={
+            "of": {key: table.metadata[key] for key in FACTS},
+            "ends": ends.tolist(),
+            "rejected": dict(report.rejected),
+            "mended": dict(report.mended),
+        },
     ).take(np.argsort(shard, kind="stable"))
     write_store(part.path, dealt, is_checked=True)
 
@@ -379,9 +387,10 @@ def deal_part(part: Part) -> None:
 def _gather(folder: Path, plan: Plan, parts: list[Part], run: Run) -> Manifest:
     """Second pass: write the shards that are not yet there; returns the manifest."""
     tables = [open_store(part.path, verify=False) for part in parts]
-    rejected: list[Counter] = [Counter() for _ in plan.sources]
+    rejected, mended = ([Counter() for _ in plan.sources] for _ in range(2))
     for part, table in zip(parts, tables, strict=True):
         rejected[part.number].update(table.metadata["rejected"])
+        mended[part.number].update(table.metadata.get("mended", {}))  # which older parts lack
     jets = np.diff(np.sum([table.metadata["ends"] for table in tables], axis=0), prepend=0)
     if not jets.any():
         raise ValueError(f"{folder}: no good jet is left of {plan.rows}; check the units and the columns")
@@ -409,8 +418,8 @@ def _gather(folder: Path, plan: Plan, parts: list[Part], run: Run) -> Manifest:
         layout=plan.layout,
         shards=tuple(_describe_shard(_shard_path(folder, number), int(jets[number])) for number in numbers),
         sources=tuple(
-            Source(*source, rejected={reason: count for reason, count in sorted(found.items()) if count})
-            for source, found in zip(plan.sources, rejected, strict=True)
+            Source(*source, *({what: count for what, count in sorted(found.items()) if count} for found in counts))
+            for source, *counts in zip(plan.sources, rejected, mended, strict=True)
         ),
     )
 

@@ -204,7 +204,8 @@ def show_file(
 def _lines(info: FileInfo) -> Iterator[str]:
     some = "" if info.report.rows == info.rows else f", of which the first {info.report.rows:,} were read"
     yield f"{info.report.path}: {info.format}, data set {info.dataset}, {info.rows:,} rows{some}"
-    yield from (f"left out: {count:,} jets, {reason}" for reason, count in info.report.rejected.items() if count)
+    yield from (f"left out: {reason}" for reason in info.report.reasons())
+    yield from (f"mended: {mending}" for mending in info.report.mendings())
     yield "jets: " + _some([f"{count:,} {name}" for name, count in info.jets.items() if count])
     levels = zip(QUANTILES, info.particles, strict=True)
     yield "particles of a jet: " + ", ".join(f"{count:g} ({level:.0%})" for level, count in levels)

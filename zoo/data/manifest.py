@@ -23,6 +23,7 @@ class Source:
         modified_ns: when it was last changed, in nanoseconds since 1970.
         rows: number of its rows.
         rejected: number of jets left out, by the reasons of `zoo.data.store.bad_jets`.
+        mended: number of particles or numbers dropped or changed, by what was done; older folders do not say.
     """
 
     path: str
@@ -30,6 +31,7 @@ class Source:
     modified_ns: int
     rows: int
     rejected: dict[str, int]
+    mended: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,8 @@ import contextlib
 import dataclasses
 import functools
 import warnings
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -22,7 +23,7 @@ from zoo.data.formats.quark_gluon import NPZ_MAGIC, open_quark_gluon
 from zoo.data.formats.top_tagging import open_top_tagging
 from zoo.data.manifest import folder_of, read_manifest
 from zoo.data.shards import open_shards
-from zoo.data.store import ARROW_MAGIC, JetTable, bad_jets, count_jets, open_store
+from zoo.data.store import ARROW_MAGIC, JetTable, bad_jets, count_jets, infinite_columns, open_store
 from zoo.data.weaver.data_config import WeaverYaml
 from zoo.data.weaver.reader import open_with_weaver
 
@@ -35,6 +36,8 @@ CHUNK_JETS = 8192
 
 class JetFile(Protocol):
     """An open file of another format, bad jets included."""
+
+    notes: Counter[str]  #: what was done with particles and numbers so far, and how often
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -81,19 +84,66 @@ class ReadReport:
         path: the file.
         rows: number of rows read.
         rejected: number of jets left out, by the reasons of `zoo.data.store.bad_jets`.
+        mended: number of particles or numbers that were dropped or changed, by what was done.
+        infinite: number of jets left out for a number that is not finite, by its column.
     """
 
     path: Path
     rows: int
-    rejected: dict[str, int]
+    rejected: Mapping[str, int]
+    mended: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    infinite: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+    @property
+    def left_out(self) -> int:
+        """Number of jets left out."""
+        return sum(self.rejected.values())
+
+    def __add__(self, other: "ReadReport") -> "ReadReport":
+        """The report of these rows and of others."""
+        counts = (
+            {key: one.get(key, 0) + two.get(key, 0) for key in {**one, **two}}
+            for one, two in (
+                (self.rejected, other.rejected),
+                (self.mended, other.mended),
+                (self.infinite, other.infinite),
+            )
+        )
+        return ReadReport(self.path, self.rows + other.rows, *counts)
+
+    def reasons(self) -> Iterator[str]:
+        """Number and reason of the jets left out, a line for each reason there is."""
+        columns = ", ".join(f"{name} in {count}" for name, count in self.infinite.items())
+        for reason, count in self.rejected.items():
+            if count:
+                yield f"{count} {reason}" + (f" ({columns})" if columns and reason == "not finite" else "")
+
+    def mendings(self) -> Iterator[str]:
+        """Number of particles or numbers, and what was done with them, a line for each kind there is."""
+        return (f"{count} {what}" for what, count in self.mended.items() if count)
 
     def __str__(self) -> str:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in self.rejected.items() if count)
-        return f"{self.path}: left out {sum(self.rejected.values())} of {self.rows} jets: {reasons}"
+        return f"{self.path}: left out {self.left_out} of {self.rows} jets: {', '.join(self.reasons())}"
 
 
 class RejectedJetsWarning(UserWarning):
     """Some jets of a file were left out; its argument is a `ReadReport`."""
+
+
+class MendedWarning(UserWarning):
+    """Some particles or numbers of a file were dropped or changed as it was read; its argument is a `ReadReport`."""
+
+    def __str__(self) -> str:
+        (report,) = self.args
+        return f"{report.path}: {'; '.join(report.mendings())}"
+
+
+def warn_of(report: ReadReport, stacklevel: int = 1) -> None:
+    """Warn of what was left out and of what was mended, if anything was."""
+    if report.left_out:
+        warnings.warn(RejectedJetsWarning(report), stacklevel=stacklevel + 1)
+    if any(report.mended.values()):
+        warnings.warn(MendedWarning(report), stacklevel=stacklevel + 1)
 
 
 def read_jets(path: str | Path, rows: tuple[int, int] | None = None, layout: Description | None = None) -> JetTable:
@@ -101,7 +151,8 @@ def read_jets(path: str | Path, rows: tuple[int, int] | None = None, layout: Des
 
     The formats are the zoo's own file, a folder that `zoo convert` wrote (to leave it on the disk: `open_tables`), and
     those of `known_formats`. Jets that `zoo.data.store.bad_jets` names are left out with a `RejectedJetsWarning`;
-    ``source_rows`` of the table keeps the row in the file of each jet that stays.
+    ``source_rows`` of the table keeps the row in the file of each jet that stays. What is mended, such as padding in
+    lists and what rounding made impossible, is counted in a `MendedWarning`.
 
     Args:
         path: file or converted folder.
@@ -116,8 +167,7 @@ def read_jets(path: str | Path, rows: tuple[int, int] | None = None, layout: Des
             should, or no good jet is left; the message names the file, the field and the remedy.
     """
     table, report = read_and_report(path, rows, layout)
-    if any(report.rejected.values()):
-        warnings.warn(RejectedJetsWarning(report), stacklevel=2)
+    warn_of(report, stacklevel=2)
     return table
 
 
@@ -134,13 +184,13 @@ def read_and_report(
         table = open_store(path)
         table = table.slice(*check_rows(path, rows, len(table)))
         return table, ReadReport(path, len(table), {})
-    chunks, rejected = [], {}
+    chunks, report = [], ReadReport(path, 0, {})
     with found.open(path) as file:
         start, stop = check_rows(path, rows, len(file))
-        for chunk, left_out in _good_jets(file.chunks(start, stop, CHUNK_JETS)):
-            rejected = {reason: rejected.get(reason, 0) + count for reason, count in left_out.items()}
+        for chunk, of_chunk in _good_jets(path, file, (start, stop)):
+            report += of_chunk
             chunks.append(chunk)
-    report = ReadReport(path, stop - start, rejected)
+    report = dataclasses.replace(report, rows=stop - start)  # of which not all need be selected
     if not any(map(len, chunks)):
         raise ValueError(f"{report}; no jet is left, check the units and the columns")
     return join_tables(chunks), report
@@ -148,8 +198,8 @@ def read_and_report(
 
 def read_chunks(
     path: str | Path, rows: tuple[int, int], layout: Description | None = None
-) -> Iterator[tuple[JetTable, dict[str, int]]]:
-    """The good jets of some rows, those of `CHUNK_JETS` rows at a time, and how many were left out by their reason.
+) -> Iterator[tuple[JetTable, ReadReport]]:
+    """The good jets of some rows, those of `CHUNK_JETS` rows at a time, and what became of these rows.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -160,16 +210,23 @@ def read_chunks(
     if found is None:
         # whoever reads a file in pieces begins with the first row, and one comparison with the checksums is enough
         table = open_store(path, verify=rows[0] == 0)
-        yield table.slice(*check_rows(path, rows, len(table))), {}
+        table = table.slice(*check_rows(path, rows, len(table)))
+        yield table, ReadReport(path, len(table), {})
         return
     with found.open(path) as file:
-        yield from _good_jets(file.chunks(*check_rows(path, rows, len(file)), CHUNK_JETS))
+        yield from _good_jets(path, file, check_rows(path, rows, len(file)))
 
 
-def _good_jets(chunks: Iterator[JetTable]) -> Iterator[tuple[JetTable, dict[str, int]]]:
-    for chunk in chunks:
+def _good_jets(path: Path, file: JetFile, rows: tuple[int, int]) -> Iterator[tuple[JetTable, ReadReport]]:
+    start, stop = rows
+    noted = Counter()
+    for chunk in file.chunks(start, stop, CHUNK_JETS):
         reasons = bad_jets(chunk)
-        yield _keep(chunk, ~np.any(list(reasons.values()), axis=0)), {r: int(mask.sum()) for r, mask in reasons.items()}
+        infinite = infinite_columns(chunk) if reasons["not finite"].any() else {}
+        rejected = {reason: int(mask.sum()) for reason, mask in reasons.items()}
+        report = ReadReport(path, len(chunk), rejected, file.notes - noted, infinite)
+        noted = file.notes.copy()
+        yield _keep(chunk, ~np.any(list(reasons.values()), axis=0)), report
 
 
 def open_tables(

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -151,23 +151,41 @@ def bad_jets(table: JetTable) -> dict[str, np.ndarray]:
     The reasons in the order of precedence: ``not finite`` (NaN or infinity in any column), ``negative energy``,
     ``no particles``, ``momentum above energy``, that is :math:`|p| > (1 + 10^{-5}) E` (see `MOMENTUM_TOLERANCE`).
     """
-    energy, *momentum = (table.particles[name] for name in MOMENTUM_COLUMNS)
-    finite_particle = np.logical_and.reduce([np.isfinite(values) for values in table.particles.values()])
+    of_particles = {
+        reason: _any_particle(mask, table.offsets) for reason, mask in bad_particles(table.particles).items()
+    }
     finite_jet = np.logical_and.reduce([np.isfinite(values) for values in (table.weight, *table.fields.values())])
-    with np.errstate(invalid="ignore", over="ignore"):
-        reasons = {
-            "not finite": _any_particle(~finite_particle, table.offsets) | ~finite_jet,
-            "negative energy": _any_particle(energy < 0, table.offsets),
-            "no particles": table.counts == 0,
-            "momentum above energy": _any_particle(
-                _squared_sum(momentum) > (1 + MOMENTUM_TOLERANCE) ** 2 * _squared_sum([energy]), table.offsets
-            ),
-        }
+    reasons = {
+        "not finite": of_particles["not finite"] | ~finite_jet,
+        "negative energy": of_particles["negative energy"],
+        "no particles": table.counts == 0,
+        "momentum above energy": of_particles["momentum above energy"],
+    }
     known = np.zeros(len(table), dtype=bool)
     for reason, mask in reasons.items():
         reasons[reason] = mask & ~known
         known |= mask
     return reasons
+
+
+def bad_particles(particles: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Mask (particle,) of the particles that make a jet bad, for each reason of `bad_jets`; one may have several."""
+    energy, *momentum = (particles[name] for name in MOMENTUM_COLUMNS)
+    with np.errstate(invalid="ignore", over="ignore"):
+        return {
+            "not finite": ~np.logical_and.reduce([np.isfinite(values) for values in particles.values()]),
+            "negative energy": energy < 0,
+            "momentum above energy": _squared_sum(momentum) > (1 + MOMENTUM_TOLERANCE) ** 2 * _squared_sum([energy]),
+        }
+
+
+def infinite_columns(table: JetTable) -> dict[str, int]:
+    """Number of jets with NaN or infinity in a column, by its name; columns without are left out."""
+    of_particles = {
+        name: _any_particle(~np.isfinite(values), table.offsets).sum() for name, values in table.particles.items()
+    }
+    of_jets = {name: (~np.isfinite(values)).sum() for name, values in {**table.fields, "weight": table.weight}.items()}
+    return {name: int(count) for name, count in (of_particles | of_jets).items() if count}
 
 
 def _squared_sum(columns: Sequence[np.ndarray]) -> np.ndarray:

@@ -73,7 +73,7 @@ def test_few_keys(write):
     ("old", "new", "message"),
     [
         ("units: GeV", "unit: GeV", r"there is no key 'unit'; did you mean 'units'\?"),
-        ("units: GeV", "units: GeV\nfoo: 1", "there is no key 'foo'; found classes, fields"),
+        ("units: GeV", "units: GeV\nfoo: 1", "there is no key 'foo'; found bad_particles, classes, fields"),
         ("units: GeV", "", "the key 'units' is missing; a layout has at least units, classes, momenta, label"),
         ("units: GeV", "units: GeV\nunits: MeV", "the key 'units' stands twice"),
         ("px: px", "px: px, px: py", "the key 'px' stands twice"),

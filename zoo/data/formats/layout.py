@@ -3,6 +3,7 @@
 import dataclasses
 import fnmatch
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ import numpy as np
 
 from zoo.data.datasets import JET_COLUMNS
 from zoo.data.formats.columns import Block, Columns
+from zoo.data.formats.momenta import COMPONENTS, PADDING, four_momenta, is_empty
 from zoo.data.hints import did_you_mean
-from zoo.data.store import MOMENTUM_COLUMNS, JetTable
+from zoo.data.store import MOMENTUM_COLUMNS, JetTable, bad_particles
 
 #: Factors to GeV.
 UNITS = {"GeV": 1.0, "MeV": 1e-3}
@@ -23,10 +25,12 @@ ROWS = ("jets", "events")
 #: Fields in the unit of the momenta, which are converted with them; all others are taken as they are.
 MOMENTUM_FIELDS = ("jet_pt", "jet_energy", "jet_mass", "met")
 
-_CARTESIAN, _POLAR = ("px", "py", "pz"), ("pt", "eta", "phi")
+#: What may become of a particle that no model may see: its jet is rejected, or it is dropped from its jet.
+BAD_PARTICLES = ("reject", "drop")
 
-#: Components that determine a momentum; without energy and mass, particles are massless.
-COMPONENTS = tuple((*three, *fourth) for three in (_CARTESIAN, _POLAR) for fourth in (("energy",), ("mass",), ()))
+#: What else becomes of particles and numbers, as reports call it.
+DROPPED = "bad particles, dropped from their jets"
+FILLED = "values of {!r} that are not finite, filled with {:g}"
 
 #: Integers up to here are exact in float32.
 _EXACT = 2**24
@@ -56,6 +60,12 @@ class Layout:
             2, ...
         max_particles: most particles of a row; None: any number.
         rows: what the rows are, ``jets`` or ``events``, as reports call them.
+        fill: what stands in for a value that is not finite, by the name of one of ``particles`` or ``fields``, or
+            ``mass`` for that of the particles; what has none is bad.
+        bad_particles: what becomes of a particle that is bad by the reasons of `zoo.data.store.bad_jets`: ``reject``
+            leaves out its jet, ``drop`` the particle alone.
+        momentum_tolerance: part of E by which :math:`|p|` may exceed it and still be rounding, see
+            `zoo.data.formats.momenta.four_momenta`; None: that of the type of the columns.
 
     Raises:
         ValueError: if an argument contradicts another or has a value that it cannot have.
@@ -74,10 +84,17 @@ class Layout:
     label_values: tuple[int, ...] | Mapping[int | str, str] | None = None
     max_particles: int | None = None
     rows: str = "jets"
+    fill: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    bad_particles: str = "reject"
+    momentum_tolerance: float | None = None
 
     def __post_init__(self) -> None:
         if self.rows not in ROWS:
             raise ValueError(f"rows: must be {' or '.join(ROWS)}, not {self.rows!r}")
+        if self.bad_particles not in BAD_PARTICLES:
+            raise ValueError(f"bad_particles: must be {' or '.join(BAD_PARTICLES)}, not {self.bad_particles!r}")
+        if self.momentum_tolerance is not None and not 0 <= self.momentum_tolerance < 1:
+            raise ValueError(f"momentum_tolerance: must be from 0 to 1, not {self.momentum_tolerance}")
         self._check_momenta()
         self._check_classes()
         self._check_names()
@@ -126,6 +143,10 @@ class Layout:
                 f"fields: {missing!r} is missing beside {min(jet)!r}; give all of {', '.join(JET_COLUMNS)}"
             )
 
+        known = {*self.particles, *self.fields, *({"mass"} & self.momenta.keys())}
+        for name in self.fill.keys() - known:
+            raise ValueError(f"fill: {name!r} is none of 'particles' and 'fields'; {did_you_mean(name, known)}")
+
     @property
     def metadata(self) -> dict[str, Any]:
         """What a table of these jets says of itself."""
@@ -140,6 +161,8 @@ class Layout:
         }
         if isinstance(self.label_values, Mapping):
             values["label_values"] = list(self.label_values.items())
+        # folders that were converted before there were these keys are those of layouts without them
+        values = {key: value for key, value in values.items() if key not in _LATER or value != _LATER[key]}
         return json.loads(json.dumps(values))
 
     @property
@@ -170,8 +193,14 @@ class Layout:
         return (*self.fields.values(), *weight, *self.label_columns)
 
 
+#: Keys that the first layouts did not have, with what they were then.
+_LATER = {"fill": {}, "bad_particles": "reject", "momentum_tolerance": None}
+
+
 class LayoutFile:
     """An open file with a layout; see `zoo.data.readers.JetFile`.
+
+    Its ``notes`` count what was done with particles and numbers so far, such as `PADDING`, `DROPPED` and `FILLED`.
 
     Its particles are uint8 for what is stored as bool, float32 for all other numbers; its fields float32, or int64 for
     integers.
@@ -184,6 +213,7 @@ class LayoutFile:
         self.path = path
         self.columns = columns
         self.layout = layout
+        self.notes: Counter[str] = Counter()
         self._names = list(dict.fromkeys((*layout.lists, *layout.numbers)))
         for name in self._names:
             if name not in columns.names:
@@ -245,14 +275,14 @@ class LayoutFile:
     def _to_table(self, block: Block, first_row: int) -> JetTable:
         layout = self.layout
         counts, lists = self._select_particles(block, first_row)
-        momenta = {component: lists[name] for component, name in layout.momenta.items()}
         jets = {name: block[name] for name in layout.numbers}
+        counts, particles = self._read_particles(counts, lists)
+        self._check_most(counts, first_row)
         rows = len(counts)
         weight = np.ones(rows) if layout.weight is None else jets[layout.weight]
         with np.errstate(over="ignore"):  # infinite numbers are counted as bad jets
             return JetTable(
-                particles=four_momenta(momenta, UNITS[layout.units])
-                | {name: self._to_numbers(column, lists[column]) for name, column in layout.particles.items()},
+                particles=particles,
                 offsets=np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]),
                 fields=self._to_fields(jets),
                 label=self._read_labels(jets, rows, first_row),
@@ -269,22 +299,51 @@ class LayoutFile:
         for name in others:
             self._check_counts(name, lists[name].counts, first, counts, first_row)
         values = {name: column.values for name, column in lists.items()}
-        if self.layout.mask is not None or self._is_padded:
-            real = self._is_particle(values, counts, first_row)
-            counts = _count_true(real, counts)
-            values = {name: column[real] for name, column in values.items()}
-        self._check_most(counts, first_row)
-        return counts, values
+        real = self._is_particle(values, counts, first_row)
+        if real.all():
+            return counts, values
+        return _count_true(real, counts), {name: column[real] for name, column in values.items()}
 
     def _is_particle(self, values: dict[str, np.ndarray], counts: np.ndarray, first_row: int) -> np.ndarray:
+        empty = is_empty({component: values[name] for component, name in self.layout.momenta.items()})
         if self.layout.mask is None:
-            return np.logical_or.reduce([values[name] != 0 for name in self.layout.momenta.values()])
+            # arrays of one length are padded by nature, in lists it deserves a word
+            self.notes[PADDING] += 0 if self._is_padded else int(empty.sum())
+            return ~empty
         mask = values[self.layout.mask]
         wrong = np.flatnonzero(np.isnan(mask))
         if len(wrong):
             row = first_row + np.searchsorted(np.cumsum(counts), wrong[0], side="right")
             raise ValueError(f"{self.path}: column {self.layout.mask!r} is not a number in row {row}; correct the mask")
-        return mask != 0
+        self.notes[PADDING] += int((empty & (mask != 0)).sum())
+        return (mask != 0) & ~empty
+
+    def _read_particles(
+        self, counts: np.ndarray, lists: Mapping[str, np.ndarray]
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Number of particles of each row, and the particle columns of the table."""
+        layout = self.layout
+        components = {name: self._fill(name, lists[column]) for name, column in layout.momenta.items()}
+        with np.errstate(over="ignore"):  # infinite numbers are counted as bad jets
+            momenta, notes = four_momenta(components, UNITS[layout.units], layout.momentum_tolerance)
+            particles = momenta | {
+                name: self._to_numbers(column, self._fill(name, lists[column]))
+                for name, column in layout.particles.items()
+            }
+        self.notes += notes
+        if layout.bad_particles == "reject":
+            return counts, particles
+        bad = np.logical_or.reduce(list(bad_particles(particles).values()))
+        self.notes[DROPPED] += int(bad.sum())
+        return _count_true(~bad, counts), {name: values[~bad] for name, values in particles.items()}
+
+    def _fill(self, name: str, values: np.ndarray) -> np.ndarray:
+        """The values, with those that are not finite replaced if the layout says by what."""
+        if name not in self.layout.fill or values.dtype.kind != "f":
+            return values
+        number, is_good = self.layout.fill[name], np.isfinite(values)
+        self.notes[FILLED.format(name, number)] += int((~is_good).sum())
+        return np.where(is_good, values, values.dtype.type(number))
 
     def _check_counts(self, name: str, found: np.ndarray, first: str, expected: np.ndarray, first_row: int) -> None:
         wrong = np.flatnonzero(found != expected)
@@ -314,7 +373,7 @@ class LayoutFile:
     def _to_fields(self, jets: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         fields = {}
         for name, column in self.layout.fields.items():
-            values = jets[column]
+            values = self._fill(name, jets[column])
             if values.dtype.kind == "f":
                 scale = UNITS[self.layout.units] if name in MOMENTUM_FIELDS else 1.0
                 fields[name] = (values if scale == 1 else values * np.float64(scale)).astype(np.float32)
@@ -387,42 +446,3 @@ def _count_true(flags: np.ndarray, counts: np.ndarray) -> np.ndarray:
     before = np.concatenate([[0], np.cumsum(flags)])
     ends = np.cumsum(counts)
     return before[ends] - before[ends - counts]
-
-
-def four_momenta(components: Mapping[str, np.ndarray], scale: float = 1.0) -> dict[str, np.ndarray]:
-    """`MOMENTUM_COLUMNS`, float32 in GeV, of momenta given by any of `COMPONENTS`.
-
-    A negative transverse momentum or mass would turn a particle round, so it gives a negative energy, by which
-    `zoo.data.store.bad_jets` counts such a jet.
-
-    Args:
-        components: arrays (particle,) by component.
-        scale: factor to GeV; angles have none.
-    """
-    if scale == 1 and set(components) == {*_CARTESIAN, "energy"}:
-        names = dict(zip(MOMENTUM_COLUMNS, ("energy", *_CARTESIAN), strict=True))
-        return {name: np.ascontiguousarray(components[key], dtype=np.float32) for name, key in names.items()}
-    given = {name: values.astype(np.float64) for name, values in components.items()}
-    lengths = {name: values * scale for name, values in given.items() if name not in ("eta", "phi")}
-    with np.errstate(invalid="ignore", over="ignore"):  # the numbers of bad jets
-        px, py, pz = _three_momenta(given, lengths)
-        energy = _energy(lengths, np.sqrt(px * px + py * py + pz * pz))
-        momenta = dict(zip(MOMENTUM_COLUMNS, (energy, px, py, pz), strict=True))
-        return {name: values.astype(np.float32) for name, values in momenta.items()}
-
-
-def _three_momenta(given: Mapping[str, np.ndarray], lengths: Mapping[str, np.ndarray]) -> Sequence[np.ndarray]:
-    if "px" in lengths:
-        return [lengths[name] for name in _CARTESIAN]
-    pt = lengths["pt"]
-    return pt * np.cos(given["phi"]), pt * np.sin(given["phi"]), pt * np.sinh(given["eta"])
-
-
-def _energy(lengths: Mapping[str, np.ndarray], momentum: np.ndarray) -> np.ndarray:
-    if "energy" in lengths:
-        energy = lengths["energy"]
-    elif "mass" in lengths:
-        energy = np.where(lengths["mass"] < 0, -1.0, 1.0) * np.hypot(momentum, lengths["mass"])
-    else:
-        energy = momentum
-    return np.where(lengths.get("pt", momentum) < 0, -np.abs(energy), energy)

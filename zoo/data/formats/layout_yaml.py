@@ -8,7 +8,7 @@ from typing import Any
 
 from zoo.data.datasets import DATASETS
 from zoo.data.formats.layout import Layout
-from zoo.data.yaml_values import check_keys, integer, names, read_yaml, string, strings
+from zoo.data.yaml_values import check_keys, integer, mapping, names, number, read_yaml, string, strings
 
 #: Keys that a file must have; ``units`` too, as nobody should guess them.
 REQUIRED = ("units", "classes", "momenta", "label")
@@ -50,6 +50,10 @@ def _names_or_list(key: str, value: object) -> Mapping[str, str]:
     return {name: name for name in strings(key, value)} if isinstance(value, list) else names(key, value)
 
 
+def _numbers_by_name(key: str, value: object) -> Mapping[str, float]:
+    return {name: number(f"{key}.{name}", item) for name, item in mapping(key, value).items()}
+
+
 def _label(key: str, value: object) -> str | tuple[str, ...] | Mapping[str, str]:
     convert = {list: strings, dict: names}.get(type(value), string)
     return convert(key, value)
@@ -68,11 +72,13 @@ def _values(key: str, value: object) -> tuple[int, ...] | Mapping[int | str, str
 
 #: What checks and converts the value of each key.
 _CONVERT: dict[str, Callable[[str, Any], Any]] = {
-    **dict.fromkeys(("name", "units", "tree", "weight", "mask", "rows"), string),
+    **dict.fromkeys(("name", "units", "tree", "weight", "mask", "rows", "bad_particles"), string),
     **dict.fromkeys(("particles", "fields"), _names_or_list),
     "classes": strings,
     "momenta": names,
     "label": _label,
     "label_values": _values,
     "max_particles": integer,
+    "fill": _numbers_by_name,
+    "momentum_tolerance": number,
 }

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import pickletools
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,8 +13,9 @@ import numpy as np
 
 from zoo.data.datasets import describe_dataset
 from zoo.data.formats.columns import open_hdf5_file
+from zoo.data.formats.momenta import four_momenta
 from zoo.data.hints import did_you_mean
-from zoo.data.store import MOMENTUM_COLUMNS, JetTable
+from zoo.data.store import JetTable
 
 FACTS = describe_dataset("top_tagging")
 
@@ -27,6 +29,7 @@ class TopTaggingFile:
     def __init__(self, path: Path, data: h5py.Dataset) -> None:
         self.path = path
         self.data = data
+        self.notes: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self.data)
@@ -38,7 +41,25 @@ class TopTaggingFile:
         for first in range(start, stop, size):
             block = self.data[first : min(first + size, stop)]
             label = _read_labels(self.path, block, columns[LABEL_COLUMN], first, len(FACTS.classes))
-            yield _to_table(_read_momenta(block, momenta), label, first)
+            yield self._to_table(_read_momenta(block, momenta), label, first)
+
+    def _to_table(self, momenta: np.ndarray, label: np.ndarray, first_row: int) -> JetTable:
+        """Jets of zero-padded rows (jet, 4 * particle); a particle is real if any of its numbers is not zero."""
+        rows = momenta.reshape(len(momenta), -1, 4)
+        real = np.any(rows != 0, axis=2)
+        components = dict(zip(("energy", "px", "py", "pz"), rows[real].T, strict=True))
+        with np.errstate(over="ignore"):
+            particles, notes = four_momenta(components)
+        self.notes += notes
+        return JetTable(
+            particles=particles,
+            offsets=np.concatenate([[0], np.cumsum(real.sum(axis=1))]),
+            fields={},
+            label=label,
+            weight=np.ones(len(label), dtype=np.float32),
+            metadata=FACTS.metadata,
+            source_rows=np.arange(first_row, first_row + len(label)),
+        )
 
 
 @contextlib.contextmanager
@@ -147,20 +168,3 @@ def _read_labels(path: Path, block: np.ndarray, column: _Column, first_row: int,
             f"as in row {first_row + wrong[0]}; correct the label"
         )
     return label
-
-
-def _to_table(momenta: np.ndarray, label: np.ndarray, first_row: int) -> JetTable:
-    """Jets of zero-padded rows (jet, 4 * particle); a particle is real if any of its numbers is not zero."""
-    four_momenta = momenta.reshape(len(momenta), -1, 4)
-    real = np.any(four_momenta != 0, axis=2)
-    with np.errstate(over="ignore"):
-        flat = four_momenta[real].astype(np.float32)
-    return JetTable(
-        particles={name: np.ascontiguousarray(flat[:, i]) for i, name in enumerate(MOMENTUM_COLUMNS)},
-        offsets=np.concatenate([[0], np.cumsum(real.sum(axis=1))]),
-        fields={},
-        label=label,
-        weight=np.ones(len(label), dtype=np.float32),
-        metadata=FACTS.metadata,
-        source_rows=np.arange(first_row, first_row + len(label)),
-    )

@@ -3,6 +3,7 @@
 import contextlib
 import re
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -12,8 +13,9 @@ import numpy as np
 
 from zoo.data.formats.columns import ROOT_MAGIC, Block, Columns, Lists, open_columns
 from zoo.data.formats.layout import class_of_flags
+from zoo.data.formats.momenta import PADDING, four_momenta, is_empty
 from zoo.data.hints import did_you_mean
-from zoo.data.store import MOMENTUM_COLUMNS, JetTable
+from zoo.data.store import JetTable
 from zoo.data.weaver.data_config import IS_TRAINING, Input, Reweighting, WeaverYaml
 from zoo.data.weaver.weights import weigh
 
@@ -205,8 +207,9 @@ class WeaverFile:
     """An open file with one of weaver's data files; see `zoo.data.readers.JetFile`.
 
     Rows that are not selected are left out without a word. Jets have their first ``length`` particles, less those that
-    the mask leaves out. The raw values of the features are the particle columns ``weaver_...``: what is infinite is the
-    largest number there is if it will be limited, and NaN is what becomes 0, as in weaver.
+    the mask leaves out and those without momentum, which are padding, and counted in ``notes``. The raw values of the
+    features are the particle columns ``weaver_...``: what is infinite is the largest number there is if it will be
+    limited, and NaN is what becomes 0, as in weaver.
 
     Raises:
         ValueError: if a column is missing, or a scale or weight is yet to be fitted.
@@ -220,6 +223,7 @@ class WeaverFile:
         self._weights = None if description.split == "test" else description.weights
         self._reader = VariableReader(path, columns, description, self._wanted())
         self._not_numbers: dict[str, int] = {}
+        self.notes: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self._reader)
@@ -248,10 +252,9 @@ class WeaverFile:
     def _to_table(self, variables: Variables) -> JetTable:
         lists = {variable.name: variables.lists(variable.name) for variable in self.description.inputs}
         counts, is_kept = self._choose_particles(lists, variables.rows)
-        particles = {
-            column: lists[variable.name].values[is_kept].astype(np.float32)
-            for column, variable in zip(_MOMENTA, self.description.vectors, strict=True)
-        }
+        components = self._components(lists)
+        particles, notes = four_momenta({name: values[is_kept] for name, values in components.items()})
+        self.notes += notes
         for variable in self.description.features:
             particles[variable.column] = self._limit(variable, lists[variable.name].values[is_kept])
         return JetTable(
@@ -280,7 +283,17 @@ class WeaverFile:
         is_kept = np.arange(len(jet)) - (np.cumsum(counts) - counts)[jet] < first.length
         if self.description.mask is not None:
             is_kept &= lists[self.description.mask.name].values != 0
+        is_padding = is_kept & is_empty(self._components(lists))
+        self.notes[PADDING] += int(is_padding.sum())
+        is_kept &= ~is_padding
         return np.bincount(jet[is_kept], minlength=len(counts)), is_kept
+
+    def _components(self, lists: Mapping[str, Lists]) -> dict[str, np.ndarray]:
+        """The components of all momenta, in the order of weaver's vectors."""
+        names = ("px", "py", "pz", "energy")
+        return {
+            name: lists[variable.name].values for name, variable in zip(names, self.description.vectors, strict=True)
+        }
 
     def _limit(self, variable: Input, values: np.ndarray) -> np.ndarray:
         values = values.astype(np.float32)
@@ -330,7 +343,3 @@ def weight_inputs(weights: Reweighting, variables: Variables) -> tuple[dict[str,
     """The variables and the base weight that `zoo.data.weaver.weights` needs."""
     base = None if weights.base_weight is None else variables.numbers(weights.base_weight)
     return {name: variables.numbers(name) for name in weights.names}, base
-
-
-#: Columns of the momenta in the order of weaver's vectors.
-_MOMENTA = (*MOMENTUM_COLUMNS[1:], MOMENTUM_COLUMNS[0])
