@@ -12,6 +12,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 from zoo.boosted_trees import MAX_TREES, flatten, input_names
 from zoo.cli import main
 from zoo.data.datamodule import JetDataModule
+from zoo.metrics import background_rejection
 from zoo.report import Predictions
 
 #: Where the system lacks the OpenMP library that it uses, there is nothing to test.
@@ -172,3 +173,17 @@ def test_a_run_is_never_overwritten(run, capsys):
         train(run.parent)
     assert "holds a run already" in capsys.readouterr().err
     assert (run / "model.txt").read_bytes() == before
+
+
+def test_signal_of_the_config_is_that_of_the_report(run, tmp_path):
+    """The same trees, judged by the rejection of the other class."""
+    config = tmp_path / "given.yaml"
+    config.write_text(yaml.safe_dump(CONFIG | {"model": CONFIG["model"] | {"signal": 0}}))
+    main(["baseline", "lightgbm", "--config", str(config), "--run_folder", str(tmp_path / "run")])
+    document = json.loads((tmp_path / "run" / "report" / "metrics.json").read_text())
+    assert document["background"] == "signal"
+    predictions = Predictions.load(run / "report" / "predictions.arrow")
+    score = predictions.logits[:, 0] - predictions.logits[:, 1]
+    expected = background_rejection(score, predictions.label == 0, 0.7)
+    assert document["metrics"]["background_rejection_0.7"]["value"] == pytest.approx(expected.value)
+    assert expected.value != pytest.approx(background_rejection(-score, predictions.label == 1, 0.7).value)

@@ -1,5 +1,6 @@
 """Metrics against hand counts, brute force, scikit-learn and toys; two real processes against one."""
 
+import decimal
 import json
 import logging
 import math
@@ -285,6 +286,23 @@ class TestManyClasses:
         both = macro_auc(two, label[label < 2])
         assert (both.value, both.error) == pytest.approx((plain.value, plain.error), abs=1e-12)
 
+    def test_equal_probabilities_tie_exactly(self):
+        random = np.random.default_rng(3)
+        for _ in range(40):  # whole numbers plus what all logits of a jet share, of either precision
+            label = np.arange(12) % 3
+            logits = (random.integers(0, 3, (12, 3)) + random.integers(0, 3, (12, 1)) / 4).astype(np.float32)
+            with decimal.localcontext(prec=60):
+                terms = [[[(decimal.Decimal(float(z - a))).exp() for z in jet] for a in jet] for jet in logits]
+                score = np.array([[round(1 / sum(of_class), 50) for of_class in jet] for jet in terms])
+            pairs = [(a, b) for a in range(3) for b in range(3) if a != b]
+            areas = [
+                np.mean(
+                    [(s > b) + 0.5 * (s == b) for s in score[label == one, one] for b in score[label == other, one]]
+                )
+                for one, other in pairs
+            ]
+            assert macro_auc(logits, label).value == pytest.approx(np.mean(areas), abs=1e-14)
+
     def test_macro_error_agrees_with_bootstrap(self):
         logits, label = self.logits()
         probability = torch.tensor(logits).softmax(dim=1).numpy()
@@ -320,7 +338,9 @@ class TestBadInput:
             auc([1.0, 2.0], [1, 1])
         with pytest.raises(MissingClassError, match="no signal among 2 jets"):
             background_rejection([1.0, 2.0], [0, 0], 0.5)
-        with pytest.raises(MissingClassError, match="no jets of class 0 or of class 2"):
+        with pytest.raises(
+            MissingClassError, match=r"class 0 \(signal\) against class 2 \(background\): no background"
+        ):
             macro_auc(np.eye(3)[:2], [0, 1])
         with pytest.raises(MissingClassError, match="no jets"):
             tagging_metrics(np.zeros((0, 2)), np.zeros(0, int))
@@ -330,12 +350,103 @@ class TestBadInput:
             auc([1.0, 2.0, 3.0], [0, 1, 2])
         with pytest.raises(ValueError, match=r"label must hold integers 0..1, got \[0 2\]"):
             accuracy(np.zeros((2, 2)), [0, 2])
-        with pytest.raises(ValueError, match="1 of 2 weights are negative"):
+        with pytest.raises(MissingClassError, match="weights of the 1 signal jets sum to -1"):
             auc([1.0, 2.0], [0, 1], [1.0, -1.0])
+        with pytest.raises(MissingClassError, match="weights of the 2 jets sum to -1"):
+            accuracy(np.zeros((2, 2)), [0, 1], [1.0, -2.0])
+        with pytest.raises(ValueError, match="1 of 2 weights are NaN or infinite"):
+            auc([1.0, 2.0], [0, 1], [1.0, math.inf])
         with pytest.raises(ValueError, match="all 2 weights are zero"):
             accuracy(np.zeros((2, 2)), [0, 1], [0.0, 0.0])
         with pytest.raises(ValueError, match="alike"):
             auc([1.0, 2.0], [0, 1, 1])
+
+    @pytest.mark.parametrize("values", [np.array([1j, 2.0]), np.array(["1", "2"]), np.array([1, None])])
+    def test_what_is_no_real_number_is_refused(self, values):
+        with pytest.raises(ValueError, match="must be real numbers"):
+            auc(values, [0, 1])
+        with pytest.raises(ValueError, match="must be real numbers"):
+            auc([0.0, 1.0], [0, 1], values)
+        with pytest.raises(ValueError, match="must be real numbers"):
+            accuracy(np.stack([values, values], axis=1), [0, 1])
+        with pytest.raises(ValueError, match="must be real numbers"):
+            TaggingMetrics().update(torch.ones(2, 2, dtype=torch.complex64), torch.tensor([0, 1]))
+
+
+class TestSignedWeights:
+    """Weights as of generators beyond leading order: a fifth of the jets count -1 times."""
+
+    def toys(self, number: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        random = np.random.default_rng(12)
+        draws = []
+        for _ in range(number):
+            score, label = toy_scores(1200, seed=int(random.integers(2**31)))
+            draws.append(
+                (score, label, np.where(random.random(1200) < 0.2, -1.0, 1.0) * random.uniform(0.5, 1.5, 1200))
+            )
+        return draws
+
+    def test_area_is_that_of_the_definition(self):
+        score, label = toy_scores(300, decimals=1)
+        weight = np.random.default_rng(5).normal(1.0, 1.0, 300)
+        assert auc(score, label, weight).value == pytest.approx(brute_force_auc(score, label, weight), abs=1e-12)
+
+    def test_efficiencies_are_sums_of_signed_weights(self):
+        # signal passes at 3: 2 of 3; then -1 takes the sum back, and the next cut has 1 of 3
+        curve = roc_curve([3, 2, 1, 3, 2, 1], [1, 1, 1, 0, 0, 0], [2.0, -1.0, 2.0, 1.0, -0.5, 1.5])
+        assert curve.signal_efficiency.tolist() == pytest.approx([2 / 3, 1 / 3, 1])
+        half = curve.background_rejection(0.5)
+        assert (half.threshold, half.value) == (3.0, pytest.approx(2 / 1))
+        assert half.error == pytest.approx(4 * math.sqrt((1**2 * 1 + 1**2 * 2.5) / 2**4))
+
+    def test_a_sum_of_nothing_behind_the_cut_is_a_bound(self):
+        bound = background_rejection([3, 1, 3, 2, 0], [1, 1, 0, 0, 0], 0.3, [1.0, 2.0, -1.0, 4.0, 5.0])
+        assert bound.is_bound
+        error = math.sqrt((9**2 * 1 + 1**2 * 41) / 8**4)
+        assert bound.value == pytest.approx(1 / error)
+
+    def test_errors_agree_with_toys(self):
+        figures = []
+        for score, label, weight in self.toys(300):
+            logits = np.stack([np.zeros_like(score), score - 0.75], axis=1)
+            cut = roc_curve(score > 0.75, label, weight)  # at one place, as the threshold has no error
+            judged = tagging_metrics(logits, label, weight) | {
+                "rejection": cut.background_rejection(0.5),
+                "sic": significance_improvement(cut),
+            }
+            figures.append({name: (figure.value, figure.error) for name, figure in judged.items()})
+        for name in ("accuracy", "auc", "rejection", "sic"):
+            values, errors = np.array([figure[name] for figure in figures]).T
+            low, high = np.quantile(values, [0.1587, 0.8413])
+            assert np.median(errors) == pytest.approx((high - low) / 2, rel=0.15), name
+
+    def test_the_loop_logs_nan_where_a_class_sums_to_nothing(self, caplog):
+        metric = TaggingMetrics()
+        metric.update(torch.randn(3, 2), torch.tensor([0, 1, 1]), torch.tensor([1.0, 1.0, -1.0]))
+        assert math.isnan(metric.compute()["auc"])
+        assert "weights of the 2 signal jets sum to 0" in caplog.text
+
+
+@pytest.mark.parametrize("scale", [1e-250, 1e-310, 1e250])
+def test_the_scale_of_weights_changes_no_figure(scale):
+    score, label = toy_scores(200)
+    logits = np.random.default_rng(1).normal(size=(200, 3))
+    weight = np.random.default_rng(2).integers(1, 5, 200).astype(float)
+    of_background = np.where(label == 0, scale, 1.0)  # of one class only, too
+    expected = roc_curve(score, label, weight)
+    for scaled in (weight * scale, weight * of_background):
+        curve = roc_curve(score, label, scaled)
+        assert curve.auc().error == pytest.approx(expected.auc().error, rel=1e-9)
+        assert curve.background_rejection(0.5).error == pytest.approx(
+            expected.background_rejection(0.5).error, rel=1e-9
+        )
+    assert accuracy(logits[:, :2], label, weight * scale).error == pytest.approx(
+        accuracy(logits[:, :2], label, weight).error, rel=1e-9
+    )
+    truth = np.arange(200) % 3
+    assert macro_auc(logits, truth, weight * scale).error == pytest.approx(
+        macro_auc(logits, truth, weight).error, rel=1e-9
+    )
 
 
 class Judge(pl.LightningModule):

@@ -310,6 +310,15 @@ class TestWriteReport:
 
 
 class TestRefusals:
+    @pytest.mark.filterwarnings("error")
+    def test_signed_weights_are_counted_and_said(self, tmp_path):
+        weight = np.where(np.random.default_rng(3).random(600) < 0.25, -1.0, 1.0)
+        document = write_report(tmp_path / "report", predictions(weight=weight), title="signed")
+        assert document["negative_weights"] == (weight < 0).sum()
+        assert "negative: figures are of signed sums" in (tmp_path / "report" / "README.md").read_text()
+        effective = [weight[predictions().label == label].sum() ** 2 / 300 for label in (0, 1)]
+        assert document["metrics"]["auc"]["n_jets"] == pytest.approx(sum(effective))
+
     def test_bad_predictions_leave_an_old_report_alone(self, run, tmp_path):
         shutil.copytree(run / "report", tmp_path, dirs_exist_ok=True)
         before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}

@@ -141,6 +141,7 @@ def predictions(seed: int, classes: tuple[str, ...] = ("background", "signal"), 
 def run(tmp_path) -> Path:
     (tmp_path / "run" / "report").mkdir(parents=True)
     predictions(1).save(tmp_path / "run" / "report" / "predictions.arrow")
+    (tmp_path / "run" / "report" / "metrics.json").write_text('{"background": "background"}')
     return tmp_path / "run"
 
 
@@ -173,6 +174,31 @@ def test_command_quotes_the_cut_of_the_validation_on_the_test(run, capsys):
     assert cut["signal_efficiency"] == pytest.approx(passes[test.label == 1].mean())
     assert loose["value"] == pytest.approx(expected_significance(50, 1000, 0.1).item())
     assert cut["value"] > loose["value"]
+
+
+def test_signal_is_what_the_report_has_not_as_background(run):
+    """A run with ``model.signal: 0`` calls its second class background."""
+    (run / "report" / "metrics.json").write_text('{"background": "signal"}')
+    main(["significance", str(run), "--signal_yield", "50", "--background_yield", "1000"])
+    document = json.loads((run / "significance" / "significance.json").read_text())
+    assert document["signal_class"] == "background"
+    test = Predictions.load(run / "report" / "predictions.arrow")
+    passes = test.logits[:, 0] - test.logits[:, 1] >= document["with_cut"]["threshold"]
+    assert document["with_cut"]["signal_efficiency"] == pytest.approx(passes[test.label == 0].mean())
+    (run / "report" / "metrics.json").unlink()
+    with pytest.raises(SystemExit, match="2"):
+        main(["significance", str(run), "--signal_yield", "50", "--background_yield", "1000"])
+
+
+def test_negative_weights_count_in_the_yields():
+    random = np.random.default_rng(4)
+    score, label = gaussians(1500, 1.0, seed=4)
+    weight = np.where(random.random(len(label)) < 0.2, -1.0, 1.0)
+    scan = scan_significance(roc_curve(score, label, weight), Yields(50, 1000))
+    passes = score >= scan.threshold[scan.best]
+    expected = weight[passes & (label == 0)].sum() / weight[label == 0].sum() * 1000
+    assert scan.background[scan.best] == pytest.approx(expected)
+    assert (scan.signal >= 0).all()
 
 
 def test_command_says_where_the_cut_was_chosen_on_the_test(run, capsys):

@@ -11,7 +11,6 @@ import csv
 import dataclasses
 import io
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,7 +24,7 @@ from zoo.baselines import MAX_OBJECTS, hardest_objects
 from zoo.data.batch import JetBatch
 from zoo.data.datamodule import JetDataModule
 from zoo.files import atomic_write
-from zoo.metrics import SIGNAL_EFFICIENCIES
+from zoo.metrics import SIGNAL_EFFICIENCIES, background_class
 from zoo.physics.kinematics import pair_features
 from zoo.physics.substructure import observables, substructure
 from zoo.pictures import SIGNAL_COLOURS, labelled_axes, render
@@ -107,7 +106,7 @@ def train_boosted_trees(
     trees as text), ``config.yaml``, ``metrics.csv``, ``importances.png`` and ``.pdf``, and ``report/``.
 
     Args:
-        config: YAML file as of ``train.py``, of which ``data``, ``seed_everything`` and
+        config: YAML file as of ``train.py``, of which ``data``, ``seed_everything``, ``model.signal`` and
             ``model.signal_efficiencies`` are read.
         run_folder: folder to write, which holds no run yet.
         inputs: what the trees see: the ``objects``; these and the kinematics of their ``pairs`` (`pair_features`);
@@ -118,19 +117,27 @@ def train_boosted_trees(
 
     Raises:
         ModuleNotFoundError: if LightGBM is not installed.
-        ValueError: if the configuration has no data, a split is missing, the folder holds a run, or
-            the substructure of events is asked for.
+        ValueError: if the configuration has no data, a split is missing, the folder holds a run, weights are negative,
+            or the substructure of events is asked for.
     """
     lightgbm = import_lightgbm()
     if (run_folder / "config.yaml").exists():
         raise ValueError(f"run_folder {run_folder}: holds a run already; give another name or delete the folder")
-    data, settings, signal_efficiencies = _read_config(config, seed, train_jets)
+    data, settings, judged = _read_config(config, seed, train_jets)
     parameters = PARAMETERS | (OF_SUBJETS if inputs == "subjets" else {})
-    settings |= {"run_folder": str(run_folder), "model": {"class_path": "lightgbm", "inputs": inputs, **parameters}}
+    background = background_class(len(data.classes), judged["signal"], None)
+    trees = {"class_path": "lightgbm", "inputs": inputs, **parameters}
+    settings |= {"run_folder": str(run_folder), "model": trees | judged}
     for stage in ("fit", "validate", "test"):
         data.setup(stage)
     names = input_names(data, inputs)
     train, val = (_read_events(loader, inputs) for loader in (data.train_dataloader(), data.val_dataloader()))
+    for events in (train, val):
+        if (events.weight < 0).any():
+            raise ValueError(
+                f"{config}: {(events.weight < 0).sum()} weights are negative, of which no split of a tree has a gain; "
+                "train on files without them, or leave the weight out of the layout"
+            )
     start = time.monotonic()
     parameters |= {"seed": settings["seed_everything"]}
     booster, losses = _boost(lightgbm, parameters, train, val, names, len(data.classes))
@@ -159,7 +166,8 @@ def train_boosted_trees(
         history=run_folder / "metrics.csv",
         config=run_folder / "config.yaml",
         facts=facts,
-        signal_efficiencies=signal_efficiencies,
+        background=background,
+        signal_efficiencies=judged["signal_efficiencies"],
     )
     print_table(metrics)
     print(f"report: {run_folder / 'report'}")
@@ -222,8 +230,8 @@ def import_lightgbm() -> ModuleType:
 
 def _read_config(
     path: Path, seed: int | None, train_jets: int | None
-) -> tuple[JetDataModule, dict[str, Any], Sequence[float]]:
-    """The data module of a configuration, what of the file it was made of, and where the rejection is quoted."""
+) -> tuple[JetDataModule, dict[str, Any], dict[str, Any]]:
+    """The data module of a configuration, what of the file it was made of, and the signal and where it is judged."""
     from jsonargparse import ArgumentError, ArgumentParser
 
     try:
@@ -245,13 +253,16 @@ def _read_config(
         parsed = parser.parse_object({"data": settings | {"seed": seed}})
     except ArgumentError as error:
         raise ValueError(f"{path}: {error}") from None
-    model = values.get("model")
-    signal_efficiencies = model.get("signal_efficiencies") if isinstance(model, dict) else None
-    return (
-        parser.instantiate(parsed).data,
-        {"seed_everything": seed, "data": settings},
-        signal_efficiencies or SIGNAL_EFFICIENCIES,
-    )
+    return parser.instantiate(parsed).data, {"seed_everything": seed, "data": settings}, _judged(path, values)
+
+
+def _judged(path: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """Signal class and signal efficiencies of a configuration, with what `zoo.tagger.JetTagger` takes without them."""
+    model = config.get("model") if isinstance(config.get("model"), dict) else {}
+    signal = model.get("signal", 1)
+    if not isinstance(signal, int) or isinstance(signal, bool):
+        raise ValueError(f"{path}: model.signal must be the number of a class, not {signal!r}")
+    return {"signal": signal, "signal_efficiencies": list(model.get("signal_efficiencies") or SIGNAL_EFFICIENCIES)}
 
 
 def _read_events(batches: Any, inputs: Inputs) -> EventTable:

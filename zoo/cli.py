@@ -117,7 +117,9 @@ def build_parser() -> argparse.ArgumentParser:
     significance.add_argument(
         "--background_uncertainty", type=float, default=0.0, help="relative, behind any cut (default: %(default)s)"
     )
-    significance.add_argument("--signal", metavar="CLASS", help="signal class; the second of two unless told")
+    significance.add_argument(
+        "--signal", metavar="CLASS", help="signal class; of two the one that is not the report's background"
+    )
     significance.add_argument(
         "--validation", type=Path, metavar="FILE", help="predictions of other events, to choose the cut on"
     )

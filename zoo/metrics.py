@@ -27,8 +27,10 @@ __all__ = [
     "TaggingMetrics",
     "accuracy",
     "auc",
+    "background_class",
     "background_rejection",
     "clopper_pearson",
+    "log_probability",
     "macro_auc",
     "pair_score",
     "roc_curve",
@@ -42,12 +44,14 @@ SIGNAL_EFFICIENCIES = (0.3, 0.5)
 ONE_SIGMA = math.erf(math.sqrt(0.5))
 #: Background jets that must pass a cut for the relative error of eB, 1/sqrt(n), to be at most 20 %.
 MINIMUM_PASS = 25
+#: Fourth powers of weights between this and its inverse are far from the limits of float64.
+_SMALLEST_WEIGHT = 2.0**-160
 
 _logger = logging.getLogger(__name__)
 
 
 class MissingClassError(ValueError):
-    """A figure was asked for that needs jets of a class of which there are none."""
+    """A figure needs jets of a class of which there are none, or whose weights do not sum to more than 0."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,8 @@ class BackgroundRejection:
     """R = 1/eB at one signal efficiency, with its Clopper-Pearson interval of 68.3 % coverage.
 
     Where no background jet passes (``is_bound``), ``value`` and ``lower`` are the lower bound, ``upper`` is infinite
-    and ``error`` is NaN. With weights, ``n_pass`` and ``n_background`` are effective counts.
+    and ``error`` is NaN. With weights, ``n_pass`` and ``n_background`` are effective counts. With negative weights the
+    interval is that of one Gaussian standard deviation of eB, and a sum of 0 or less behind the cut is a bound too.
     """
 
     value: float
@@ -92,7 +97,8 @@ class RocCurve:
     """What passes ``score >= threshold`` at every distinct score, from the tightest cut to none.
 
     Counts are exact integers; with weights they are sums of weights, and the ``_squares`` hold the sums of squared
-    weights that the errors need.
+    weights that the errors need. Where the largest weight of a class lies outside 1e-48 ... 1e48, whose fourth powers
+    float64 does not hold, the weights of that class are scaled by a power of two; no figure depends on that.
 
     Shapes:
         every array: (threshold,), thresholds falling.
@@ -103,6 +109,7 @@ class RocCurve:
     background_pass: np.ndarray
     signal_squares: np.ndarray
     background_squares: np.ndarray
+    is_signed: bool = False  #: whether a weight is negative, so that counts may fall from a cut to a looser one
 
     @property
     def n_signal(self) -> float:
@@ -153,6 +160,8 @@ class RocCurve:
     def background_rejection(self, signal_efficiency: float) -> BackgroundRejection:
         """Background rejection at a signal efficiency; see :func:`background_rejection`."""
         cut = self._cut(signal_efficiency)
+        if self.is_signed:
+            return self._signed_rejection(cut)
         passed, total = self.background_pass[cut].item(), self.n_background
         n_background = self._effective_background(cut)
         n_pass = n_background * passed / total
@@ -166,6 +175,26 @@ class RocCurve:
         error = (upper - lower) / 2
         return BackgroundRejection(total / passed, lower, upper, error, n_pass, n_background, threshold, False)
 
+    def _signed_rejection(self, cut: int) -> BackgroundRejection:
+        """The same with negative weights, where no count is binomial: one Gaussian standard deviation of eB."""
+        passed, total = self.background_pass[cut].item(), self.n_background
+        pass_squares, squares = self.background_squares[cut].item(), self.background_squares[-1].item()
+        n_background = total**2 / squares
+        efficiency, error = passed / total, math.sqrt(_efficiency_variance(passed, total, pass_squares, squares))
+        threshold = self.threshold[cut].item()
+        n_pass = passed**2 / pass_squares if passed > 0 else 0.0
+        if passed <= 0:
+            # the error of no jet at all is that of a count of 0
+            highest = max(efficiency, 0) + error if error else float(clopper_pearson(0, n_background)[1])
+            return BackgroundRejection(
+                1 / highest, 1 / highest, math.inf, math.nan, n_pass, n_background, threshold, True
+            )
+        upper = 1 / (efficiency - error) if efficiency > error else math.inf
+        lower = 1 / (efficiency + error)
+        return BackgroundRejection(
+            1 / efficiency, lower, upper, error / efficiency**2, n_pass, n_background, threshold, False
+        )
+
     @property
     def _weighted(self) -> bool:
         return self.background_pass.dtype.kind == "f"
@@ -178,16 +207,20 @@ class RocCurve:
         needed = Fraction(str(signal_efficiency)) * Fraction(self.n_signal)
         # A running sum of weights may miss the total by rounding.
         needed = float(needed) * (1 - 1e-12) if self._weighted else math.ceil(needed)
-        return int(np.searchsorted(self.signal_pass, needed))
+        return (
+            int(np.argmax(self.signal_pass >= needed))
+            if self.is_signed
+            else int(np.searchsorted(self.signal_pass, needed))
+        )
 
     def _effective_background(self, cut: int) -> float:
         """Number of equal jets whose efficiency would vary as much as that of these weighted ones."""
         passed, total = self.background_pass[cut].item(), self.n_background
         pass_squares, squares = self.background_squares[cut].item(), self.background_squares[-1].item()
-        variance = (total - passed) ** 2 * pass_squares + passed**2 * (squares - pass_squares)
+        variance = _efficiency_variance(passed, total, pass_squares, squares)
         if passed == 0 or variance <= 0:
             return total**2 / squares
-        return passed * (total - passed) * total**2 / variance
+        return passed * (total - passed) / total**2 / variance
 
 
 def pair_score(logits: ArrayLike | Tensor, signal: int = 1, background: int = 0) -> np.ndarray:
@@ -220,6 +253,33 @@ def pair_score(logits: ArrayLike | Tensor, signal: int = 1, background: int = 0)
         raise ValueError(f"signal and background are the same class {signal}; a score needs two")
     with np.errstate(invalid="ignore"):  # inf - inf becomes the NaN that every figure refuses
         return logits[:, signal] - logits[:, background]
+
+
+def log_probability(logits: ArrayLike | Tensor) -> np.ndarray:
+    r"""Logarithm of the probability of each class, where equal probabilities are equal bits.
+
+    .. math:: \ln p_a = (z_a - z_m) - \ln \Big(1 + \sum_{k \ne m} e^{z_k - z_m}\Big), \quad z_m = \max_k z_k
+
+    By the theorem of Lindemann and Weierstrass two jets have the same p_a only if their differences :math:`z_k - z_a`
+    are the same numbers in any order. The differences of float32 logits are exact in float64 and the terms are summed
+    in the order of their size, so that such jets get the same bits, and near 1 no probabilities merge.
+
+    Args:
+        logits: outputs of the model, (batch, class).
+
+    Returns:
+        float64 (batch, class); NaN for an infinite logit that is the largest.
+
+    >>> one, other = log_probability([[0.25, 1.0, 2.5], [1.25, 3.5, 2.0]])[:, 0]
+    >>> bool(one == other)
+    True
+    """
+    differences = _logits(logits).astype(np.float64)
+    highest = differences.max(axis=1, keepdims=True)
+    with np.errstate(invalid="ignore"):  # inf - inf becomes the NaN that every figure refuses
+        differences = differences - highest
+    others = np.sort(differences, axis=1)[:, :-1]
+    return differences - np.log1p(np.exp(others).sum(axis=1, keepdims=True))
 
 
 def clopper_pearson(
@@ -263,7 +323,8 @@ def accuracy(
         weight: weights of the jets, (batch,).
 
     Raises:
-        ValueError: on NaN, shapes that differ, a label that is no class, negative weights or no jets.
+        ValueError: on NaN, shapes that differ, a label that is no class, or no jets.
+        MissingClassError: where the weights do not sum to more than 0.
 
     >>> accuracy([[0.0, 1.0], [1.0, 0.0], [2.0, 0.0], [0.0, 2.0]], [1, 0, 1, 1]).value
     0.75
@@ -272,10 +333,15 @@ def accuracy(
     correct = logits.argmax(axis=1) == label
     if weight is None:
         return _binomial(int(correct.sum()), len(label))
+    weight = _in_range(weight)
     right, squares_right = _sum_and_squares(weight[correct])
     total, squares = _sum_and_squares(weight)
-    variance = (total - right) ** 2 * squares_right + right**2 * (squares - squares_right)
-    n_jets = right * (total - right) * total**2 / variance if 0 < right < total else total**2 / squares
+    if total <= 0:
+        raise MissingClassError(f"the weights of the {len(label)} jets sum to {total:.3g}: no share of them is defined")
+    variance = _efficiency_variance(right, total, squares_right, squares)
+    if (weight < 0).any():
+        return Estimate(right / total, math.sqrt(variance), total**2 / squares)
+    n_jets = right * (total - right) / total**2 / variance if 0 < right < total else total**2 / squares
     return replace(_binomial(n_jets * right / total, n_jets), value=right / total)
 
 
@@ -309,11 +375,11 @@ def roc_curve(
     Args:
         score: larger is more signal-like, (batch,); infinite scores are ordered like any other.
         label: 1 or True for signal, 0 or False for background, (batch,).
-        weight: weights of the jets, (batch,), none negative; equal weights count as none.
+        weight: weights of the jets, (batch,), some of which may be negative; equal weights count as none.
 
     Raises:
-        ValueError: on NaN, shapes that differ, labels other than 0 and 1, or negative weights.
-        MissingClassError: where signal or background has no jet (or no weight).
+        ValueError: on NaN, shapes that differ, or labels other than 0 and 1.
+        MissingClassError: where signal or background has no jet, or weights that do not sum to more than 0.
 
     >>> curve = roc_curve([3.0, 2.0, 2.0, 1.0], [1, 1, 0, 0])
     >>> curve.signal_pass.tolist(), curve.background_pass.tolist()
@@ -321,14 +387,23 @@ def roc_curve(
     """
     score, is_signal, weight = _checked_scores(score, label, weight)
     threshold, group = np.unique(score, return_inverse=True)
-    counts = [_running_sum(group, len(threshold), chosen, weight) for chosen in (is_signal, ~is_signal)]
-    squares = counts
-    if weight is not None:
-        squares = [_running_sum(group, len(threshold), chosen, weight**2) for chosen in (is_signal, ~is_signal)]
-    for name, column in zip(("signal", "background"), counts, strict=True):
-        if column[-1] == 0:
+    members = [np.flatnonzero(is_signal), np.flatnonzero(~is_signal)]
+    weights = [None if weight is None else _in_range(weight[jets]) for jets in members]
+    counts, squares = (
+        [
+            _running_sum(group[jets], len(threshold), None if of is None else of**power)
+            for jets, of in zip(members, weights, strict=True)
+        ]
+        for power in (1, 2)
+    )
+    for name, jets, column in zip(("signal", "background"), members, counts, strict=True):
+        if not len(jets):
             raise MissingClassError(f"no {name} among {len(score)} jets: the figure needs jets of both classes")
-    return RocCurve(threshold[::-1], *counts, *squares)
+        if not column[-1] > 0:
+            raise MissingClassError(
+                f"the weights of the {len(jets)} {name} jets sum to {column[-1]:.3g}: efficiencies need a sum above 0"
+            )
+    return RocCurve(threshold[::-1], *counts, *squares, is_signed=weight is not None and bool((weight < 0).any()))
 
 
 def auc(score: ArrayLike | Tensor, label: ArrayLike | Tensor, weight: ArrayLike | Tensor | None = None) -> Estimate:
@@ -402,9 +477,27 @@ def significance_improvement(curve: RocCurve, minimum_pass: float = MINIMUM_PASS
     best = improvement.argmax()
     cut = allowed[best]
     n_pass, chosen, value = effective[cut].item(), signal_efficiency[cut].item(), improvement[best].item()
+    if curve.is_signed:
+        return SignificanceImprovement(value, _signed_improvement_error(curve, cut), chosen, n_pass)
     n_signal = curve.n_signal**2 / curve.signal_squares[-1].item()
     relative = (1 - background_efficiency[cut].item()) / (4 * n_pass) + (1 - chosen) / max(chosen * n_signal, 1)
     return SignificanceImprovement(value, value * math.sqrt(relative), chosen, n_pass)
+
+
+def _signed_improvement_error(curve: RocCurve, cut: int) -> float:
+    """Error of eS / sqrt(eB) behind a cut, from the variances of both."""
+    signal, background = (
+        (
+            passed[cut].item() / passed[-1].item(),
+            _efficiency_variance(passed[cut], passed[-1], squares[cut], squares[-1]),
+        )
+        for passed, squares in (
+            (curve.signal_pass, curve.signal_squares),
+            (curve.background_pass, curve.background_squares),
+        )
+    )
+    by_background = signal[0] ** 2 * background[1] / (4 * background[0] ** 3)
+    return math.sqrt(signal[1] / background[0] + by_background)
 
 
 def macro_auc(
@@ -415,7 +508,7 @@ def macro_auc(
     .. math:: A = \frac{1}{K (K - 1)} \sum_{a \ne b} A(p_a \mid a \text{ against } b)
 
     Two classes give the plain area. Jets take part in many pairs, so DeLong's variance is taken of each jet's mean
-    placement over its pairs.
+    placement over its pairs. Jets with the same p_a tie exactly, see `log_probability`.
 
     References:
         D. J. Hand, R. J. Till, Machine Learning 45 (2001) 171.
@@ -432,7 +525,7 @@ def macro_auc(
     logits, label, weight = _checked_jets(logits, label, weight)
     num_classes = logits.shape[1]
     members = [np.flatnonzero(label == number) for number in range(num_classes)]
-    log_probability = logits - np.logaddexp.reduce(logits.astype(np.float64), axis=1, keepdims=True)
+    score = log_probability(logits)
     placement = np.zeros(len(label))
     values, pairs = [], num_classes * (num_classes - 1)
     for one in range(num_classes):
@@ -442,11 +535,11 @@ def macro_auc(
             jets = np.concatenate([members[one], members[other]])
             is_signal = np.arange(len(jets)) < len(members[one])
             try:
-                curve = roc_curve(log_probability[jets, one], is_signal, None if weight is None else weight[jets])
-            except MissingClassError:
-                raise MissingClassError(f"no jets of class {one} or of class {other}: the AUC needs both") from None
+                curve = roc_curve(score[jets, one], is_signal, None if weight is None else weight[jets])
+            except MissingClassError as error:
+                raise MissingClassError(f"class {one} (signal) against class {other} (background): {error}") from None
             values.append(curve.auc().value)
-            placement[jets] += _placement(curve, log_probability[jets, one], is_signal) / pairs
+            placement[jets] += _placement(curve, score[jets, one], is_signal) / pairs
     return _macro_estimate(values, placement, members, weight)
 
 
@@ -475,14 +568,14 @@ def tagging_metrics(
         signal_efficiencies: at which the background rejection is quoted, each in (0, 1].
 
     Raises:
-        ValueError: on NaN, shapes that differ, a label that is no class, negative weights, or a bad efficiency.
-        MissingClassError: where a class has no jet.
+        ValueError: on NaN, shapes that differ, a label that is no class, or a bad efficiency.
+        MissingClassError: where a class has no jet, or weights that do not sum to more than 0.
     """
     logits, label, weight = _checked_jets(logits, label, weight)
     num_classes = logits.shape[1]
     if weight is not None or num_classes > 2:
         logits, label, weight = _canonical_order(logits, label, weight)
-    background = _background(num_classes, signal, background)
+    background = background_class(num_classes, signal, background)
     figures = {"accuracy": accuracy(logits, label, weight)}
     if num_classes > 2:
         figures["auc"] = macro_auc(logits, label, weight)
@@ -501,8 +594,8 @@ class TaggingMetrics(Metric):
     """The figures of :func:`tagging_metrics` over all batches and processes, exact, for ``self.log_dict``.
 
     The state is the jets themselves (logits, label, weight; 16 bytes a jet with two classes), gathered over the
-    processes: exact counts need every score. If a class has no jet, as in a sanity check on two batches, its figures
-    are NaN and the log says why. NaN logits raise.
+    processes: exact counts need every score. If a class has no jet (or weights that sum to 0 or less), as in a sanity
+    check on two batches, its figures are NaN and the log says why. NaN logits raise.
 
     Args:
         num_classes: number of classes.
@@ -533,7 +626,7 @@ class TaggingMetrics(Metric):
         self.signal_efficiencies = _checked_efficiencies(signal_efficiencies)
         self.num_classes = num_classes
         self.signal = signal
-        self.background = _background(num_classes, signal, background)
+        self.background = background_class(num_classes, signal, background)
         self.classes = None if classes is None else tuple(classes)
         suffixes = [suffix for _, suffix in _signals(num_classes, signal, self.background, self.classes)]
         rejections = [f"background_rejection_{e}{suffix}" for suffix in suffixes for e in self.signal_efficiencies]
@@ -554,6 +647,8 @@ class TaggingMetrics(Metric):
         """
         if logits.ndim != 2 or logits.shape[1] != self.num_classes:
             raise ValueError(f"logits must be (batch, {self.num_classes}), got {tuple(logits.shape)}")
+        if logits.is_complex():
+            raise ValueError(f"logits must be real numbers, got {logits.dtype}")
         weight = torch.ones_like(label, dtype=torch.float32) if weight is None else weight
         for name, column in (("label", label), ("weight", weight)):
             if column.shape != logits.shape[:1]:
@@ -591,7 +686,10 @@ class TaggingMetrics(Metric):
             )
         except MissingClassError as error:
             _logger.warning("AUC and background rejection are logged as NaN: %s", error)
-            return {"accuracy": accuracy(logits, label, weight)} if len(label) else {}
+            try:
+                return {"accuracy": accuracy(logits, label, weight)}
+            except MissingClassError:
+                return {}
 
 
 def _checked_efficiencies(efficiencies: Sequence[float]) -> tuple[float, ...]:
@@ -602,11 +700,17 @@ def _checked_efficiencies(efficiencies: Sequence[float]) -> tuple[float, ...]:
 
 
 def _array(values: ArrayLike | Tensor) -> np.ndarray:
-    """A numpy array; half precision becomes float32, which holds it exactly."""
+    """A numpy array; half precision becomes float32, which holds it exactly.
+
+    Raises:
+        ValueError: if it holds anything but real numbers.
+    """
     if isinstance(values, Tensor):
         values = values.detach()
         values = (values.float() if values.dtype in (torch.float16, torch.bfloat16) else values).cpu().numpy()
     values = np.asarray(values)
+    if values.dtype.kind not in "biuf":
+        raise ValueError(f"scores, logits, labels and weights must be real numbers, got {values.dtype}")
     return values.astype(np.float32) if values.dtype == np.float16 else values
 
 
@@ -657,17 +761,27 @@ def _checked_weight(weight: ArrayLike | Tensor | None, jets: int) -> np.ndarray 
     weight = _array(weight).astype(np.float64)
     if weight.shape != (jets,):
         raise ValueError(f"weight must be ({jets},) like the jets, got shape {weight.shape}")
-    if not np.isfinite(weight).all() or (weight < 0).any():
-        bad = np.count_nonzero(~np.isfinite(weight) | (weight < 0))
-        raise ValueError(
-            f"{bad} of {jets} weights are negative, NaN or infinite; efficiencies of such weights are undefined: "
-            "leave those jets out or judge without weights"
-        )
+    bad = np.count_nonzero(~np.isfinite(weight))
+    if bad:
+        raise ValueError(f"{bad} of {jets} weights are NaN or infinite: leave those jets out or judge without weights")
     if not weight.any():
         raise ValueError(f"all {jets} weights are zero: nothing is left to count")
-    if (weight == weight[0]).all():
+    if (weight == weight[0]).all() and weight[0] > 0:
         return None
     return weight
+
+
+def _in_range(weight: np.ndarray) -> np.ndarray:
+    """The weights, times a power of two if float64 cannot hold the fourth power of the largest."""
+    largest = np.abs(weight).max(initial=0)
+    if largest == 0 or _SMALLEST_WEIGHT <= largest <= 1 / _SMALLEST_WEIGHT:
+        return weight
+    return np.ldexp(weight, -np.frexp(largest)[1])
+
+
+def _efficiency_variance(passed: float, total: float, pass_squares: float, squares: float) -> float:
+    """Variance of an efficiency P/(P + F) of weighted jets, of either sign: (F² Σ_pass w² + P² Σ_fail w²)/(P + F)⁴."""
+    return ((total - passed) ** 2 * pass_squares + passed**2 * (squares - pass_squares)) / total**4
 
 
 def _refuse_nan(name: str, values: np.ndarray) -> None:
@@ -679,9 +793,9 @@ def _refuse_nan(name: str, values: np.ndarray) -> None:
         )
 
 
-def _running_sum(group: np.ndarray, groups: int, chosen: np.ndarray, values: np.ndarray | None) -> np.ndarray:
-    """Count (or sum of values) of the chosen jets from the highest group down to each one."""
-    sums = np.bincount(group[chosen], None if values is None else values[chosen], minlength=groups)
+def _running_sum(group: np.ndarray, groups: int, values: np.ndarray | None) -> np.ndarray:
+    """Count (or sum of values) of jets from the highest group down to each one."""
+    sums = np.bincount(group, values, minlength=groups)
     return np.cumsum(sums[::-1])
 
 
@@ -696,7 +810,7 @@ def _variance_of_mean(values: np.ndarray, mean: float, squares: np.ndarray, tota
 def _auc_error(value: float, variance: float, n_jets: float) -> float:
     if variance > 0:
         return math.sqrt(variance)
-    return _binomial(min(value, 1.0) * n_jets, n_jets).error
+    return _binomial(min(max(value, 0.0), 1.0) * n_jets, n_jets).error
 
 
 def _binomial(n_pass: float, n_total: float) -> Estimate:
@@ -722,7 +836,7 @@ def _macro_estimate(
     """Mean of the pairs' areas with the variance of the jets' mean placements."""
     variance, counts = 0.0, []
     for jets in members:
-        weights = np.ones(len(jets)) if weight is None else weight[jets]
+        weights = np.ones(len(jets)) if weight is None else _in_range(weight[jets])
         mean = np.average(placement[jets], weights=weights).item()
         variance += _variance_of_mean(placement[jets], mean, weights**2, weights.sum().item())
         counts.append(weights.sum() ** 2 / (weights**2).sum())
@@ -739,7 +853,7 @@ def _canonical_order(
     return logits[order], label[order], None if weight is None else weight[order]
 
 
-def _background(num_classes: int, signal: int, background: int | None) -> int:
+def background_class(num_classes: int, signal: int, background: int | None) -> int:
     """The background class: the other of two, the first of more, or the one given."""
     if background is None:
         background = 1 - signal if num_classes == 2 else 0

@@ -19,10 +19,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from rich.console import Console
 from rich.table import Table
-from scipy.special import logsumexp
 
 from zoo.files import atomic_write
-from zoo.metrics import MINIMUM_PASS, RocCurve, roc_curve
+from zoo.metrics import MINIMUM_PASS, RocCurve, log_probability, roc_curve
 from zoo.pictures import SIGNAL_COLOURS, add_legend, labelled_axes, render
 from zoo.report import Predictions, for_terminal, rounded
 
@@ -61,6 +60,8 @@ def expected_significance(signal: ArrayLike, background: ArrayLike, background_u
         >>> expected_significance(10, 100).round(4).item(), expected_significance(10, 100, 0.1).round(4).item()
         (0.984, 0.6902)
     """
+    if np.iscomplexobj(signal) or np.iscomplexobj(background):
+        raise ValueError("signal and background must be real numbers of events")
     s, b = np.broadcast_arrays(np.asarray(signal, np.float64), np.asarray(background, np.float64))
     if not ((s >= 0).all() and np.isfinite(s).all()):
         raise ValueError("signal must be 0 or more expected events, and finite")
@@ -156,10 +157,10 @@ def scan_significance(curve: RocCurve, yields: Yields, minimum_pass: float = MIN
     total = np.divide(
         np.square(curve.background_pass, dtype=np.float64),
         curve.background_squares,
-        where=curve.background_squares > 0,
+        where=curve.background_pass > 0,
         out=np.zeros(len(curve.threshold)),
     )
-    allowed = total >= minimum_pass
+    allowed = (total >= minimum_pass) & (curve.signal_pass >= 0)  # negative weights may leave less than nothing
     if not allowed.any():
         raise ValueError(f"a cut must leave {minimum_pass} background events; there are {total[-1]:.0f} in all")
     (s, s_error), (b, b_error) = (
@@ -196,8 +197,9 @@ def signal_curve(predictions: Predictions, signal: int) -> RocCurve:
     """
     if len(predictions) and predictions.label.min() < 0:
         raise ValueError("events without a label cannot be judged; give predictions of labelled events")
-    others = np.delete(predictions.logits.astype(np.float64), signal, axis=1)
-    score = predictions.logits[:, signal] - logsumexp(others, axis=1)
+    of_signal = log_probability(predictions.logits)[:, signal]
+    with np.errstate(divide="ignore"):  # beyond the smallest 1 - p the score is infinite, and ordered like any other
+        score = of_signal - np.log(-np.expm1(of_signal))
     return roc_curve(score, predictions.label == signal, predictions.weight)
 
 
@@ -209,7 +211,7 @@ def show_significance(
     Args:
         run: run folder that holds a tested report.
         yields: expected events before the cut.
-        signal: name of the signal class; of two classes the second, unless told.
+        signal: name of the signal class; of two classes the one that is not the report's background, unless told.
         validation: predictions of other events, as ``train.py predict`` writes them, on which the cut is chosen; None:
             on those of the test, so that the value leans upwards.
         out: folder to write, ``<run>/significance`` unless told.
@@ -219,7 +221,7 @@ def show_significance(
         ValueError: if a file is damaged, the classes do not fit, or too few events are there.
     """
     test = Predictions.load(run / "report" / "predictions.arrow")
-    number = _signal_class(test.classes, signal)
+    number = _signal_class(test.classes, signal, run / "report" / "metrics.json")
     curve = signal_curve(test, number)
     if validation is None:
         scan = scan_significance(curve, yields)
@@ -253,13 +255,23 @@ def _efficiency(passed: np.ndarray, squares: np.ndarray) -> tuple[np.ndarray, np
     return passed / total, np.sqrt(variance)
 
 
-def _signal_class(classes: tuple[str, ...], signal: str | None) -> int:
+def _signal_class(classes: tuple[str, ...], signal: str | None, report: Path) -> int:
     if signal is None and len(classes) == 2:
-        return 1
+        return 1 - _background_of(report, classes)
     if signal not in classes:
         given = "" if signal is None else f", not {signal!r}"
         raise ValueError(f"signal: give one of the classes {', '.join(classes)}{given}")
     return classes.index(signal)
+
+
+def _background_of(report: Path, classes: tuple[str, ...]) -> int:
+    """The background class of a report, which the score of two classes is against."""
+    try:
+        return classes.index(json.loads(report.read_text(encoding="utf-8"))["background"])
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{report} is missing: test the run again, or give --signal") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{report} does not say its background ({error}): test the run again") from error
 
 
 def _other_events(path: Path, test: Predictions) -> Predictions:

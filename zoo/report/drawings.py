@@ -91,9 +91,10 @@ def _draw_rejection(
         for efficiency in signal_efficiencies:
             point = curve.background_rejection(efficiency)
             # An arrow upwards stands for a lower bound.
-            upper = 1.5 * point.value if point.is_bound else point.upper
+            is_open = np.isinf(point.upper)
+            upper = 1.5 * point.value if is_open else point.upper
             bars = [[point.value - point.lower], [upper - point.value]]
-            axes.errorbar([efficiency], [point.value], bars, lolims=point.is_bound, fmt="o", color=colour, capsize=5)
+            axes.errorbar([efficiency], [point.value], bars, lolims=is_open, fmt="o", color=colour, capsize=5)
     scale_rejection(axes)
     add_legend(axes, "lower left", INTERVAL_NOTE)
 
@@ -249,7 +250,7 @@ class Scan:
         efficiencies = np.arange(1, 501) / 500
         points = [curve.background_rejection(float(efficiency)) for efficiency in efficiencies]
         columns = np.array([(p.value, p.lower, p.upper, p.n_pass) for p in points]).T
-        return cls(efficiencies, *columns)._at(columns[3] > 0)
+        return cls(efficiencies, *columns)._at(np.isfinite(columns[2]))  # a bound has no upper end
 
     @classmethod
     def over_seeds(cls, scans: Sequence["Scan"]) -> "Scan":

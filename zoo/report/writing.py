@@ -74,6 +74,8 @@ def write_report(
         "settings": None if settings_text is None else _parse_settings(Path(config), settings_text),
         "versions": {name: importlib.metadata.version(name) for name in ("zoo", "torch", "numpy")},
     }
+    if negative := int((predictions.weight < 0).sum()):
+        document["negative_weights"] = negative
     if predictions.sources:
         document["sources"] = count_jets(predictions.source, predictions.sources)
     history = None if history is None else Path(history)
@@ -159,7 +161,14 @@ def _page(document: dict[str, Any], pictures: Sequence[str], settings: str | Non
         + (f" They come from {sources}." if sources else ""),
         figures_table(document["metrics"], rows),
         f"Errors are one standard deviation from the number of test {rows}: DeLong for the AUC, Clopper-Pearson for "
-        "the others. They do not hold the spread between trainings. `>` marks a lower bound: no background passed; "
+        "the others. "
+        + (
+            f"The weights of {document['negative_weights']:,} {rows} are negative: figures are of signed sums of "
+            "weights, and the errors of efficiencies are one Gaussian standard deviation of these. "
+            if "negative_weights" in document
+            else ""
+        )
+        + "They do not hold the spread between trainings. `>` marks a lower bound: no background passed; "
         f"brackets hold the interval where fewer than {FEW_JETS} pass.",
         "## Pictures",
         *[f"![{name.replace('_', ' ')}]({name}.png)\n\n{caption(name, rows)} ([PDF]({name}.pdf))" for name in pictures],
