@@ -15,6 +15,7 @@ import yaml
 from zoo.data.context import ContextTable
 from zoo.data.datasets import DATASETS
 from zoo.data.features import FeatureTable, Input
+from zoo.data.weaver.data_config import PREFIX
 from zoo.hub import PretrainedConfig, PretrainedError, load_pretrained, replace_card
 from zoo.report import figures_table, markdown_table, plain_figures_table
 
@@ -116,9 +117,15 @@ stored one."""
 def _inputs(config: PretrainedConfig) -> str:
     table = FeatureTable.from_dict(config.features)
     columns = "no further columns" if not table.columns else "the columns " + ", ".join(map(_code, table.columns))
+    made = [name for name in table.columns if name.startswith(PREFIX)]
+    travels = f"""nobody has to compute it{
+        f", but {', '.join(map(_code, made))}, which reading with weaver's data file of the training makes"
+        if made
+        else ""
+    }"""
     return f"""The particles of a jet: four-momenta (E, px, py, pz) in {config.units} and {columns}. A feature is \
 (formula - centre) * scale, limited to the clip. Fractions, `deta`, `dphi` and `delta_r` are relative to the jet. The \
-table travels with the weights: nobody has to compute it.
+table travels with the weights: {travels}.
 
 {_features(table.features)}{"" if config.context is None else _context(ContextTable.from_dict(config.context))}"""
 

@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 
 from zoo.checkpoints import BACKBONE, CheckpointError, checkpoint_path, read_checkpoint, read_model_weights
 from zoo.data.datamodule import Interface, interface_of
+from zoo.data.features import Feature, agree
 from zoo.hub import load_pretrained, untrained
 
 #: The last stage of every model.
@@ -258,7 +259,11 @@ def _require_same_interface(backbone: Backbone, stages: Sequence[Stage], data: I
         return
     first, head = stages[0], stages[-1]
     if not first.is_new:
-        _require_same_table(backbone, [first], "features", theirs.features.features, data.features.features)
+        # A folder of an older zoo has the columns of weaver's data file, not their formulas.
+        tables = (theirs.features, data.features)
+        if tables[0] != tables[1] or theirs.formulas is not None:
+            tables = tuple(side.formulas or side.features for side in (theirs, data))
+        _require_same_table(backbone, [first], "features", *(table.features for table in tables))
     # Models differ in whether the context enters the first stage or the head. Without a context on one of the sides
     # the shapes tell.
     entered = [stage for stage in (first, head) if not stage.is_new]
@@ -277,7 +282,7 @@ def _require_same_table(
 ) -> None:
     names = " and ".join(repr(stage.name) for stage in stages)
     for number, (one, other) in enumerate(itertools.zip_longest(theirs, ours)):
-        if one != other:
+        if one != other and not (isinstance(one, Feature) and isinstance(other, Feature) and agree(one, other)):
             there, here = (each or "missing" for each in (one, other))
             raise ValueError(
                 f"fine_tuning.backbone: {backbone.source} was trained with other {key}: {(other or one).name}, number "
@@ -320,7 +325,7 @@ class FineTuner(Callback):
             return
         model, data = pl_module.model, trainer.datamodule
         stages, backbone = self.settings.stages(model), find_backbone(self.settings.backbone)
-        load_backbone(model, backbone, stages, Interface(data.feature_table, data.context_table, data.classes))
+        load_backbone(model, backbone, stages, data.interface)
         until = self.settings.unfreeze_at_epoch
         self.summary = _summary(model, backbone, stages, until)
         if trainer.is_global_zero:

@@ -16,6 +16,7 @@ from pyarrow import csv, parquet
 
 from zoo.data.batch import collate, gather
 from zoo.data.datasets import resolve_file
+from zoo.data.features import FeatureTable
 from zoo.data.formats.layout_yaml import read_layout
 from zoo.data.manifest import folder_of
 from zoo.data.readers import (
@@ -31,7 +32,8 @@ from zoo.data.readers import (
     warn_of,
 )
 from zoo.data.store import JetTable
-from zoo.data.weaver.data_config import read_weaver_yaml
+from zoo.data.weaver.data_config import WeaverYaml, read_weaver_yaml
+from zoo.data.weaver.formulas import reading_table
 from zoo.files import atomic_write
 from zoo.hub import Pretrained, load_pretrained
 from zoo.progress import progress_bar
@@ -144,6 +146,9 @@ def predict(
     classes = tuple(tagger.config.classes)
     if not classes:
         raise ValueError(f"{tagger.config.model}: a backbone gives no scores; fine-tune it, or choose a tagger")
+    features = tagger.feature_table
+    if isinstance(description, WeaverYaml):
+        features = reading_table(description, features)
     logits = np.full((stop - start, len(classes)), np.nan, dtype=np.float32)
     label = np.full(len(logits), -1, dtype=np.int64)
     report = ReadReport(path, 0, {})
@@ -152,11 +157,11 @@ def predict(
         for table, of_rows in _tables(path, (start, stop), description):
             report += of_rows
             progress.advance(task, of_rows.left_out)
-            _check(tagger, table, path)
+            _check(tagger, features, table, path)
             is_known = tuple(table.metadata.get("classes", ())) == classes
             for jets in _by_length(table.counts):
                 row = table.rows_in_source(jets) - start
-                logits[row] = _logits(tagger, table, jets, path)
+                logits[row] = _logits(tagger, features, table, jets, path)
                 label[row] = table.label[jets] if is_known else -1
                 progress.advance(task, len(jets))
     warn_of(dataclasses.replace(report, rows=len(logits)), stacklevel=2)
@@ -207,11 +212,11 @@ def _tables(
         yield from read_chunks(path, rows, description)
 
 
-def _check(tagger: Pretrained, table: JetTable, path: Path) -> None:
+def _check(tagger: Pretrained, features: FeatureTable, table: JetTable, path: Path) -> None:
     if table.metadata.get("units") != tagger.config.units:
         raise ValueError(f"{path}: its units are {table.metadata.get('units')}, the model takes {tagger.config.units}")
     try:
-        tagger.feature_table.check_columns(table.particles)
+        features.check_columns(table.particles)
         tagger.context_table.check_fields(table.fields)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
@@ -224,8 +229,8 @@ def _by_length(counts: np.ndarray) -> Iterator[np.ndarray]:
 
 
 @torch.inference_mode()
-def _logits(tagger: Pretrained, table: JetTable, jets: np.ndarray, path: Path) -> np.ndarray:
-    features, context = tagger.feature_table, tagger.context_table
+def _logits(tagger: Pretrained, features: FeatureTable, table: JetTable, jets: np.ndarray, path: Path) -> np.ndarray:
+    context = tagger.context_table
     batch = collate(gather(table, jets, features.columns, context.fields), features, context)
     inputs = (batch.features, batch.four_momenta, batch.mask, *([batch.context] if context.context_dim else []))
     device = next(tagger.model.parameters()).device

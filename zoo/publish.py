@@ -19,6 +19,8 @@ from zoo.data.datamodule import Split, find_context, find_features, read_descrip
 from zoo.data.datasets import describe_dataset
 from zoo.data.features import FeatureTable
 from zoo.data.readers import Description, count_rows, read_jets
+from zoo.data.weaver.data_config import WeaverYaml
+from zoo.data.weaver.formulas import verified_table
 from zoo.hub import PretrainedConfig, save_pretrained
 from zoo.pretraining.backbone import backbone_names, read_backbone
 from zoo.registry import create_model, registered_name
@@ -65,7 +67,11 @@ def publish_run(run: Path, out: Path, *, licence: str, paper: str) -> None:
             "cannot be published, give the run folder of a training with train.py"
         ) from None
     layout = read_description(data.get("layout"), data.get("weaver_yaml"), data.get("classes"))
+    split = data["test" if is_tagger else "val"]
     table, context = find_features(data["features"], layout), find_context(data.get("context"))
+    if isinstance(layout, WeaverYaml):  # the folder has to do without the data file
+        table = verified_table(layout, *_first_rows(split, layout))
+        layout = layout.keeping(table.columns)
     dataset = layout or describe_dataset(data["dataset"])
     classes = merge_classes(data.get("merge"), dataset.classes).names
     name = registered_name(builder)
@@ -75,7 +81,7 @@ def publish_run(run: Path, out: Path, *, licence: str, paper: str) -> None:
             "zoo.list_models(), and only those can be published"
         )
     model = create_model(name, input_dim=table.input_dim, num_classes=len(classes))
-    jets = _first_jets(data["test" if is_tagger else "val"], table, context, layout)
+    jets = _first_jets(split, table, context, layout)
     if is_tagger:
         model.load_state_dict(read_model_weights(run / "checkpoints" / "best.ckpt"))
         _require_same_predictions(model.eval(), jets, run / "report" / "predictions.arrow")
@@ -141,6 +147,11 @@ def _read(path: Path, parse: Callable[[str], Any], remedy: str) -> dict[str, Any
         return parse(path.read_text())
     except (ValueError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: is damaged ({error}); {remedy}") from error
+
+
+def _first_rows(split: dict[str, Any], layout: Description | None) -> tuple[Path, tuple[int, int]]:
+    path, (start, stop) = next(iter(Split(**split).ranges(layout).items()))
+    return path, (start, min(start + READ_ROWS, stop))
 
 
 def _first_jets(

@@ -21,6 +21,7 @@ from zoo.data.loader import BatchRows, JetDataset, JetLoader, make_loader
 from zoo.data.readers import Description, count_rows, open_tables
 from zoo.data.store import JetTable
 from zoo.data.weaver.data_config import WeaverYaml, read_weaver_yaml
+from zoo.data.weaver.formulas import formula_table
 
 
 @dataclasses.dataclass
@@ -103,11 +104,15 @@ def find_context(context: str | None) -> ContextTable:
 
 
 class Interface(NamedTuple):
-    """What a model and its data have to agree on."""
+    """What a model and its data have to agree on.
+
+    The features of weaver's data file are columns that only reading with it makes; ``formulas`` says what they are.
+    """
 
     features: FeatureTable
     context: ContextTable
     classes: tuple[str, ...]
+    formulas: FeatureTable | None = None
 
 
 def interface_of(settings: dict[str, Any]) -> Interface:
@@ -120,7 +125,12 @@ def interface_of(settings: dict[str, Any]) -> Interface:
     layout = read_description(settings.get("layout"), settings.get("weaver_yaml"), settings.get("classes"))
     sources = (layout or describe_dataset(settings["dataset"])).classes
     classes = merge_classes(settings.get("merge"), sources).names
-    return Interface(find_features(settings["features"], layout), find_context(settings.get("context")), classes)
+    features, context = find_features(settings["features"], layout), find_context(settings.get("context"))
+    return Interface(features, context, classes, _formulas(layout))
+
+
+def _formulas(layout: Description | None) -> FeatureTable | None:
+    return formula_table(layout) if isinstance(layout, WeaverYaml) else None
 
 
 class JetDataModule(pl.LightningDataModule):
@@ -209,6 +219,11 @@ class JetDataModule(pl.LightningDataModule):
     def classes(self) -> tuple[str, ...]:
         """Class names; a label is an index into them."""
         return self.merged_classes.names
+
+    @property
+    def interface(self) -> Interface:
+        """What a model has to agree on with these data."""
+        return Interface(self.feature_table, self.context_table, self.classes, _formulas(self.layout))
 
     @property
     def input_dim(self) -> int:

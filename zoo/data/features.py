@@ -1,5 +1,6 @@
 """Model inputs of a particle: name -> formula, centre, scale and clip, computed on the fly."""
 
+import ast
 import dataclasses
 import difflib
 import functools
@@ -27,13 +28,17 @@ class ParticleInputs:
     """What the formulas of the features are made of, each float64 (particle,), and further columns by name.
 
     The jet of a particle is what the file says, else the sum of the jet's particles. ``deta`` is positive away from the
-    centre of the detector, that is, multiplied by the sign of the jet's pseudorapidity.
+    centre of the detector, that is, multiplied by the sign of the jet's pseudorapidity. ``four_momenta`` are (particle,
+    4) as (E, px, py, pz) in GeV.
     """
 
+    four_momenta: Tensor
     log_pt: Tensor
     log_energy: Tensor
     log_jet_pt: Tensor
     log_jet_energy: Tensor
+    jet_eta: Tensor
+    jet_phi: Tensor
     eta: Tensor
     phi: Tensor
     deta: Tensor
@@ -72,10 +77,13 @@ def particle_inputs(four_momenta: Tensor, counts: Tensor, columns: Mapping[str, 
     sign = torch.where(jet_eta < 0, -1.0, 1.0)
     eta, phi = kinematics.finite_eta(momenta), kinematics.phi(momenta)
     return ParticleInputs(
+        four_momenta=momenta,
         log_pt=_log(kinematics.pt(momenta)),
         log_energy=_log(momenta[:, 0]),
         log_jet_pt=log_jet_pt,
         log_jet_energy=log_jet_energy,
+        jet_eta=jet_eta,
+        jet_phi=jet_phi,
         eta=eta,
         phi=phi,
         deta=(eta - jet_eta) * sign,
@@ -111,6 +119,14 @@ FORMULAS: dict[str, Callable[[ParticleInputs], Tensor]] = {
     "dz_error": lambda of: of.columns["part_dzerr"].clamp(0, 1),
     "deta": lambda of: of.deta,
     "dphi": lambda of: of.dphi,
+    "part_energy": lambda of: of.four_momenta[:, 0],
+    "part_px": lambda of: of.four_momenta[:, 1],
+    "part_py": lambda of: of.four_momenta[:, 2],
+    "part_pz": lambda of: of.four_momenta[:, 3],
+    "jet_pt": lambda of: of.log_jet_pt.exp(),
+    "jet_energy": lambda of: of.log_jet_energy.exp(),
+    "jet_eta": lambda of: of.jet_eta,
+    "jet_phi": lambda of: of.jet_phi,
 }
 
 
@@ -119,13 +135,16 @@ def _of_tensors(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return lambda *values: function(*(torch.as_tensor(value, dtype=torch.float64) for value in values))
 
 
-_TORCH = "abs arctan2 cos cosh exp expm1 hypot log log10 log1p maximum minimum sign sin sinh sqrt tanh"
+_TORCH = """
+abs arcsinh arctan arctan2 cos cosh exp expm1 hypot log log10 log1p log2 maximum minimum sign sin sinh sqrt tan tanh
+"""
 
 #: What formulas that users write may call.
 FUNCTIONS = {
     **{name: _of_tensors(getattr(torch, name)) for name in _TORCH.split()},
     "clip": _of_tensors(torch.clamp),
-    "where": lambda condition, *values: torch.where(condition, *(torch.as_tensor(v).double() for v in values)),
+    "where": lambda condition, *values: torch.where(condition != 0, *(torch.as_tensor(v).double() for v in values)),
+    "nan_to": lambda value, instead: torch.where(torch.isnan(value), torch.as_tensor(instead).double(), value),
 }
 
 #: A name as close to that of a formula as this, from 0 to 1, is taken for a slip; short names are close by chance.
@@ -170,7 +189,7 @@ def _work_out(formula: str, particles: ParticleInputs) -> Tensor:
 
 
 #: Formulas that change when a particle is taken out of its jet or added to it.
-RELATIVE_TO_JET = frozenset({"log_pt_fraction", "log_energy_fraction", "delta_r", "deta", "dphi"})
+RELATIVE_TO_JET = frozenset({"log_pt_fraction", "log_energy_fraction", "delta_r", "deta", "dphi", *JET_COLUMNS})
 
 #: Formula name -> the column that it needs; the others need the momenta alone.
 COLUMN_OF_FORMULA = {
@@ -288,9 +307,53 @@ class Feature(Input):
             if name not in FORMULAS.keys() - COLUMN_OF_FORMULA.keys()
         )
 
+    @property
+    def numbers(self) -> frozenset[float]:
+        """Numbers in the formula."""
+        nodes = ast.walk(ast.parse(self.formula.strip(), mode="eval"))
+        return frozenset(float(node.value) for node in nodes if isinstance(node, ast.Constant))
+
     def standardise(self, particles: ParticleInputs) -> Tensor:
         """The values float32 (particle,) that a model sees."""
         return self.standardise_raw(_work_out(self.formula, particles))
+
+
+def agree(one: Feature, other: Feature) -> bool:
+    """Whether two features give a model the same numbers of any jet; their names may differ.
+
+    They do if all but their names is the same, or if their values are: those of made-up particles, whose columns also
+    have the numbers that stand in the formulas.
+
+    Example:
+        >>> agree(Feature("a", "log_pt", 1.7, clip=5), Feature("b", "log(hypot(part_px, part_py))", 1.7, clip=(-5, 5)))
+        True
+        >>> agree(Feature("a", "part_charge"), Feature("b", "part_charge", 0.5))
+        False
+    """
+    if dataclasses.replace(one, name=other.name) == other:
+        return True
+    if set(one.columns) != set(other.columns):
+        return False
+    particles = made_up_particles(tuple(sorted(one.columns)), one.numbers | other.numbers)
+    first, second = one.standardise(particles), other.standardise(particles)
+    is_constant = bool((first == first[0]).all())  # such as a comparison with a number that no particle has
+    return not is_constant and torch.allclose(first, second, rtol=1e-5, atol=1e-6, equal_nan=True)
+
+
+@functools.lru_cache(maxsize=64)
+def made_up_particles(columns: tuple[str, ...], numbers: frozenset[float]) -> ParticleInputs:
+    """512 particles of all momenta in 64 jets, the same every time."""
+    random = torch.Generator().manual_seed(1)
+    counts = torch.full((64,), 8)
+    three = torch.randn(512, 3, generator=random) * 10 ** (6 * torch.rand(512, 1, generator=random) - 2)
+    mass = torch.rand(512, 1, generator=random)
+    momenta = torch.cat([(three.square().sum(dim=1, keepdim=True) + mass.square()).sqrt(), three], dim=1)
+    values = {}
+    for name in columns:
+        values[name] = torch.randn(512, generator=random) * 10 ** (3 * torch.rand(512, generator=random) - 2)
+        given = torch.tensor([*sorted(numbers), *(-number for number in sorted(numbers)), 0.0, 1.0])
+        values[name][::2] = given[torch.randint(len(given), (256,), generator=random)]
+    return particle_inputs(momenta, counts, values)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,6 +25,7 @@ from zoo.data.batch import collate, gather
 from zoo.data.datamodule import JetDataModule, Split
 from zoo.data.readers import RejectedJetsWarning, read_and_report, read_jets
 from zoo.data.weaver.data_config import read_weaver_yaml
+from zoo.data.weaver.formulas import reading_table
 from zoo.inference import predict
 from zoo.publish import publish_run
 from zoo.report import Predictions
@@ -577,11 +578,13 @@ def test_a_model_trained_with_a_data_file_is_published(jets, write, tmp_path):
     }
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     train.main(["fit", "--config", str(tmp_path / "config.yaml")])
-    publish_run(tmp_path / "run", tmp_path / "mine", licence="MIT", paper="arXiv:1810.05165")
+    with pytest.warns(UserWarning, match=r"part_logerel, part_deltaR, .* cannot be written as formulas"):  # here random
+        publish_run(tmp_path / "run", tmp_path / "mine", licence="MIT", paper="arXiv:1810.05165")
     tagger = load_pretrained(tmp_path / "mine")
     assert tagger.config.classes == ["QCD", "Hbb", "Tbqq"]
-    table = read_jets(jets, (200, 400), read_weaver_yaml(tmp_path / "out.yaml", split="test"))
-    batch = collate(gather(table, np.arange(len(table)), tagger.feature_table.columns), tagger.feature_table)
+    description = read_weaver_yaml(tmp_path / "out.yaml", split="test")
+    table, features = read_jets(jets, (200, 400), description), reading_table(description, tagger.feature_table)
+    batch = collate(gather(table, np.arange(len(table)), features.columns), features)
     tested = Predictions.load(tmp_path / "run" / "report" / "predictions.arrow")
     assert sorted(tested.index) == sorted(batch.index.tolist())
     logits = tested.logits[np.argsort(tested.index)][np.searchsorted(np.sort(tested.index), batch.index)]

@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
@@ -135,6 +135,8 @@ class WeaverYaml:
         weights: expression of weights that are there; or how to make them; None: 1.
         data_fraction: part of each file that scales are fitted to.
         parsed: every expression that was checked, by its text.
+        kept: further particle columns of the file that a table keeps under their names; and the momentum of the jets,
+            `JET_COLUMNS`, where the file has it. None: neither.
     """
 
     path: Path
@@ -157,6 +159,7 @@ class WeaverYaml:
     weights: str | Reweighting | None
     data_fraction: float
     parsed: Mapping[str, Expression]
+    kept: tuple[str, ...] | None = None
 
     @property
     def name(self) -> str:
@@ -210,6 +213,11 @@ class WeaverYaml:
                 f"{self.path}: {' and '.join(missing)} are yet to be fitted, which the zoo never does while it reads; "
                 f"write them with '{FIT_COMMAND.format(path=self.path)}' and use that file"
             )
+
+    def keeping(self, columns: Iterable[str]) -> "WeaverYaml":
+        """The same with further columns of the file, see ``kept``."""
+        made = {variable.column for variable in self.features}
+        return dataclasses.replace(self, kept=tuple(name for name in columns if name not in made))
 
     def for_split(self, split: Split) -> "WeaverYaml":
         """The same for another split."""

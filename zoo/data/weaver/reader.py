@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from zoo.data.datasets import JET_COLUMNS
 from zoo.data.formats.columns import ROOT_MAGIC, Block, Columns, Lists, open_columns
 from zoo.data.formats.layout import class_of_flags
 from zoo.data.formats.momenta import PADDING, four_momenta, is_empty
@@ -221,6 +222,9 @@ class WeaverFile:
         self.description = description
         self._fields = description.monitors + (description.observers if description.split == "test" else ())
         self._weights = None if description.split == "test" else description.weights
+        self._kept = description.kept or ()
+        has_jets = description.kept is not None and set(JET_COLUMNS) <= set(columns.names)
+        self._jets = JET_COLUMNS if has_jets else ()
         self._reader = VariableReader(path, columns, description, self._wanted())
         self._not_numbers: dict[str, int] = {}
         self.notes: Counter[str] = Counter()
@@ -247,16 +251,20 @@ class WeaverFile:
         yield from (variable.name for variable in self.description.inputs)
         yield from self.description.labels.values()
         yield from self._fields
+        yield from (*self._kept, *self._jets)
         yield from wanted_by_weights(self._weights)
 
     def _to_table(self, variables: Variables) -> JetTable:
-        lists = {variable.name: variables.lists(variable.name) for variable in self.description.inputs}
+        names = (*(variable.name for variable in self.description.inputs), *self._kept)
+        lists = {name: variables.lists(name) for name in names}
         counts, is_kept = self._choose_particles(lists, variables.rows)
         components = self._components(lists)
         particles, notes = four_momenta({name: values[is_kept] for name, values in components.items()})
         self.notes += notes
         for variable in self.description.features:
             particles[variable.column] = self._limit(variable, lists[variable.name].values[is_kept])
+        for name in self._kept:
+            particles[name] = lists[name].values[is_kept].astype(np.float32)
         return JetTable(
             particles=particles,
             offsets=np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]),
@@ -269,18 +277,18 @@ class WeaverFile:
 
     def _choose_particles(self, lists: Mapping[str, Lists], rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Number of particles of each jet, and which of all they are."""
-        first, *others = self.description.inputs
-        counts = lists[first.name].counts
+        length, (first, *others) = self.description.features[0].length, lists
+        counts = lists[first].counts
         for other in others:
-            wrong = np.flatnonzero(lists[other.name].counts != counts)
+            wrong = np.flatnonzero(lists[other].counts != counts)
             if len(wrong):
-                found, expected = lists[other.name].counts[wrong[0]], counts[wrong[0]]
+                found, expected = lists[other].counts[wrong[0]], counts[wrong[0]]
                 raise ValueError(
-                    f"{self.path}: {other.name!r} has {found} particles in row {rows[wrong[0]]}, {first.name!r} has "
+                    f"{self.path}: {other!r} has {found} particles in row {rows[wrong[0]]}, {first!r} has "
                     f"{expected}; correct it in {self.description.path}"
                 )
         jet = np.repeat(np.arange(len(counts)), counts)
-        is_kept = np.arange(len(jet)) - (np.cumsum(counts) - counts)[jet] < first.length
+        is_kept = np.arange(len(jet)) - (np.cumsum(counts) - counts)[jet] < length
         if self.description.mask is not None:
             is_kept &= lists[self.description.mask.name].values != 0
         is_padding = is_kept & is_empty(self._components(lists))
@@ -306,7 +314,9 @@ class WeaverFile:
 
     def _read_fields(self, variables: Variables) -> dict[str, np.ndarray]:
         further = tuple(self.description.labels)[1:] if self.description.is_custom else ()
-        texts = {name: self.description.labels[name] for name in further} | {name: name for name in self._fields}
+        texts = {name: self.description.labels[name] for name in further} | {
+            name: name for name in (*self._fields, *self._jets)
+        }
         fields = {name: variables.numbers(text) for name, text in texts.items()}
         return {name: values.astype(np.uint8) if values.dtype == bool else values for name, values in fields.items()}
 
