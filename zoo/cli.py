@@ -28,7 +28,12 @@ def build_parser() -> argparse.ArgumentParser:
     simulate.add_argument("dataset", choices=["top_tagging"], help="which data set to imitate")
     simulate.add_argument("--jets", type=int, required=True, help="number of jets, half of them signal")
     simulate.add_argument("--seed", type=int, default=1, help="the same seed gives the same bytes")
-    simulate.add_argument("--out", type=Path, required=True, help="Arrow file to write")
+    simulate.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        help="a file that ends with .arrow, or a folder of shards to make, to go on with or to enlarge",
+    )
     simulate.add_argument("--processes", type=int, default=None, help="worker processes (default: all cores)")
     simulate.add_argument(
         "--multiple-interactions",

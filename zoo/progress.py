@@ -1,28 +1,106 @@
-"""The progress bar of long commands, on stderr so that it never mixes with their output."""
+"""The progress of long commands, on stderr so that it never mixes with their output: a bar, or a line a minute."""
 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from types import TracebackType
+
+#: Seconds between two lines where nobody watches a bar.
+SECONDS_A_LINE = 60.0
+
+
+class Progress(Protocol):
+    """What counts work that is done."""
+
+    def __enter__(self) -> Progress: ...
+
+    def __exit__(self, *error: object) -> None: ...
+
+    def add_task(self, description: str, *, total: float, completed: float = 0) -> int:
+        """Begin to count; returns the number of the task."""
+
+    def update(
+        self, task: int, *, advance: float = 0, completed: float | None = None, total: float | None = None
+    ) -> None:
+        """Count on by ``advance``, or to ``completed``."""
 
 
 def progress_bar(unit: str) -> Progress:
-    """A bar that counts ``unit``; bytes are shown as sizes with their rate."""
+    """A bar that counts ``unit`` on a terminal, and a line a minute elsewhere; bytes are shown as sizes."""
+    if not sys.stderr.isatty():
+        return ProgressLog(unit)
     from rich.console import Console
     from rich.progress import (
         BarColumn,
         DownloadColumn,
         MofNCompleteColumn,
         Progress,
+        ProgressColumn,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
         TransferSpeedColumn,
     )
 
-    count = (DownloadColumn(), TransferSpeedColumn()) if unit == "bytes" else (MofNCompleteColumn(), TextColumn(unit))
+    class RateColumn(ProgressColumn):
+        def render(self, task) -> str:
+            return f"{task.speed:,.0f} {unit}/s" if task.speed else ""
+
+    counts = (MofNCompleteColumn(), TextColumn(unit), RateColumn())
+    count = (DownloadColumn(), TransferSpeedColumn()) if unit == "bytes" else counts
     times = (TimeElapsedColumn(), TimeRemainingColumn())
     return Progress(TextColumn("{task.description}"), BarColumn(), *count, *times, console=Console(file=sys.stderr))
+
+
+class ProgressLog:
+    """Lines for a file that is read afterwards: one a minute, and none for what takes less."""
+
+    def __init__(self, unit: str) -> None:
+        self.unit = unit
+        self.tasks: list[LoggedTask] = []
+
+    def __enter__(self) -> ProgressLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def add_task(self, description: str, *, total: float, completed: float = 0) -> int:
+        self.tasks.append(LoggedTask(description, total, completed, self.unit))
+        return len(self.tasks) - 1
+
+    def update(
+        self, task: int, *, advance: float = 0, completed: float | None = None, total: float | None = None
+    ) -> None:
+        counted = self.tasks[task]
+        counted.total = counted.total if total is None else total
+        counted.done = counted.done + advance if completed is None else completed
+        if (now := time.monotonic()) - counted.said >= SECONDS_A_LINE:
+            counted.said = now
+            print(counted.line(now), file=sys.stderr, flush=True)
+
+
+class LoggedTask:
+    """One task of a `ProgressLog`: what was done when it began, what is done now, and when that was last said."""
+
+    def __init__(self, description: str, total: float, done: float, unit: str) -> None:
+        self.description, self.total, self.done, self.unit = description, total, done, unit
+        self.at_start = done
+        self.start = self.said = time.monotonic()
+
+    def line(self, now: float) -> str:
+        """How much of it is done, how fast, and how long the rest will take."""
+        rate = (self.done - self.at_start) / (now - self.start)
+        line = f"{self.description}: {self.done:,.0f} of {self.total:,.0f} {self.unit}, {rate:,.0f} {self.unit}/s"
+        return f"{line}, {_duration((self.total - self.done) / rate)} left" if rate > 0 else line
+
+
+def _duration(seconds: float) -> str:
+    minutes = max(1, round(seconds / 60))
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

@@ -14,8 +14,8 @@ import pytest
 from zoo.data.datasets import resolve_file
 from zoo.data.store import open_store
 from zoo.simulate import simulate
+from zoo.simulate.chunks import JETS_PER_CHUNK, Chunk, make_chunk, plan
 from zoo.simulate.generator import Generator
-from zoo.simulate.run import JETS_PER_CHUNK, Chunk, make_chunk, plan
 
 pytest.importorskip("pythia8mc")
 pytest.importorskip("fastjet")
@@ -206,3 +206,9 @@ def test_the_missing_extra_is_named(tmp_path):
     assert run.returncode == 2
     assert "pip install 'zoo[sim]'" in run.stderr
     assert "Traceback" not in run.stderr
+
+
+def test_a_pythia_without_its_data_files_is_told(monkeypatch):
+    monkeypatch.setenv("PYTHIA8DATA", "/nowhere")
+    with pytest.raises(FileNotFoundError, match="PYTHIA8DATA=/nowhere names no such folder"):
+        Generator(0, 1, (500.0, 2000.0))

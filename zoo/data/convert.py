@@ -25,9 +25,10 @@ from typing import Any, TypeVar
 import numpy as np
 
 from zoo.data.formats.layout import Layout
-from zoo.data.manifest import MANIFEST, Manifest, Shard, Source, read_manifest, write_manifest
+from zoo.data.manifest import MANIFEST, Manifest, Source, read_manifest, write_manifest
 from zoo.data.readers import ReadReport, count_rows, find_format, join_tables, read_chunks
-from zoo.data.store import JetTable, header_checksum, open_store, write_store
+from zoo.data.shards import describe_shard
+from zoo.data.store import JetTable, open_store, write_store
 from zoo.files import atomic_write
 from zoo.progress import progress_bar
 
@@ -416,7 +417,7 @@ def _gather(folder: Path, plan: Plan, parts: list[Part], run: Run) -> Manifest:
         jets_per_shard=plan.jets_per_shard,
         compression=plan.compression,
         layout=plan.layout,
-        shards=tuple(_describe_shard(_shard_path(folder, number), int(jets[number])) for number in numbers),
+        shards=tuple(describe_shard(_shard_path(folder, number), int(jets[number])) for number in numbers),
         sources=tuple(
             Source(*source, *({what: count for what, count in sorted(found.items()) if count} for found in counts))
             for source, *counts in zip(plan.sources, rejected, mended, strict=True)
@@ -426,10 +427,6 @@ def _gather(folder: Path, plan: Plan, parts: list[Part], run: Run) -> Manifest:
 
 def _shard_path(folder: Path, number: int) -> Path:
     return folder / f"shard-{number:06d}.arrow"
-
-
-def _describe_shard(path: Path, jets: int) -> Shard:
-    return Shard(path.name, jets, path.stat().st_size, header_checksum(path))
 
 
 def gather_shards(work: Gathering) -> list[list[int]]:

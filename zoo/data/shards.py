@@ -83,6 +83,11 @@ def verify_shards(folder: str | Path) -> Manifest:
     return manifest
 
 
+def describe_shard(path: Path, jets: int) -> Shard:
+    """What the manifest says of a shard that was written just now."""
+    return Shard(path.name, jets, path.stat().st_size, header_checksum(path))
+
+
 def _open_shard(folder: Path, shard: Shard, verify: bool) -> JetTable:
     path = folder / shard.file
     if not path.is_file():

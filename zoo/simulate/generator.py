@@ -1,5 +1,6 @@
 """Proton collisions at parton and particle level from Pythia 8 (extra ``sim``)."""
 
+import os
 from types import ModuleType
 from typing import NamedTuple
 
@@ -8,7 +9,7 @@ import numpy as np
 from zoo.simulate.detector import Particles
 
 #: Settings common to both processes: 14 TeV, Pythia's own tune, showers, hadronisation and underlying event.
-COMMON = ("Beams:eCM = 14000.", "PartonLevel:MPI = on", "Print:quiet = on")
+COMMON = ("Beams:eCM = 14000.", "PartonLevel:MPI = on")
 #: Per label: the hard processes (0 = QCD dijets of gluons and light quarks, 1 = hadronic top pairs).
 PROCESSES = {
     0: ("HardQCD:all = on",),
@@ -59,12 +60,21 @@ class Generator:
 
     Raises:
         ModuleNotFoundError: If ``pythia8mc`` is not installed.
+        FileNotFoundError: If Pythia does not find its own data files.
         ValueError: If Pythia refuses a setting or cannot start.
     """
 
     def __init__(self, label: int, seed: int, pt_hat: tuple[float, float], extra: tuple[str, ...] = ()) -> None:
         pythia8mc = import_extra("pythia8mc")
         self.pythia = pythia8mc.Pythia("", False)
+        # A Pythia without its data files lives, but knows no setting at all.
+        if not self.pythia.readString("Print:quiet = on"):
+            place = os.environ.get("PYTHIA8DATA")
+            raise FileNotFoundError(
+                "Pythia does not find its data files (share/Pythia8/xmldoc); "
+                + (f"PYTHIA8DATA={place} names no such folder: unset it, or " if place else "")
+                + "install it again: pip install --force-reinstall pythia8mc"
+            )
         cuts = (f"PhaseSpace:pTHatMin = {pt_hat[0]}", f"PhaseSpace:pTHatMax = {pt_hat[1]}")
         seeding = ("Random:setSeed = on", f"Random:seed = {seed}")
         for setting in (*COMMON, *PROCESSES[label], *cuts, *seeding, *extra):

@@ -1,0 +1,113 @@
+"""A folder of simulated jets: shards that are written one by one, and a manifest that names those that are whole."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from zoo.data.manifest import MANIFEST, Manifest, Shard, read_manifest, write_manifest
+from zoo.data.shards import describe_shard, open_shards
+from zoo.data.store import write_store
+from zoo.files import only_one, remove_drafts
+from zoo.progress import progress_bar
+from zoo.simulate.chunks import COLUMNS, JETS_PER_CHUNK, Chunk, assemble, make_chunks, plan
+from zoo.simulate.jets import Jets
+
+#: Jets in one shard, a whole number of chunks of each class: 8 MB, and four minutes of a core.
+JETS_PER_SHARD = 10_000
+
+
+def fill_folder(
+    folder: Path, jets: int, seed: int, metadata: dict, *, processes: int, multiple_interactions: bool
+) -> Manifest:
+    """Simulate the shards that the folder lacks; after an interruption, or for more jets, the same call goes on.
+
+    The classes alternate from chunk to chunk and each shard is shuffled, so the whole is in random order. The bytes
+    depend on the arguments alone, not on interruptions or on the number of processes.
+
+    Args:
+        folder: Made where needed.
+        jets: That it shall hold; in each shard half of them are of class 0 and half of class 1.
+        seed: Of the whole folder.
+        metadata: Of the jets; the same for all shards.
+        processes: Worker processes.
+        multiple_interactions: See `zoo.simulate.simulate`.
+
+    Raises:
+        ValueError: If the folder holds other files, other jets, or more jets than asked for.
+        OSError: If another process simulates into the folder, it cannot be written, or a worker dies.
+    """
+    with only_one(folder, "simulation"):
+        remove_drafts(folder)
+        metadata = json.loads(json.dumps({**metadata, "shuffled": True}))
+        sizes = [min(JETS_PER_SHARD, jets - start) for start in range(0, jets, JETS_PER_SHARD)]
+        shards = _finished_shards(folder, seed, metadata, sizes)
+        waiting = {
+            number: plan(
+                size,
+                seed,
+                multiple_interactions=multiple_interactions,
+                first=number * (JETS_PER_SHARD // 2 // JETS_PER_CHUNK),
+            )
+            for number, size in enumerate(sizes)
+            if number >= len(shards)
+        }
+        made: dict[Chunk, Jets] = {}
+        with progress_bar("jets") as progress:
+            done = sum(shard.jets for shard in shards)
+            task = progress.add_task(f"simulating {folder.name}", total=jets, completed=done)
+            for chunk, its_jets in make_chunks((chunk for chunks in waiting.values() for chunk in chunks), processes):
+                made[chunk] = its_jets
+                progress.update(task, advance=chunk.jets)
+                while (number := len(shards)) in waiting and all(chunk in made for chunk in waiting[number]):
+                    table = assemble(
+                        {chunk: made.pop(chunk) for chunk in waiting[number]},
+                        np.random.SeedSequence([seed, 1, number]),
+                        metadata,
+                    )
+                    path = folder / f"shard-{number:06d}.arrow"
+                    write_store(path, table)
+                    shards.append(describe_shard(path, len(table)))
+                    write_manifest(folder, _manifest(shards, seed, metadata))
+        return read_manifest(folder)
+
+
+def _finished_shards(folder: Path, seed: int, metadata: dict, sizes: list[int]) -> list[Shard]:
+    """The shards of a folder that was begun, without a last one that has to grow.
+
+    Raises:
+        ValueError: If the folder holds other files, other jets, or more than asked for.
+    """
+    if not (folder / MANIFEST).exists():
+        for entry in folder.iterdir():
+            if not (entry.match("shard-*.arrow") or entry.name == ".lock"):
+                raise ValueError(f"{folder} holds other files, such as {entry.name}; name an empty or a new folder")
+        return []
+    manifest = read_manifest(folder)
+    before = {"seed": manifest.seed, **manifest.metadata}
+    for key, wanted in {"seed": seed, **metadata}.items():
+        if before.get(key) != wanted:
+            raise ValueError(
+                f"{folder} holds jets of {key} {before.get(key)}, not {wanted}; name another folder, or delete it"
+            )
+    if manifest.jets > sum(sizes):
+        raise ValueError(f"{folder} holds {manifest.jets} jets already; ask for more, or name another folder")
+    open_shards(folder, verify=False)  # compares their sizes and headers with the manifest
+    return [shard for shard, size in zip(manifest.shards, sizes, strict=False) if shard.jets == size]
+
+
+def _manifest(shards: list[Shard], seed: int, metadata: dict) -> Manifest:
+    of_class = [sum(shard.jets - shard.jets // 2 for shard in shards), sum(shard.jets // 2 for shard in shards)]
+    return Manifest(
+        jets=sum(of_class),
+        class_jets=dict(zip(metadata["classes"], of_class, strict=True)),
+        metadata=metadata,
+        particles=dict.fromkeys(COLUMNS, np.dtype(np.float32).str),
+        fields={},
+        seed=seed,
+        jets_per_shard=JETS_PER_SHARD,
+        compression=None,
+        layout=None,
+        shards=tuple(shards),
+        sources=(),
+    )
