@@ -22,6 +22,7 @@ NUM_PARAMETERS = {
     "lorentznet": 224_072,
     "lorentznet_for_events": 227_240,
     "lorentznet_qg": 226_592,
+    "lorentznet_qg_release": 226_088,
     "lorentznet_release": 224_072,
     "particle_transformer": 2_141_134,
     "particle_transformer_for_events": 2_182_478,

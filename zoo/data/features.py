@@ -517,14 +517,34 @@ _EVENTS = (
     Feature("part_charge", "charge"),
 )
 
+#: Types of particles that the LorentzNet study of quarks and gluons (arXiv:2201.08187) tells apart, by the numbers of
+#: the Monte Carlo scheme of the Particle Data Group, and the mass, which its four-momenta have.
+_QUARK_GLUON_TYPES = (
+    *(
+        Feature(f"part_is{name}", f"where(abs(part_pdg_id) == {number}, 1, 0)")
+        for name, number in {
+            "Electron": 11,
+            "Muon": 13,
+            "Photon": 22,
+            "LongKaon": 130,
+            "ChargedPion": 211,
+            "ChargedKaon": 321,
+            "Neutron": 2112,
+            "Proton": 2212,
+        }.items()
+    ),
+    Feature("part_mass", "part_mass"),
+)
+
 #: Kinematics; the same with charge and type; the same with impact parameters. Objects of events; their types and charge
-#: alone, which Lorentz transformations leave as they are.
+#: alone, which Lorentz transformations leave as they are. Types and masses of the particles of `quark_gluon`.
 FEATURE_TABLES = {
     "kin": FeatureTable(_JETCLASS[:5] + _JETCLASS[-2:]),
     "kinpid": FeatureTable(_JETCLASS[:11] + _JETCLASS[-2:]),
     "full": FeatureTable(_JETCLASS),
     "events": FeatureTable(_EVENTS),
     "object_types": FeatureTable(_EVENTS[4:]),
+    "quark_gluon_types": FeatureTable(_QUARK_GLUON_TYPES),
 }
 
 

@@ -4,6 +4,7 @@ References:
     An Efficient Lorentz Equivariant Graph Neural Network for Jet Tagging (2022), arXiv:2201.08187.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -24,7 +25,7 @@ from zoo.layers import (
     track_statistics,
 )
 from zoo.lorentznet.messages import MessageWeights, pair_invariants, pair_messages
-from zoo.physics.lorentz import resolve_masses, squared_mass
+from zoo.physics.lorentz import give_masses, resolve_masses, squared_mass
 from zoo.registry import register_model
 
 #: Pairs that are worked on at a time: on a CPU few enough for the cache, elsewhere enough to fill the device.
@@ -76,10 +77,16 @@ class LorentzNet(nn.Module):
         num_layers: number of blocks.
         dropout: before the last layer.
         coordinate_scale: c of the coordinate update.
+        massive: whether the last of ``features`` is the mass of a particle in GeV, and its momentum was made massless;
+            energy and pz are then put right by `give_masses`.
         beams: whether two beam particles of mass 1 GeV join each jet, which leaves of the Lorentz group the
             symmetry about the beam axis, unless the beams are transformed with the jet.
         readout_rows: what the sum over particles and beams is divided by for the read-out; None for their number. The
             reference implementation divides by the rows of the padded batch, which its weights are used to.
+        as_released: whether the mass scalar is that of float32, rounding noise included (`released_mass2`), no particle
+            is put on the light cone, and the coordinate update is bounded component by component
+            (`move_apart_by_components`), as in the reference implementation. Its weights are used to that; no symmetry
+            is left that could be promised.
         context_dim: event quantities that join the mean scalar. They do not change with the momenta, so with them no
             symmetry is promised.
 
@@ -99,29 +106,35 @@ class LorentzNet(nn.Module):
         num_scalars: int = 0,
         *,
         mass_scalar: bool = True,
+        massive: bool = False,
         embed_dim: int = 72,
         num_layers: int = 6,
         dropout: float = 0.2,
         coordinate_scale: float = 5e-3,
         beams: bool = True,
         readout_rows: int | None = None,
+        as_released: bool = False,
         context_dim: int = 0,
     ) -> None:
         super().__init__()
         self.embed_dim = embed_dim
         self.readout_rows = readout_rows
+        self.as_released = as_released
         self.context_dim = context_dim
-        if context_dim:
+        if context_dim or as_released:
             self.symmetries = frozenset()
         self.num_scalars = num_scalars
         self.mass_scalar = mass_scalar
+        self.massive = massive
         #: (beam, 4) in GeV, float64; transform them with the jets to see the full symmetry. No buffer, for a module's
         #: ``float()`` would round it.
         self.beams = torch.tensor([[2**0.5, 0, 0, 1], [2**0.5, 0, 0, -1]], dtype=torch.float64)[: 2 * beams]
         node_scalars = num_scalars + mass_scalar * (1 + beams)
         self.embedding = nn.Linear(node_scalars, embed_dim)
         self.blocks = nn.ModuleList(
-            LorentzGroupBlock(embed_dim, node_scalars, coordinate_scale, is_last=layer == num_layers - 1)
+            LorentzGroupBlock(
+                embed_dim, node_scalars, coordinate_scale, is_last=layer == num_layers - 1, as_released=as_released
+            )
             for layer in range(num_layers)
         )
         self.decoder = nn.Sequential(
@@ -164,7 +177,12 @@ class LorentzNet(nn.Module):
         """Packed momenta (node, 4) in float64, scalars (node, scalar) and number of nodes (jet,), beams last."""
         batch, num_beams = len(mask), len(self.beams)
         beams = self.beams.to(four_momenta.device)
-        x, mass2 = resolve_masses(four_momenta)
+        if self.massive:
+            four_momenta = give_masses(four_momenta, features[..., -1]).to(four_momenta.dtype)
+        if self.as_released:
+            x, mass2 = four_momenta.double(), released_mass2(four_momenta)
+        else:
+            x, mass2 = resolve_masses(four_momenta)
         x = torch.cat([x, beams.expand(batch, -1, -1)], dim=1)
         mass2 = torch.cat([mass2, squared_mass(beams).expand(batch, -1)], dim=1)
         mask = torch.cat([mask, mask.new_ones(batch, num_beams)], dim=1)
@@ -191,9 +209,12 @@ class LorentzGroupBlock(nn.Module):
     follow from sums over nodes (`PairBatchNorm`). What remains to be done for each pair is `pair_messages`.
     """
 
-    def __init__(self, embed_dim: int, num_scalars: int, coordinate_scale: float, is_last: bool) -> None:
+    def __init__(
+        self, embed_dim: int, num_scalars: int, coordinate_scale: float, is_last: bool, as_released: bool = False
+    ) -> None:
         super().__init__()
         self.coordinate_scale = coordinate_scale
+        self.as_released = as_released
         self.phi_e = nn.Sequential(
             nn.Linear(2 * embed_dim + 2, embed_dim, bias=False),
             PairBatchNorm(embed_dim),
@@ -224,7 +245,9 @@ class LorentzGroupBlock(nn.Module):
         total, weight = pair_messages(
             receiver, sender, invariants, weight_invariants, self._message_weights(), graph.blocks, graph.message_dtype
         )
-        if self.phi_x is not None:
+        if self.phi_x is not None and self.as_released:
+            x = move_apart_by_components(x, weight, graph.blocks, self.coordinate_scale)
+        elif self.phi_x is not None:
             x = move_apart(x, weight, graph.pairs, self.coordinate_scale)
         return h + self.phi_h(torch.cat([h, total, graph.scalars], dim=1)), x
 
@@ -253,6 +276,39 @@ def move_apart(x: Tensor, weight: Tensor, pairs: Pairs, scale: float) -> Tensor:
     total = pair_sum(nn.functional.pad(x, (0, 1), value=1.0), weight, pairs)
     partners = pairs.starts.diff().clamp(min=1)[:, None]
     return x + scale * (total[:, -1:] * x - total[:, :-1]) / partners
+
+
+#: Bound of the reference implementation on each component of the update of a pair, in GeV.
+MAX_COMPONENT = 100.0
+
+
+def move_apart_by_components(x: Tensor, weight: Tensor, blocks: Sequence[PairBlock], scale: float) -> Tensor:
+    r"""Coordinate update :math:`x_i + c \, \mathrm{mean}_{j \ne i} \, b(w_{ij} (x_i - x_j))` of the reference
+    implementation: b bounds each component by `MAX_COMPONENT`, which depends on the frame.
+
+    Args:
+        x: (node, coordinate) in GeV, float64.
+        weight: w, (pair,).
+        blocks: the pairs, cut into runs of jets.
+        scale: c.
+    """
+    moved = [x.new_zeros(0, x.shape[1])]
+    for block in blocks:
+        nodes, pairs = x[block.node_slice], block.pairs
+        difference = nodes.index_select(0, pairs.i) - nodes.index_select(0, pairs.j)
+        update = weight[block.pair_slice, None].double() * difference
+        total = segment_sum(update.clamp(-MAX_COMPONENT, MAX_COMPONENT), pairs.starts)
+        moved.append(nodes + scale * total / pairs.starts.diff().clamp(min=1)[:, None])
+    return torch.cat(moved)
+
+
+def released_mass2(four_momenta: Tensor) -> Tensor:
+    r"""Squared masses :math:`2 E^2 - (E^2 + p^2)` (...) in GeV^2, formed in float32 as by the reference implementation.
+
+    For a massless particle they are rounding noise of some :math:`10^{-7} E^2`, which its weights have learnt from.
+    """
+    squares = four_momenta.float().square()
+    return (2 * squares[..., 0] - squares.sum(-1)).double()
 
 
 class PairBatchNorm(nn.BatchNorm1d):
@@ -310,16 +366,18 @@ def lorentznet(input_dim: int, num_classes: int) -> LorentzNet:
 
 @register_model
 def lorentznet_release(input_dim: int, num_classes: int) -> LorentzNet:
-    """LorentzNet with the read-out of its published weights, which divides by the rows of the padded batch.
+    """LorentzNet for the published weights of top tagging: the reference implementation's answers, faults included.
 
-    So the published answer for a jet depends on the longest jet of its batch. Here the number is fixed, to 100, about
-    the longest of 32 jets and the beams; set ``model.readout_rows`` to reproduce another batch.
+    Masses and coordinate updates are those of the reference implementation (`LorentzNet`'s ``as_released``), and so is
+    the read-out, which divides by the rows of the padded batch: there the answer for a jet depends on the longest jet
+    of its batch. Here the number is fixed, to 100, about the longest of 32 jets and the beams; set
+    ``model.readout_rows`` to reproduce another batch. Train `lorentznet` instead.
 
     Args:
         input_dim: accepted as by every model and not used: a jet is seen through its four-momenta only.
         num_classes: number of logits.
     """
-    return LorentzNet(num_classes, readout_rows=100)
+    return LorentzNet(num_classes, readout_rows=100, as_released=True)
 
 
 @register_model
@@ -332,6 +390,30 @@ def lorentznet_qg(input_dim: int, num_classes: int) -> LorentzNet:
         num_classes: number of logits.
     """
     return LorentzNet(num_classes, input_dim, mass_scalar=False, beams=False, coordinate_scale=1e-3)
+
+
+@register_model
+def lorentznet_qg_release(input_dim: int, num_classes: int) -> LorentzNet:
+    """LorentzNet for the published weights of quarks and gluons: the reference implementation's answers.
+
+    As `lorentznet_release`. There all of EnergyFlow's two million jets are padded to the 148 particles of the longest,
+    so the read-out always divides by that, and particles have the masses of their kinds.
+
+    Args:
+        input_dim: number of features of a particle, the one-hot types and last the mass: the feature table
+            ``quark_gluon_types``.
+        num_classes: number of logits.
+    """
+    return LorentzNet(
+        num_classes,
+        input_dim - 1,
+        mass_scalar=False,
+        massive=True,
+        beams=False,
+        coordinate_scale=1e-3,
+        readout_rows=148,
+        as_released=True,
+    )
 
 
 @register_model

@@ -64,6 +64,29 @@ def resolve_masses(four_momenta: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat([energy[..., None], momentum], dim=-1), torch.where(is_massless, 0.0, mass2)
 
 
+def give_masses(four_momenta: Tensor, mass: Tensor) -> Tensor:
+    r"""Massless momenta, whose rapidity was taken for their pseudorapidity, with their masses again.
+
+    Transverse momentum and rapidity stay as they are, and energy and :math:`p_z` grow by
+    :math:`\sqrt{1 + m^2 / p_T^2}`.
+
+    Args:
+        four_momenta: massless, (..., 4) as (E, px, py, pz) in GeV.
+        mass: (...) in GeV.
+
+    Returns:
+        (..., 4) in GeV, float64.
+
+    Example:
+        >>> give_masses(torch.tensor([5.0, 3, 0, 4]), torch.tensor(4.0)).tolist()
+        [8.333333333333334, 3.0, 0.0, 6.666666666666667]
+    """
+    momenta, _ = resolve_masses(four_momenta)
+    pt = torch.hypot(momenta[..., 1], momenta[..., 2]).clamp(min=torch.finfo(torch.float64).tiny)
+    growth = torch.hypot(torch.ones_like(pt), mass.double() / pt)
+    return momenta * torch.stack([growth, torch.ones_like(pt), torch.ones_like(pt), growth], dim=-1)
+
+
 def boost_matrix(velocity: Tensor) -> Tensor:
     r"""Pure boost that gives a particle at rest the velocity :math:`\beta`.
 

@@ -56,6 +56,19 @@ def test_charges_and_kinds_are_those_of_the_numbers(arrays, write):
     assert np.isfinite(batch.features.numpy()).all()
 
 
+def test_numbers_and_masses_give_the_types_that_lorentznet_tells_apart(arrays, write):
+    """A pi+, a photon, a positron and a long-lived kaon; an antiproton and a muon; an antineutron."""
+    table = read_jets(write(arrays))
+    assert table.particles["part_pdg_id"].tolist() == [211, 22, -11, 130, -2212, 13, -2112]
+    np.testing.assert_allclose(
+        table.particles["part_mass"], [0.13957, 0, 0.00051, 0.49761, 0.93827, 0.10566, 0.93957], atol=1e-5
+    )
+    features = feature_table("quark_gluon_types")
+    batch = collate(gather(table, np.arange(3), features.columns), features)
+    types = [batch.features[batch.mask][:, column].nonzero().flatten().tolist() for column in range(8)]
+    assert types == [[2], [5], [1], [3], [0], [], [6], [4]]
+
+
 @pytest.mark.parametrize("rows", [(0, 3), (1, 3), (2, 3), (0, 1)])
 def test_row_ranges_and_chunks(arrays, write, monkeypatch, rows):
     path = write(arrays)

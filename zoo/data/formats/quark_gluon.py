@@ -22,11 +22,35 @@ FACTS = DATASETS["quark_gluon"]
 PARTICLES = "X"
 (LABEL,) = FACTS.label_columns
 
+_PHOTON, _ELECTRON, _MUON = 22, 11, 13
+
+#: Masses in GeV of the particles of EnergyFlow's jets, by their numbers, from the Particle Data Group.
+_MASSES = {
+    0: 0.0,
+    _ELECTRON: 0.00051,
+    _MUON: 0.10566,
+    _PHOTON: 0.0,
+    111: 0.13498,
+    130: 0.49761,
+    211: 0.13957,
+    310: 0.49761,
+    311: 0.49761,
+    321: 0.49368,
+    2112: 0.93957,
+    2212: 0.93827,
+    3112: 1.19745,
+    3122: 1.11568,
+    3212: 1.19264,
+    3222: 1.18937,
+    3312: 1.32171,
+    3322: 1.31486,
+    3334: 1.67245,
+}
+
 #: Charge of the particles by their numbers in the Monte Carlo scheme of the Particle Data Group; antiparticles have the
 #: opposite one.
 _CHARGED_HADRONS = {211: 1, 321: 1, 2212: 1, 3222: 1, 3112: -1, 3312: -1, 3334: -1}
 _NEUTRAL_HADRONS = (111, 130, 310, 311, 2112, 3122, 3212, 3322)
-_PHOTON, _ELECTRON, _MUON = 22, 11, 13
 _CHARGES = _CHARGED_HADRONS | dict.fromkeys((*_NEUTRAL_HADRONS, _PHOTON), 0) | {_ELECTRON: -1, _MUON: -1}
 
 _KINDS = {
@@ -42,7 +66,7 @@ LAYOUT = Layout(
     classes=FACTS.classes,
     momenta={"pt": "pt", "eta": "rapidity", "phi": "phi"},
     label=LABEL,
-    particles={name: name for name in ("part_charge", *_KINDS)},
+    particles={name: name for name in ("part_charge", *_KINDS, "part_pdg_id", "part_mass")},
 )
 
 
@@ -52,7 +76,8 @@ def open_quark_gluon(path: Path) -> Iterator[LayoutFile]:
 
     Note:
         Particles are taken as massless, so that their rapidity is their pseudorapidity: a charged pion with a
-        transverse momentum of 1 GeV then has 1 % less energy than it had.
+        transverse momentum of 1 GeV then has 1 % less energy than it had. The mass of their kind is the column
+        ``part_mass``, see `zoo.physics.lorentz.give_masses`.
 
     Raises:
         ValueError: if the file is damaged, lacks an array, has one of another shape, or holds pickled objects.
@@ -170,8 +195,10 @@ class _Archive:
 
 
 def _describe(number: np.ndarray) -> dict[str, np.ndarray]:
-    """Charge and kinds of particles by their numbers."""
+    """Charge, kind and mass of particles by their numbers, and these."""
     known = np.array(sorted(_CHARGES))
     place = np.searchsorted(known, np.abs(number)).clip(max=len(known) - 1)
+    mass = np.where(number == 0, 0.0, np.array([_MASSES[key] for key in known.tolist()])[place])
     charge = np.array([_CHARGES[key] for key in known.tolist()])[place] * np.sign(number) + 0.0  # no -0
-    return {"part_charge": charge, **{name: np.isin(known, kinds)[place] for name, kinds in _KINDS.items()}}
+    kinds = {name: np.isin(known, of)[place] for name, of in _KINDS.items()}
+    return {"part_charge": charge, **kinds, "part_pdg_id": number, "part_mass": mass}
