@@ -41,3 +41,19 @@ def test_work_that_stands_still_promises_no_end(clock, capsys):
         clock[0] += 61.0
         bar.update(task, advance=0)
     assert capsys.readouterr().err == "fetching: 0 of 10 bytes, 0 bytes/s\n"
+
+
+def test_work_of_unknown_size_counts(clock, capsys):
+    with progress.progress_bar("bytes") as bar:
+        task = bar.add_task("fetching", total=None)
+        clock[0] += 60.0
+        bar.update(task, completed=6_000_000, total=None)
+    assert capsys.readouterr().err == "fetching: 6,000,000 bytes, 100,000 bytes/s\n"
+
+
+def test_a_terminal_has_a_bar(monkeypatch, capsys):
+    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True, raising=False)
+    with progress.progress_bar("jets") as bar:
+        task = bar.add_task("reading", total=10)
+        bar.update(task, advance=10)
+    assert "reading" in capsys.readouterr().err

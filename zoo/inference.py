@@ -156,14 +156,14 @@ def predict(
         task = progress.add_task(path.name, total=len(logits))
         for table, of_rows in _tables(path, (start, stop), description):
             report += of_rows
-            progress.advance(task, of_rows.left_out)
+            progress.update(task, advance=of_rows.left_out)
             _check(tagger, features, table, path)
             is_known = tuple(table.metadata.get("classes", ())) == classes
             for jets in _by_length(table.counts):
                 row = table.rows_in_source(jets) - start
                 logits[row] = _logits(tagger, features, table, jets, path)
                 label[row] = table.label[jets] if is_known else -1
-                progress.advance(task, len(jets))
+                progress.update(task, advance=len(jets))
     warn_of(dataclasses.replace(report, rows=len(logits)), stacklevel=2)
     return JetScores(logits, label, np.arange(start, stop), classes, dict(report.rejected), dict(report.mended))
 

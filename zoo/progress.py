@@ -20,8 +20,8 @@ class Progress(Protocol):
 
     def __exit__(self, *error: object) -> None: ...
 
-    def add_task(self, description: str, *, total: float, completed: float = 0) -> int:
-        """Begin to count; returns the number of the task."""
+    def add_task(self, description: str, *, total: float | None, completed: float = 0) -> int:
+        """Begin to count, up to ``total`` where it is known; returns the number of the task."""
 
     def update(
         self, task: int, *, advance: float = 0, completed: float | None = None, total: float | None = None
@@ -40,6 +40,7 @@ def progress_bar(unit: str) -> Progress:
         MofNCompleteColumn,
         Progress,
         ProgressColumn,
+        Task,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
@@ -47,7 +48,7 @@ def progress_bar(unit: str) -> Progress:
     )
 
     class RateColumn(ProgressColumn):
-        def render(self, task) -> str:
+        def render(self, task: Task) -> str:
             return f"{task.speed:,.0f} {unit}/s" if task.speed else ""
 
     counts = (MofNCompleteColumn(), TextColumn(unit), RateColumn())
@@ -71,7 +72,7 @@ class ProgressLog:
     ) -> None:
         pass
 
-    def add_task(self, description: str, *, total: float, completed: float = 0) -> int:
+    def add_task(self, description: str, *, total: float | None, completed: float = 0) -> int:
         self.tasks.append(LoggedTask(description, total, completed, self.unit))
         return len(self.tasks) - 1
 
@@ -89,7 +90,7 @@ class ProgressLog:
 class LoggedTask:
     """One task of a `ProgressLog`: what was done when it began, what is done now, and when that was last said."""
 
-    def __init__(self, description: str, total: float, done: float, unit: str) -> None:
+    def __init__(self, description: str, total: float | None, done: float, unit: str) -> None:
         self.description, self.total, self.done, self.unit = description, total, done, unit
         self.at_start = done
         self.start = self.said = time.monotonic()
@@ -97,8 +98,9 @@ class LoggedTask:
     def line(self, now: float) -> str:
         """How much of it is done, how fast, and how long the rest will take."""
         rate = (self.done - self.at_start) / (now - self.start)
-        line = f"{self.description}: {self.done:,.0f} of {self.total:,.0f} {self.unit}, {rate:,.0f} {self.unit}/s"
-        return f"{line}, {_duration((self.total - self.done) / rate)} left" if rate > 0 else line
+        of = "" if self.total is None else f" of {self.total:,.0f}"
+        line = f"{self.description}: {self.done:,.0f}{of} {self.unit}, {rate:,.0f} {self.unit}/s"
+        return f"{line}, {_duration((self.total - self.done) / rate)} left" if of and rate > 0 else line
 
 
 def _duration(seconds: float) -> str:
