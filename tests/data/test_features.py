@@ -372,6 +372,13 @@ def test_scales_are_fitted_on_demand(tmp_path):
         main(["data", "fit-scaling", "sample:top_tagging/val", *arguments])
 
 
+def test_small_whole_numbers_do_not_wrap_in_formulas():
+    table = FeatureTable((Feature("less", "part_hits - 5"), Feature("more", "part_hits * part_hits")))
+    columns = {"part_hits": torch.tensor([3, 250], dtype=torch.uint8)}
+    found = table.packed(torch.ones(2, 4), torch.tensor([2]), columns)
+    assert found.tolist() == [[-2, 9], [245, 62500]]
+
+
 def test_training_with_features_of_a_user(tmp_path):
     (tmp_path / "mine.yaml").write_text("features: [{name: x, formula: log_pt - log_energy}]")
     module = JetDataModule(features=str(tmp_path / "mine.yaml"), train=Split(["sample:top_tagging/val"]))

@@ -48,6 +48,10 @@ _INSTEAD = {
 _Value = Callable[[Mapping[str, Any]], Any]
 
 
+def _allow(left: Any, right: Any) -> None:
+    """Any two values belong together."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Language:
     """What expressions may use beside numbers, operators, subscripts, lists and variables.
@@ -58,6 +62,7 @@ class Language:
         keywords: arguments that may be given by name.
         attributes: attributes of values, such as ``pt`` of four-momenta.
         methods: attributes of values that can be called, such as ``deltaR``.
+        check: is given both sides of every operator and raises ValueError if they do not belong together.
     """
 
     functions: Mapping[str, Callable[..., Any]]
@@ -65,6 +70,7 @@ class Language:
     keywords: frozenset[str] = frozenset()
     attributes: frozenset[str] = frozenset()
     methods: frozenset[str] = frozenset()
+    check: Callable[[Any, Any], None] = _allow
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,7 +218,7 @@ class _Builder:
     def _binary(self, node: ast.BinOp) -> _Value:
         work = self._operator(node, node.op, _BINARY)
         left, right = self.build(node.left), self.build(node.right)
-        return lambda scope: _limited(work, left(scope), right(scope))
+        return lambda scope: _limited(work, self.language.check, left(scope), right(scope))
 
     def _unary(self, node: ast.UnaryOp) -> _Value:
         work, operand = self._operator(node, node.op, _UNARY), self.build(node.operand)
@@ -223,7 +229,7 @@ class _Builder:
             raise ValueError(f"{ast.unparse(node)!r} compares twice; write (a < b) & (b < c)")
         work = self._operator(node, node.ops[0], _COMPARE)
         left, right = self.build(node.left), self.build(node.comparators[0])
-        return lambda scope: work(left(scope), right(scope))
+        return lambda scope: _checked(work, self.language.check, left(scope), right(scope))
 
     def _operator(self, node: ast.AST, found: ast.AST, known: Mapping[type, Callable[..., Any]]) -> Callable[..., Any]:
         if type(found) not in known:
@@ -248,14 +254,19 @@ class _Builder:
         return lambda scope: [item(scope) for item in items]
 
 
-def _limited(work: Callable[[Any, Any], Any], left: Any, right: Any) -> Any:
+def _checked(work: Callable[[Any, Any], Any], check: Callable[[Any, Any], None], left: Any, right: Any) -> Any:
+    check(left, right)
+    return work(left, right)
+
+
+def _limited(work: Callable[[Any, Any], Any], check: Callable[[Any, Any], None], left: Any, right: Any) -> Any:
     """The value of a binary operator, unless plain numbers or lists would grow without limit."""
     for value in (left, right):
         if isinstance(value, str | list | tuple):
             raise ValueError(f"{value!r} is no number or array, so nothing can be added to it or multiplied with it")
     if work is operator.pow and isinstance(left, int) and isinstance(right, int) and right > _LARGEST_EXPONENT:
         raise ValueError(f"the exponent {right} of a whole number is too large; write the number with a point")
-    result = work(left, right)
+    result = _checked(work, check, left, right)
     if isinstance(result, int) and abs(result) > LARGEST_INTEGER:
         raise ValueError("a whole number becomes too large; write it with a point")
     return result

@@ -395,6 +395,56 @@ def test_padded_arrays_of_hdf5(columns, write, tmp_path):
     assert h5py.is_hdf5(tmp_path / "jets.h5")
 
 
+def variables_of(path, write, variables, features):
+    """Features of jets of two particles each, by expressions."""
+    values = yaml.safe_load(JETCLASS) | {"selection": None, "test_time_selection": None, "observers": None}
+    values["inputs"]["pf_features"]["vars"] = features
+    values["new_variables"] = {"part_mask": "ak.ones_like(part_energy)"} | variables
+    del values["inputs"]["pf_points"]
+    return read_jets(path, layout=read_weaver_yaml(write(yaml.safe_dump(values))))
+
+
+@pytest.fixture
+def padded(tmp_path):
+    """Two jets of two particles in padded arrays: as many jets as each has particles."""
+    particles = {"part_px": [[3, 4], [30, 40]], "part_py": [[1, 2], [3, 4]], "part_pz": [[1, 1], [1, 1]]}
+    particles["part_energy"] = [[50, 50], [50, 50]]
+    arrays = {name: np.array(values, dtype=np.float32) for name, values in particles.items()}
+    arrays["hits"] = np.array([[3, 250], [7, 9]], dtype=np.uint8)
+    arrays["jet_hits"] = np.array([200, 100], dtype=np.uint8)
+    arrays["jet_pt"] = np.array([10, 100], dtype=np.float32)
+    arrays |= {f"label_{name}": np.array([i == 0] * 2) for i, name in enumerate(("QCD", "Hbb", "Tbqq"))}
+    with h5py.File(tmp_path / "padded.h5", "w") as file:
+        for name, values in arrays.items():
+            file[name] = values
+    return tmp_path / "padded.h5"
+
+
+def test_small_whole_numbers_do_not_wrap(padded, write):
+    variables = {"less": "hits - 5", "more": "hits + jet_hits", "times": "np.multiply(jet_hits, hits)"}
+    particles = variables_of(padded, write, variables, ["less", "more", "times"]).particles
+    assert particles["weaver_less"].tolist() == [-2, 245, 2, 4]
+    assert particles["weaver_more"].tolist() == [203, 450, 107, 109]
+    assert particles["weaver_times"].tolist() == [600, 50000, 700, 900]
+
+
+def test_numbers_of_jets_meet_the_particles_of_their_jet(padded, write):
+    for expression in ("part_px / jet_pt", "np.divide(part_px, jet_pt)", "part_px / jet_pt[:, np.newaxis]"):
+        particles = variables_of(padded, write, {"ratio": expression}, ["ratio"]).particles
+        np.testing.assert_allclose(particles["weaver_ratio"], [0.3, 0.4, 0.3, 0.4])
+    for expression in (
+        "_pad(part_px, 2) / jet_pt",
+        "np.hypot(jet_pt, _pad(part_px, 2))",
+        "_clip(_pad(part_px, 2), 0, jet_pt)",
+        "_pad(part_px, 2) > jet_pt",
+        "np.where(jet_pt > 20, _pad(part_px, 2), 0)",
+    ):
+        with pytest.raises(
+            ValueError, match=r"a number of each of 2 jets meets an array padded to one length.*newaxis"
+        ):
+            variables_of(padded, write, {"ratio": expression}, ["ratio"])
+
+
 def test_a_file_is_read_in_blocks(jets, write, monkeypatch):
     description = read_weaver_yaml(write(), split="train")
     whole = read_jets(jets, layout=description)

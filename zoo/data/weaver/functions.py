@@ -51,10 +51,12 @@ def weaver_language() -> Language:
     """The language of the expressions in weaver's data files."""
     import awkward as ak
 
-    universal = [name for name, value in vars(np).items() if isinstance(value, np.ufunc)]
+    universal = {name: _of_one_shape(value) for name, value in vars(np).items() if isinstance(value, np.ufunc)}
     parts = {
-        "np": {name: getattr(np, name) for name in (*universal, *_NUMPY.split(), *_TYPES.split())} | {"clip": _clip},
-        "ak": {name: getattr(ak, name) for name in _AWKWARD.split()},
+        "np": universal
+        | {name: getattr(np, name) for name in (*_NUMPY.split(), *_TYPES.split())}
+        | {"clip": _clip, "where": _of_one_shape(np.where)},
+        "ak": {name: getattr(ak, name) for name in _AWKWARD.split()} | {"where": _of_one_shape(ak.where)},
         "math": {name: getattr(math, name) for name in _MATH.split()},
     }
     for name in _REDUCTIONS.split():
@@ -75,7 +77,44 @@ def weaver_language() -> Language:
         keywords=frozenset(_KEYWORDS.split()),
         attributes=frozenset(_ATTRIBUTES.split()),
         methods=frozenset(_METHODS.split()),
+        check=_require_one_shape,
     )
+
+
+def _require_one_shape(*values: Any) -> None:
+    """Refuse a number of each jet beside an array (jet, length), of which NumPy would take the last axes together.
+
+    It fails where the axes differ in length, and is wrong where there are as many jets as the array is long.
+
+    Raises:
+        ValueError: if there are such values.
+    """
+    import awkward as ak
+
+    arrays = [value for value in values if isinstance(value, np.ndarray | ak.Array) and value.ndim]
+    of_jets = {len(value) for value in arrays if value.ndim == 1}
+    for value in arrays:
+        if value.ndim > 1 and len(value) in of_jets and _is_rectangular(value):
+            raise ValueError(
+                f"a number of each of {len(value)} jets meets an array padded to one length, of which NumPy would take "
+                "the last axes together; write [:, np.newaxis] behind the number of the jet"
+            )
+
+
+def _is_rectangular(value: Any) -> bool:
+    import awkward as ak
+
+    return isinstance(value, np.ndarray) or isinstance(value.type.content, ak.types.RegularType)
+
+
+def _of_one_shape(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, after `_require_one_shape` of its arguments."""
+
+    def checked(*arguments: Any, **keywords: Any) -> Any:
+        _require_one_shape(*arguments)
+        return function(*arguments, **keywords)
+
+    return checked
 
 
 def _of_each_jet(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -113,6 +152,7 @@ def _stack(arrays: Sequence[Any], axis: int = 1) -> Any:
 
 def _clip(array: Any, a_min: Any, a_max: Any) -> Any:
     """Numbers limited to a range, NaN left as it is, in lists of any length."""
+    _require_one_shape(array, a_min, a_max)
     return np.minimum(np.maximum(array, a_min), a_max)
 
 

@@ -168,10 +168,8 @@ class VariableReader:
         import awkward as ak
 
         if not isinstance(values, Lists):
-            return ak.from_numpy(values)
-        if self.columns.kind(column).is_padded:
-            return ak.from_numpy(values.values.reshape(len(values.counts), -1))
-        return ak.unflatten(values.values, values.counts)
+            return ak.from_numpy(_widened(values))
+        return ak.unflatten(_widened(values.values), values.counts)
 
     def _select(self, variables: Variables) -> Variables:
         if self.selection is None:
@@ -179,6 +177,12 @@ class VariableReader:
         selected = variables.numbers(self.selection).astype(bool)
         columns = {name: variables[name][selected] for name in (*self._columns, *self._constants)}
         return Variables(self.path, self.description, columns, variables.rows[selected])
+
+
+def _widened(values: np.ndarray) -> np.ndarray:
+    """Whole numbers as int64, in which small ones and differences of unsigned ones do not wrap."""
+    is_larger = values.dtype == np.uint64 and len(values) and values.max() > np.iinfo(np.int64).max
+    return values.astype(np.int64) if values.dtype.kind in "iu" and not is_larger else values
 
 
 def _first(block: Block) -> np.ndarray:
