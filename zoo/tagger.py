@@ -133,9 +133,13 @@ class JetTraining(LightningModule):
 class JetTagger(JetTraining):
     r"""Trains a model to tell classes of jets apart.
 
-    The loss is the cross entropy, averaged with the jets' weights,
+    The loss of a batch of B jets is the cross entropy, weighted and divided by their number,
 
-    .. math:: L = \frac{\sum_b w_b \, (\ln \sum_k e^{z_{bk}} - z_{b y_b})}{\sum_b w_b}
+    .. math:: L = \frac{1}{B} \sum_b w_b \, (\ln \sum_k e^{z_{bk}} - z_{b y_b})
+
+    so that its gradient is linear in the weights, whatever their signs, and batches count by their jets. Before, the
+    data module divides the weights of the training sample by their mean absolute value (``data.normalise_weights``).
+    The loss of the validation is :math:`\sum_b w_b l_b / \sum_b |w_b|` over its sample.
 
     Args:
         model: called as ``model(features, four_momenta, mask)``, gives logits (batch, class); a YAML names its builder.
@@ -178,13 +182,14 @@ class JetTagger(JetTraining):
         return self.model(features, four_momenta, mask)
 
     def loss(self, batch: JetBatch, batch_idx: int) -> tuple[Tensor, float]:
-        """Mean cross entropy of the batch, and the sum of its weights."""
-        return self._logits_and_loss(batch, batch_idx)[1], batch.weight.sum().item()
+        """Weighted cross entropy by the number of jets in the batch, and this number."""
+        losses = self._logits_and_losses(batch, batch_idx)[1]
+        return (batch.weight * losses).sum() / len(losses), len(losses)
 
     def validation_step(self, batch: JetBatch, batch_idx: int) -> None:
         """Add a batch to the validation figures."""
-        logits, loss = self._logits_and_loss(batch, batch_idx)
-        self.val_loss.update(loss, batch.weight.sum())
+        logits, losses = self._logits_and_losses(batch, batch_idx)
+        self.val_loss.update(losses * batch.weight.sign(), batch.weight.abs())
         self.val_metrics.update(logits, batch.label, batch.weight)
 
     def on_validation_epoch_end(self) -> None:
@@ -197,7 +202,7 @@ class JetTagger(JetTraining):
 
     def test_step(self, batch: JetBatch, batch_idx: int) -> dict[str, Tensor]:
         """Add a batch to the test figures, and hand its predictions on as `predict_step`."""
-        logits, _ = self._logits_and_loss(batch, batch_idx)
+        logits, _ = self._logits_and_losses(batch, batch_idx)
         self.test_metrics.update(logits, batch.label, batch.weight)
         return _predictions(logits, batch)
 
@@ -240,14 +245,14 @@ class JetTagger(JetTraining):
         groups = self.trainer.optimizers[0].param_groups
         return {f"learning_rate/{g['stage']}": g["lr"] if is_thawed or not g["is_frozen"] else 0.0 for g in groups}
 
-    def _logits_and_loss(self, batch: JetBatch, batch_idx: int) -> tuple[Tensor, Tensor]:
+    def _logits_and_losses(self, batch: JetBatch, batch_idx: int) -> tuple[Tensor, Tensor]:
         # float32 whatever the precision of the model: the softmax of half-precision logits loses the loss's small end
         logits = self(batch.features, batch.four_momenta, batch.mask, batch.context).float()
-        loss = functional.cross_entropy(logits, batch.label, reduction="none")
-        mean = (batch.weight * loss).sum() / batch.weight.sum()
-        if not mean.isfinite():
-            refuse_numbers("loss", loss.isfinite() & batch.weight.isfinite(), batch, batch_idx)
-        return logits, mean
+        losses = functional.cross_entropy(logits, batch.label, reduction="none")
+        is_good = losses.isfinite() & batch.weight.isfinite()
+        if not is_good.all():
+            refuse_numbers("loss", is_good, batch, batch_idx)
+        return logits, losses
 
 
 def warmup_cosine(step: int, total_steps: int, warmup: float, final: float) -> float:
@@ -293,8 +298,6 @@ def refuse_numbers(what: str, is_good: Tensor, batch: JetBatch, batch_idx: int) 
     """Stop with the jets of a batch named for which ``is_good`` (batch,) does not hold."""
     bad = batch.index[~is_good].tolist()
     jets = f"jets {bad[:_NAMED_JETS]}{' and more' if len(bad) > _NAMED_JETS else ''} (row numbers of the split)"
-    if not bad:
-        jets = "all jets (their weights sum to 0)"
     raise FloatingPointError(
         f"{what} is not finite in batch {batch_idx} for {jets}; look at these rows, "
         "or lower model.learning_rate or set trainer.gradient_clip_val if the weights diverged"

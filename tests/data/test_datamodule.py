@@ -22,7 +22,7 @@ from zoo.data.datamodule import Split
 from zoo.data.datasets import JET_COLUMNS, describe_dataset
 from zoo.data.features import feature_table
 from zoo.data.loader import JetDataset
-from zoo.data.store import JetTable, write_store
+from zoo.data.store import JetTable, open_store, write_store
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
@@ -228,7 +228,9 @@ def test_two_processes_share_each_jet_once(jets_file, tmp_path):
 
 @pytest.mark.slow
 def test_figures_of_two_processes_are_those_of_one(make_table, tmp_path):
-    write_store(tmp_path / "jets.arrow", make_table(208))
+    table = make_table(208)
+    sign = np.where(np.arange(208) % 5 == 0, -1, 1).astype(np.float32)  # as of generators beyond leading order
+    write_store(tmp_path / "jets.arrow", dataclasses.replace(table, weight=table.weight * sign))
     script = Path(__file__).with_name("evaluate_on_processes.py")
 
     def run(processes: int) -> dict[str, float]:
@@ -301,7 +303,7 @@ def test_the_tenth_of_the_real_split_has_6055_jets(shared_data):
 
 
 def test_class_weights_multiply_training_weights_only(make_datamodule):
-    datamodule = make_datamodule(class_weights=[2.0, 3.0])
+    datamodule = make_datamodule(class_weights=[2.0, 3.0], normalise_weights=False)
     datamodule.setup("fit")
     for batch in datamodule.train_dataloader():
         assert torch.equal(batch.weight, (1 + batch.index) * (2.0 + batch.label))
@@ -316,6 +318,36 @@ def test_balanced_weights_give_each_class_the_same_sum(top_tagging_frame, write_
     (batch,) = datamodule.train_dataloader()
     assert batch.weight[batch.label == 0].sum().item() == pytest.approx(3)
     assert batch.weight[batch.label == 1].sum().item() == pytest.approx(3)
+
+
+def test_training_weights_are_divided_by_their_mean_absolute_value(make_datamodule):
+    datamodule = make_datamodule(class_weights=[2.0, 3.0])
+    datamodule.setup("fit")
+    batches = list(datamodule.train_dataloader())
+    weight, label, index = (torch.cat([getattr(b, name) for b in batches]) for name in ("weight", "label", "index"))
+    assert weight.abs().mean().item() == pytest.approx(1, abs=1e-6)
+    expected = (1 + index) * (2.0 + label)
+    torch.testing.assert_close(weight, expected / expected.mean())
+
+
+def with_weights(tmp_path, jets_file, weight) -> str:
+    path = tmp_path / "weighted.arrow"
+    write_store(path, dataclasses.replace(open_store(jets_file), weight=weight.astype(np.float32)))
+    return str(path)
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_a_class_whose_weights_cancel_is_refused_at_once(tmp_path, jets_file, split):
+    weight = np.where(np.arange(100) % 2 == 0, -1.0, 1.0) * (1 + np.arange(100) % 3)
+    file = with_weights(tmp_path, jets_file, np.where(open_store(jets_file).label == 1, -np.abs(weight), 1.0))
+    good = Split([jets_file], rows=(0, 10))
+    splits = {"train": good, "val": Split([jets_file], rows=(10, 20))} | {split: Split([file])}
+    datamodule = JetDataModule(**splits)
+    with pytest.raises(ValueError, match=f"{split}: the weights of class 'top' sum to -"):
+        datamodule.setup("test" if split == "test" else "fit")
+    file = with_weights(tmp_path, jets_file, np.zeros(100))
+    with pytest.raises(ValueError, match=f"{split}: all weights are 0"):
+        JetDataModule(**splits | {split: Split([file])}).setup("test" if split == "test" else "fit")
 
 
 def test_a_class_without_jets(top_tagging_frame, write_hdf5):

@@ -149,6 +149,9 @@ class JetDataModule(pl.LightningDataModule):
         train_fraction: use only the first jets of the training split, as a fraction of its rows in file order.
         train_jets: the same as a number of rows.
         class_weights: factors of the weights of the training jets, one a class, or "balanced" for equal sums.
+        normalise_weights: whether the weights of the training jets are divided by their mean absolute value, so that
+            the learning rate fits whatever their scale is. They may be negative, as those of generators beyond leading
+            order, as long as those of each class sum to more than 0.
         seed: with the epoch it determines the order of the training jets.
         layout: YAML file that says which columns of the files hold what, see `zoo.data.formats.layout_yaml`; it
             replaces ``dataset``, and the classes are its.
@@ -189,6 +192,7 @@ class JetDataModule(pl.LightningDataModule):
         context: str | None = None,
         merge: dict[str, list[str]] | None = None,
         augmentation: list[Literal["rotation", "reflection"]] | None = None,
+        normalise_weights: bool = True,
     ) -> None:
         super().__init__()
         if augmentation and weaver_yaml is not None:
@@ -212,6 +216,7 @@ class JetDataModule(pl.LightningDataModule):
         self.train_fraction = train_fraction
         self.train_jets = None if train_jets is None else _at_least(1, "train_jets", train_jets)
         self.class_weights = _check_class_weights(class_weights, self.classes)
+        self.normalise_weights = normalise_weights
         self._datasets: dict[str, JetDataset] = {}
         self._order_of_checkpoint: dict[str, int] | None = None
 
@@ -291,10 +296,26 @@ class JetDataModule(pl.LightningDataModule):
         ]
         class_of_source = np.array(self.merged_classes.of_source)
         dataset = JetDataset(*zip(*tables, strict=True), self.feature_table, self.context_table, class_of_source)
+        sums, sizes = dataset.weight_sums(len(self.classes))
+        if name != "predict":
+            if not any(table.weight.any() for table in dataset.tables):
+                raise ValueError(f"{name}: all weights are 0; correct them, or leave the weight out of the layout")
+            self._check_weights(name, sums, sizes)
         if name == "train":
             dataset.augmentation = self.augmentation
-            dataset.class_weights = self._weigh_classes(dataset.class_counts(len(self.description.classes)))
+            self._warn_of_absent(dataset.class_counts(len(self.description.classes)))
+            dataset.class_weights = self._weigh_classes(sums, sizes, len(dataset))
         return dataset
+
+    def _check_weights(self, name: str, sums: np.ndarray, sizes: np.ndarray) -> None:
+        """Refuse weights that no loss and no efficiency can be made of, before the first step of a training."""
+        for number, (total, size) in enumerate(zip(sums, sizes, strict=True)):
+            if total <= 0 < size:
+                raise ValueError(
+                    f"{name}: the weights of class {self.classes[number]!r} sum to {total:.6g} (their absolute values "
+                    f"to {size:.6g}); no efficiency is defined where the sum is not above 0: take more jets, or "
+                    "leave the weight out of the layout"
+                )
 
     def _limit(self, ranges: dict[Path, tuple[int, int]]) -> dict[Path, tuple[int, int]]:
         """The first rows of the training split, as many as ``train_fraction`` or ``train_jets`` say."""
@@ -328,19 +349,30 @@ class JetDataModule(pl.LightningDataModule):
             raise ValueError(f"{path}: {error}") from None
         return table
 
-    def _weigh_classes(self, of_sources: np.ndarray) -> np.ndarray | None:
-        """Factors (class,) of the weights, by the number of jets of each class of the files."""
-        counts = self.merged_classes.count(of_sources)
+    def _warn_of_absent(self, of_sources: np.ndarray) -> None:
+        """Warn of classes of the files without a jet, by the number of jets of each."""
         absent = [repr(name) for name, count in zip(self.description.classes, of_sources, strict=True) if not count]
         if absent:
             warnings.warn(f"train: no jet is of class {', '.join(absent)}; choose other files or rows", stacklevel=4)
-        if self.class_weights is None:
-            return None
-        if self.class_weights != "balanced":
-            return np.array(self.class_weights, dtype=np.float32)
-        if not counts.all():
-            raise ValueError("class_weights: 'balanced' needs jets of every class in the training split")
-        return (counts.sum() / (len(counts) * counts)).astype(np.float32)
+
+    def _weigh_classes(self, sums: np.ndarray, sizes: np.ndarray, jets: int) -> np.ndarray | None:
+        """Factors (class,) of the weights of the training jets; None: they stay.
+
+        Args:
+            sums: of the weights, float64 (class,).
+            sizes: sums of their absolute values, float64 (class,).
+            jets: number of training jets.
+        """
+        factors = np.ones(len(sums))
+        if self.class_weights == "balanced":
+            if not sums.all():
+                raise ValueError("class_weights: 'balanced' needs jets of every class in the training split")
+            factors = sums.sum() / (len(sums) * sums)
+        elif self.class_weights is not None:
+            factors = np.array(self.class_weights, dtype=np.float64)
+        if self.normalise_weights and sizes.any():
+            factors /= factors @ sizes / jets
+        return None if (factors == 1).all() else factors.astype(np.float32)
 
     def train_dataloader(self) -> JetLoader:
         """Batches of the training split in the order of the epoch, from where the trainer stands in it."""

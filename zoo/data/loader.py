@@ -88,6 +88,16 @@ class JetDataset(Dataset):
         """Number of jets of each class of the tables, int64 (class,)."""
         return np.sum([np.bincount(table.label, minlength=num_classes) for table in self.tables], axis=0)
 
+    def weight_sums(self, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+        """Sums of the weights in the files and of their absolute values, float64 (class,), of the jets with a label."""
+        sums = np.zeros((2, num_classes))
+        for table in self.tables:
+            has_label = table.label >= 0
+            label, weight = table.label[has_label], table.weight[has_label].astype(np.float64)
+            label = label if self.class_of_source is None else self.class_of_source[label]
+            sums += [np.bincount(label, values, minlength=num_classes) for values in (weight, np.abs(weight))]
+        return sums[0], sums[1]
+
     def shuffled(self, seed: int) -> Order:
         """The jets in another order in every epoch; see `shuffled` and, for large converted folders, `in_windows`."""
         is_mixed = all(table.metadata.get("shuffled") for table in self.tables)
