@@ -142,7 +142,8 @@ def predict(
     path = resolve_file(file)
     description = read_layout(layout, labelled=False) if isinstance(layout, str | Path) else layout
     tagger = model if isinstance(model, Pretrained) else _load(model)
-    start, stop = check_rows(path, rows, count_rows(path, description))
+    available = count_rows(path, description)
+    start, stop = check_rows(path, rows, available) if available or rows else (0, 0)  # an empty file has no scores
     classes = tuple(tagger.config.classes)
     if not classes:
         raise ValueError(f"{tagger.config.model}: a backbone gives no scores; fine-tune it, or choose a tagger")
@@ -154,7 +155,7 @@ def predict(
     report = ReadReport(path, 0, {})
     with progress_bar("jets") as progress:
         task = progress.add_task(path.name, total=len(logits))
-        for table, of_rows in _tables(path, (start, stop), description):
+        for table, of_rows in _tables(path, (start, stop), description) if stop else ():
             report += of_rows
             progress.update(task, advance=of_rows.left_out)
             _check(tagger, features, table, path)

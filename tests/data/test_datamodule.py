@@ -260,7 +260,7 @@ def test_a_dead_worker_is_an_error(make_datamodule):
 def test_index_is_the_row_of_the_file_even_if_jets_are_left_out(top_tagging_frame, write_hdf5):
     top_tagging_frame.loc[2, "PX_0"] = np.nan
     path = str(write_hdf5(top_tagging_frame))
-    datamodule = JetDataModule(val=Split([path], rows=(1, 4)), test=Split([path], rows=(4, 6)))
+    datamodule = JetDataModule(val=Split([path], rows=(1, 4)), test=Split([path], rows=(4, 6)), max_rejected=0.5)
     with pytest.warns(UserWarning, match="left out 1 of 3 jets"):
         datamodule.setup()
     (batch,) = datamodule.val_dataloader()

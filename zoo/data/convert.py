@@ -186,6 +186,7 @@ def describe(folder: Path, manifest: Manifest) -> str:
     classes = ", ".join(f"{jets} {name}" for name, jets in manifest.class_jets.items() if jets)
     lines = [f"{folder}: {manifest.jets} jets in {len(manifest.shards)} shards: {classes}"]
     for source in manifest.sources:
+        lines += [] if source.rows else [f"{source.path}: skipped, it holds no row"]
         report = ReadReport(Path(source.path), source.rows, source.rejected, source.mended)
         lines += [str(report)] if report.left_out else []
         lines += [f"{source.path}: {mending}" for mending in report.mendings()]
@@ -299,12 +300,15 @@ def _inspect(
 ) -> tuple[tuple[str, int, int, int], ...]:
     """The sources with their numbers of rows, once they are found to fit together."""
     looks = dict(run(functools.partial(_look_at, layout=layout), paths))
-    first = looks[paths[0]][1]
-    for path in paths:
+    filled = [path for path in paths if looks[path][0]]
+    if not filled:
+        raise ValueError(f"{paths[0]} and all other files hold no row; give files of jets")
+    first = looks[filled[0]][1]
+    for path in filled:
         for key, value in looks[path][1].items():
             if value != first[key]:
                 raise ValueError(
-                    f"{path}: {key} {value} differ from {first[key]} in {paths[0]}; convert them to different folders"
+                    f"{path}: {key} {value} differ from {first[key]} in {filled[0]}; convert them to different folders"
                 )
     return tuple((*source, looks[path][0]) for source, path in zip(found, paths, strict=True))
 
@@ -315,7 +319,7 @@ def _look_at(path: Path, layout: Layout | None) -> tuple[int, dict[str, Any]]:
         raise ValueError(f"{path} is a file of the zoo, which says itself what it holds; convert it without a layout")
     rows = count_rows(path, layout)
     if not rows:
-        raise ValueError(f"{path} holds no jet; leave it out")
+        return 0, {}
     table, _ = next(read_chunks(path, (0, 1), layout))
     for key in FACTS:
         if key not in table.metadata:

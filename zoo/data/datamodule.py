@@ -18,7 +18,8 @@ from zoo.data.features import FeatureTable, feature_table
 from zoo.data.features_yaml import read_context, read_features
 from zoo.data.formats.layout_yaml import read_layout
 from zoo.data.loader import BatchRows, JetDataset, JetLoader, make_loader
-from zoo.data.readers import Description, count_rows, open_tables
+from zoo.data.readers import Description, count_rows
+from zoo.data.split_tables import SplitTables
 from zoo.data.store import JetTable
 from zoo.data.weaver.data_config import WeaverYaml, read_weaver_yaml
 from zoo.data.weaver.formulas import formula_table
@@ -163,6 +164,8 @@ class JetDataModule(pl.LightningDataModule):
             YAML file, see `zoo.data.features_yaml`. None: there are none.
         merge: classes to train on, each with the classes of the files that it is made of, such as ``{background: [ttH,
             ttW, ttWW, ttZ], signal: [tttt]}``; see `zoo.data.classes`. None: those of the files.
+        max_rejected: largest part of the jets of the training, validation or test split that may be left out as bad;
+            more is an error, as what is left is another sample.
         augmentation: what is drawn anew for each training jet in every epoch: a ``rotation`` about the beam, a
             ``reflection`` that leaves the beam, or both; see `zoo.data.augment`. None: nothing.
 
@@ -193,6 +196,7 @@ class JetDataModule(pl.LightningDataModule):
         merge: dict[str, list[str]] | None = None,
         augmentation: list[Literal["rotation", "reflection"]] | None = None,
         normalise_weights: bool = True,
+        max_rejected: float = 0.1,
     ) -> None:
         super().__init__()
         if augmentation and weaver_yaml is not None:
@@ -213,6 +217,9 @@ class JetDataModule(pl.LightningDataModule):
             raise ValueError("train_fraction and train_jets are two ways to say the same; give one of them")
         if train_fraction is not None and not 0 < train_fraction <= 1:
             raise ValueError(f"train_fraction: must be above 0 and at most 1, not {train_fraction}")
+        if not 0 <= max_rejected <= 1:
+            raise ValueError(f"max_rejected: must be from 0 to 1, not {max_rejected}")
+        self.max_rejected = max_rejected
         self.train_fraction = train_fraction
         self.train_jets = None if train_jets is None else _at_least(1, "train_jets", train_jets)
         self.class_weights = _check_class_weights(class_weights, self.classes)
@@ -285,6 +292,7 @@ class JetDataModule(pl.LightningDataModule):
     def _read(self, name: str) -> JetDataset:
         layout = self._layout_of(name)
         ranges = self.splits[name].ranges(layout)
+        found = SplitTables(name)
         first_index = np.cumsum([0] + [count_rows(path, layout) for path in ranges])[:-1].tolist()
         first_of_file = dict(zip(ranges, first_index, strict=True))
         if name == "train":
@@ -292,8 +300,10 @@ class JetDataModule(pl.LightningDataModule):
         tables = [
             (self._check_table(path, table), first_of_file[path])
             for path, rows in ranges.items()
-            for table in open_tables(path, rows, layout, verify=self.verify)
+            for table in found.open(path, rows, layout, self.verify)
         ]
+        if name != "predict":
+            found.require(self.max_rejected)
         class_of_source = np.array(self.merged_classes.of_source)
         dataset = JetDataset(*zip(*tables, strict=True), self.feature_table, self.context_table, class_of_source)
         sums, sizes = dataset.weight_sums(len(self.classes))

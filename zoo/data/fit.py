@@ -1,6 +1,7 @@
 """Centres, scales and reweighting histograms fitted to files, on demand, and written where they can be read."""
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -148,7 +149,12 @@ def _fit(
     parts = []
     for path in map(resolve_file, files):
         rows = min(count_rows(path, described), max_rows)
-        parts.append(raw_values(read_jets(path, (0, rows), described), table))
+        if rows:
+            parts.append(raw_values(read_jets(path, (0, rows), described), table))
+        else:
+            warnings.warn(f"skipped {path}: it holds no row", stacklevel=3)
+    if not parts:
+        raise ValueError(f"files: none of {len(files)} holds a row; give files of jets")
     for feature, column in zip(unfitted, np.concatenate(parts).T, strict=True):
         feature["centre"], feature["scale"] = centre_and_scale(column)
     _write(out, {key: values})
@@ -208,5 +214,8 @@ def _read(
     for path in paths:
         with open_weaver_columns(path, description) as columns:
             reader = VariableReader(path, columns, description, wanted)
+            if not len(reader):
+                warnings.warn(f"skipped {path}: it holds no row", stacklevel=4)
+                continue
             stop = max(1, math.trunc(fraction * len(reader)))
             yield from reader.blocks(0, stop, CHUNK_JETS)

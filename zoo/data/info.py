@@ -99,7 +99,7 @@ def describe_file(path: str | Path, layout: str | Path | None = None, max_rows: 
     classes = table.metadata.get("classes") or [str(label) for label in range(table.label.max() + 1)]
     jets = dict(zip(classes, np.bincount(table.label, minlength=len(classes)).tolist(), strict=True))
     columns = tuple(_describe_columns(table))
-    oddities = (*_check_sum(path, dataset), *_find_oddities(table, jets, columns))
+    oddities = (*_find_losses(report), *_check_sum(path, dataset), *_find_oddities(table, jets, columns))
     particles = tuple(np.quantile(table.counts, QUANTILES).tolist())
     return FileInfo(_format_name(path, described), rows, report, dataset, jets, particles, columns, oddities)
 
@@ -116,6 +116,11 @@ def _describe_columns(table: JetTable) -> Iterator[ColumnInfo]:
     for name, values in (table.particles | table.fields | {"weight": table.weight}).items():
         smallest, median, largest = np.quantile(values, [0, 0.5, 1]).tolist()
         yield ColumnInfo(name, units.get(name, ""), smallest, median, largest)
+
+
+def _find_losses(report: ReadReport) -> Iterator[str]:
+    if report.left_out:
+        yield f"{report.left_out} of {report.rows} jets ({100 * report.left_out / report.rows:.2g} %) were left out"
 
 
 def _check_sum(path: Path, dataset: str) -> Iterator[str]:

@@ -78,6 +78,11 @@ class Manifest:
     sources: tuple[Source, ...]
 
     @property
+    def left_out(self) -> int:
+        """Number of jets of the sources that were left out as bad."""
+        return sum(sum(source.rejected.values()) for source in self.sources)
+
+    @property
     def bytes(self) -> int:
         """Size of all shards."""
         return sum(shard.bytes for shard in self.shards)

@@ -23,7 +23,7 @@ from zoo.data.formats.quark_gluon import NPZ_MAGIC, open_quark_gluon
 from zoo.data.formats.top_tagging import open_top_tagging
 from zoo.data.manifest import folder_of, read_manifest
 from zoo.data.shards import open_shards
-from zoo.data.store import ARROW_MAGIC, JetTable, bad_jets, count_jets, infinite_columns, open_store
+from zoo.data.store import ARROW_MAGIC, JetTable, NoJetsError, bad_jets, count_jets, infinite_columns, open_store
 from zoo.data.weaver.data_config import WeaverYaml
 from zoo.data.weaver.reader import open_with_weaver
 
@@ -163,8 +163,9 @@ def read_jets(path: str | Path, rows: tuple[int, int] | None = None, layout: Des
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the format is unknown, the file is damaged, a column is missing or holds something else than it
-            should, or no good jet is left; the message names the file, the field and the remedy.
+        ValueError: if the format is unknown, the file is damaged, or a column is missing or holds something else than
+            it should; the message names the file, the field and the remedy.
+        NoJetsError: if no good jet is left.
     """
     table, report = read_and_report(path, rows, layout)
     warn_of(report, stacklevel=2)
@@ -192,7 +193,7 @@ def read_and_report(
             chunks.append(chunk)
     report = dataclasses.replace(report, rows=stop - start)  # of which not all need be selected
     if not any(map(len, chunks)):
-        raise ValueError(f"{report}; no jet is left, check the units and the columns")
+        raise NoJetsError(f"{report}; no jet is left, check the units and the columns", report.rejected)
     return join_tables(chunks), report
 
 
@@ -244,8 +245,25 @@ def open_tables(
         layout: as of `read_jets`; a converted folder needs none.
         verify: whether a folder is compared with its checksums, see `zoo.data.shards.open_shards`.
     """
+    tables, report = open_and_report(path, rows, layout, verify=verify)
+    warn_of(report, stacklevel=2)
+    return tables
+
+
+def open_and_report(
+    path: str | Path,
+    rows: tuple[int, int] | None = None,
+    layout: Description | None = None,
+    *,
+    verify: bool | None = None,
+) -> tuple[list[JetTable], ReadReport]:
+    """The same as `open_tables`, with the report instead of warnings."""
     folder = folder_of(path)
-    return [read_jets(path, rows, layout)] if folder is None else open_shards(folder, rows, verify=verify)
+    if folder is None:
+        table, report = read_and_report(path, rows, layout)
+        return [table], report
+    tables = open_shards(folder, rows, verify=verify)
+    return tables, ReadReport(Path(path), sum(map(len, tables)), {})
 
 
 def count_rows(path: str | Path, layout: Description | None = None) -> int:
@@ -323,8 +341,11 @@ def check_rows(path: Path, rows: tuple[int, int] | None, available: int) -> tupl
 
     Raises:
         ValueError: if the file does not have them.
+        NoJetsError: if the file has no rows at all.
     """
     start, stop = (0, available) if rows is None else rows
+    if not available:
+        raise NoJetsError(f"{path}: holds no row; leave it out, or fetch it again", {})
     if not 0 <= start < stop <= available:
         raise ValueError(f"{path}: rows {start} to {stop} are not within its {available} rows; change the row range")
     return start, stop

@@ -24,6 +24,19 @@ VERSION = 1
 ARROW_MAGIC = b"ARROW1"
 
 
+class NoJetsError(ValueError):
+    """The rows of a file that were asked for hold no jet that can be used.
+
+    Args:
+        message: naming the file and the remedy.
+        rejected: number of bad jets among the rows, by the reasons of `bad_jets`.
+    """
+
+    def __init__(self, message: str, rejected: Mapping[str, int]) -> None:
+        super().__init__(message)
+        self.rejected = rejected
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class JetTable:
     """Jets of any length as flat particle columns: jet ``j`` owns particles ``offsets[j]`` to ``offsets[j + 1]``.

@@ -16,7 +16,7 @@ from zoo.data.formats.columns import ROOT_MAGIC, Block, Columns, Lists, open_col
 from zoo.data.formats.layout import class_of_flags
 from zoo.data.formats.momenta import PADDING, four_momenta, is_empty
 from zoo.data.hints import did_you_mean
-from zoo.data.store import JetTable
+from zoo.data.store import JetTable, NoJetsError
 from zoo.data.weaver.data_config import IS_TRAINING, Input, Reweighting, WeaverYaml
 from zoo.data.weaver.weights import weigh
 
@@ -243,9 +243,10 @@ class WeaverFile:
             selected += len(variables.rows)
             yield self._to_table(variables)
         if not selected:
-            raise ValueError(
+            raise NoJetsError(
                 f"{self.path}: of the rows {start} to {stop} none is selected by {self._reader.selection!r}; change "
-                f"the selection in {self.description.path}, or the rows"
+                f"the selection in {self.description.path}, or the rows",
+                {},
             )
         if self._not_numbers:
             name, count = next(iter(self._not_numbers.items()))
