@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from zoo.files import atomic_write, only_one, remove_drafts
+from zoo.files import atomic_write, only_one, remove_drafts, require_output
 
 HOLD = """
 import sys, time
@@ -170,3 +170,41 @@ def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch):
     with pytest.warns(UserWarning, match="has no locks; start one training at a time"), only_one(tmp_path, "training"):
         write(tmp_path / "a.txt", b"new")
     assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_links_and_modes_survive(tmp_path):
+    target, link = tmp_path / "elsewhere" / "a.txt", tmp_path / "link.txt"
+    target.parent.mkdir()
+    target.write_bytes(b"old")
+    target.chmod(0o640)
+    link.symlink_to(target)
+    write(link, b"new")
+    assert link.is_symlink()
+    assert target.read_bytes() == b"new"
+    assert target.stat().st_mode & 0o777 == 0o640
+    (tmp_path / "dangling.txt").symlink_to(tmp_path / "elsewhere" / "b.txt")
+    write(tmp_path / "dangling.txt", b"new")
+    assert (tmp_path / "elsewhere" / "b.txt").read_bytes() == b"new"
+
+
+def test_an_output_is_never_an_input(tmp_path, monkeypatch):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    given = folder / "in.h5"
+    given.write_bytes(b"jets")
+    (tmp_path / "soft.h5").symlink_to(given)
+    (tmp_path / "hard.h5").hardlink_to(given)
+    (tmp_path / "linked").symlink_to(folder)
+    monkeypatch.chdir(folder)
+    names = [given, tmp_path / "soft.h5", tmp_path / "hard.h5", tmp_path / "linked" / "in.h5", Path("in.h5")]
+    for name in [*names, Path("..") / "folder" / "in.h5"]:
+        with pytest.raises(ValueError, match=r"in.h5, an input"):
+            require_output(name, [None, given], force=True)
+    with pytest.raises(ValueError, match="folder, an input, or lies in it"):
+        require_output(tmp_path / "linked" / "new.h5", [folder], force=True)
+    require_output(tmp_path / "new.h5", [given])
+    with pytest.raises(FileExistsError, match="add --force"):
+        require_output(tmp_path / "soft.h5", [tmp_path / "other.h5"])
+    require_output(tmp_path / "soft.h5", [tmp_path / "other.h5"], force=True)
+    with pytest.raises(IsADirectoryError):
+        require_output(folder, force=True)

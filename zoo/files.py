@@ -6,9 +6,10 @@ import fcntl
 import os
 import secrets
 import socket
+import stat
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -24,21 +25,57 @@ _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Open a file beside ``path`` that takes its name once it is complete on the disk; after an error it is gone.
 
-    What a killed process was writing for the same ``path`` is removed.
+    What a killed process was writing for the same ``path`` is removed. A link stays one, and what it points to is
+    written; a file that is replaced keeps its mode.
 
     Raises:
         OSError: naming ``path``, if it cannot be written or the disk is full.
     """
+    path = Path(os.path.realpath(path)) if path.is_symlink() else path
     remove_drafts(path.parent, of=path.name)
     draft, file = _open_draft(path)
     try:
         with disk_errors_name(path), file:
+            if path.exists():
+                os.fchmod(file.fileno(), stat.S_IMODE(path.stat().st_mode))
             yield file
             sync(file)
             os.replace(draft, path)  # while it is open, and so locked
     finally:
         draft.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def require_output(path: str | Path, inputs: Iterable[str | Path | None] = (), *, force: bool = False) -> None:
+    """Refuse to write a file that is an input, by whatever name or link, and without ``force`` one that exists.
+
+    Args:
+        path: file to write.
+        inputs: files that are read, None for one that is not given; folders, of which any file may be read.
+        force: whether an older file, which is no input, may be replaced.
+
+    Raises:
+        ValueError: if it is an input, or lies in a folder that is.
+        IsADirectoryError: if it is a folder.
+        FileExistsError: if it exists.
+    """
+    path = Path(path)
+    for given in inputs:
+        if given is not None and _is_of(Path(given), path):
+            raise ValueError(f"{path}: is {given}, an input, or lies in it; choose another name for the output")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: is a folder; choose another name for the output")
+    if not force and os.path.lexists(path):
+        raise FileExistsError(f"{path}: exists; add --force to replace it, or choose another name")
+
+
+def _is_of(given: Path, path: Path) -> bool:
+    """Whether ``path`` is the file ``given``, or lies in this folder."""
+    target = Path(os.path.realpath(path))
+    places = [target, *target.parents] if given.is_dir() else [target]
+    if given.exists():
+        return any(place.exists() and place.samefile(given) for place in places)
+    return Path(os.path.realpath(given)) in places
 
 
 def remove_drafts(folder: Path, of: str | None = None) -> None:
