@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 import yaml
+from jsonargparse import set_parsing_settings
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
@@ -34,6 +35,9 @@ from zoo.pretraining import Contrastive, MaskedParticles, Substructure
 from zoo.pretraining.report import WritePretrainingReport
 from zoo.report import print_figures, print_table
 from zoo.tagger import JetTagger
+
+# A config names classes that are imported, so it is a program: none is fetched, as Lightning's command line would.
+set_parsing_settings(config_read_mode_urls_enabled=False, config_read_mode_fsspec_enabled=False)
 
 #: Task -> what trains for it; the keys below ``model`` are its arguments.
 TASKS = {
@@ -310,6 +314,7 @@ def main(arguments: Sequence[str] | None = None, run: bool = True) -> TrainingCL
         trainer_defaults=TRAINER_DEFAULTS,
         seed_everything_default=1,
         parser_class=TrainingParser,
+        parser_kwargs={"allow_abbrev": False},
         auto_configure_optimizers=False,
         load_from_checkpoint_support=False,
         args=arguments,
@@ -321,12 +326,17 @@ def _task(arguments: Sequence[str] | None) -> str:
     """The task of a command line, of its own or of its configurations: which keys there are depends on it.
 
     Raises:
-        ValueError: if there is no such task.
+        ValueError: if there is no such task, or a configuration is not a local file.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--task")
     parser.add_argument("-c", "--config", action="append", default=[])
     options, _ = parser.parse_known_args(arguments)
+    for path in options.config:
+        if "://" in path:
+            raise ValueError(
+                f"config {path}: only local files are read; download it and look through it, as it is code"
+            )
     task = options.task
     for path in reversed(options.config):
         if task is None and Path(path).is_file():  # what is wrong with a file is said where it is read as a whole
@@ -379,8 +389,13 @@ def _history(folder: Path, first_step: int) -> CSVLogger:
 
 
 def _answer(error: BaseException | None) -> str | None:
-    """The message this project raised for the user, at the root of an error or itself; None if a library failed."""
+    """What to tell the user: the message of this project at the root of an error or itself, or which file failed.
+
+    None if a library failed otherwise.
+    """
     while error is not None:
+        if isinstance(error, OSError) and error.filename is not None:
+            return f"{error.filename}: {error.strerror}"
         raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
         if raised_in == Path(__file__) or Path(zoo.__file__).parent in raised_in.parents:
             return str(error)
@@ -391,7 +406,7 @@ def _answer(error: BaseException | None) -> str | None:
 if __name__ == "__main__":
     try:
         main()
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (ValueError, OSError, FloatingPointError, ModuleNotFoundError) as error:
         if (answer := _answer(error)) is None:
             raise
         print(f"train.py: error: {answer}", file=sys.stderr)

@@ -30,7 +30,9 @@ class BoostedBeams(EdgeListLorentzNet):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--file", type=Path, default=DEFAULT_FILE, help="Top Tagging Reference HDF5 file")
     parser.add_argument("--jets", type=int, default=64)
     parser.add_argument("--model", default="lorentznet.top_tagging", help="pretrained model")

@@ -105,7 +105,9 @@ def resident(key: str) -> float:
 
 def parse_options(description: str, batch_size: int, **required: str) -> argparse.Namespace:
     """The options that all comparisons share, and required ones with their help; sets the number of threads."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--file", type=Path, default=DEFAULT_FILE, help="Top Tagging Reference HDF5 file")
     parser.add_argument("--batch-size", type=int, default=batch_size)
     parser.add_argument("--batches", type=int, default=2)

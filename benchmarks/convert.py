@@ -73,7 +73,9 @@ def measure(paths: list[Path], processes: int, out: Path) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--file", type=Path, default=DEFAULT_FILE, help="Top Tagging Reference HDF5 file")
     parser.add_argument("--files", type=int, default=10)
     parser.add_argument("--processes", type=int, nargs="+", default=[1, os.cpu_count()])

@@ -35,7 +35,9 @@ def tested_runs(folder: Path, name: str, labels: Sequence[int]) -> dict[int, lis
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--trainings", nargs="+", type=named_config, default=[], metavar="NAME=YAML")
     parser.add_argument(
         "--beside", nargs="+", default=[], metavar="NAME", help="further runs of the folder: NAME-LABELS-seedSEED"

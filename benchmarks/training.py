@@ -91,7 +91,9 @@ def seconds(name: str, folder: Path, threads: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--file", type=Path, default=DEFAULT_FILE, help="Top Tagging Reference HDF5 file")
     parser.add_argument("--jets", type=int, nargs=2, default=(1280, 5120), metavar=("FEW", "MANY"))
     parser.add_argument("--rounds", type=int, default=5)

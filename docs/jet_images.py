@@ -24,7 +24,9 @@ BATCH = 500
 
 def main() -> None:
     """Average and draw."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--jets", type=int, default=12_000, help="jets of both classes together, at most")
     parser.add_argument("--out", type=Path, required=True, help="folder for the picture")
     options = parser.parse_args()

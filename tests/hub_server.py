@@ -29,6 +29,7 @@ class HubServer(http.server.ThreadingHTTPServer):
         breaks: numbers of bytes after which the next transfers of large files break off.
         leaves: whether the server is gone after a transfer that broke off.
         token: what a commit needs; None: nothing.
+        etag: what small files are called; None: their SHA-1, as on the Hub.
     """
 
     def __init__(self, port: int = 0) -> None:
@@ -40,6 +41,7 @@ class HubServer(http.server.ThreadingHTTPServer):
         self.breaks: list[int] = []
         self.leaves = False
         self.token: str | None = None
+        self.etag: str | None = None
 
     @property
     def url(self) -> str:
@@ -191,7 +193,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             linked = {"X-Linked-Etag": f'"{digest}"', "X-Linked-Size": str(len(files[path]))}
             self._send(302, {}, {**known, **linked, "Location": f"{self.server.large_url}/{digest}"})
         else:
-            self._send(200, files[path], {**known, "ETag": f'"{hashlib.sha1(files[path]).hexdigest()}"'})
+            etag = self.server.etag or hashlib.sha1(files[path]).hexdigest()
+            self._send(200, files[path], {**known, "ETag": f'"{etag}"'})
 
     def _send_large(self, content: bytes) -> None:
         """The rest of a large file, of which the transfer may break off."""

@@ -23,6 +23,31 @@ def test_a_user_error_is_one_line(tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "data info jets.h5 --jet 3",
+        "simulate top_tagging --out x --jets 1 --process 1",
+        "hub pull x --ou y",
+        "predict x --model y --row 0 1",
+    ],
+)
+def test_abbreviated_options_are_refused(capsys, line):
+    with pytest.raises(SystemExit, match="2"):
+        main(line.split())
+    assert "unrecognized arguments: --" in capsys.readouterr().err
+
+
+def test_only_errors_for_the_user_are_one_line(monkeypatch, capsys):
+    """A library's KeyError says one bare word; a model's name that does not exist says what to do."""
+    monkeypatch.setattr("zoo.sharing.show_pretrained", lambda: {}["pt"])
+    with pytest.raises(KeyError):
+        main(["hub", "list"])
+    with pytest.raises(SystemExit, match="2"):
+        main(["check", "lorentzmet"])
+    assert capsys.readouterr().err.startswith("zoo: error: no model is called 'lorentzmet'; did you mean lorentznet")
+
+
 def test_an_unknown_command_is_refused(capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["simulat"])

@@ -224,6 +224,21 @@ def test_what_is_not_there(server, folder):
         load_pretrained(f"hf://{REPOSITORY}@{'0' * 40}")
 
 
+def test_a_server_that_writes_outside_the_cache_is_found_out(server, folder, tmp_path):
+    """Upstream takes the ETag for a file name. The control is the same server with the ETag of the Hub."""
+    address = f"hf://{REPOSITORY}@{server.commit(REPOSITORY, contents(folder))}"
+    server.etag = "../../../escaped"
+    with pytest.raises(
+        OSError, match=rf"written to {re.escape(str(tmp_path))}/escaped, outside .*models--owner--tagger"
+    ):
+        load_pretrained(address)
+    assert (tmp_path / "escaped").is_file(), "the client prevents it by now: the check may go"
+    with pytest.raises(OSError, match="outside"):
+        load_pretrained(address)  # from the cache
+    server.etag = None
+    assert load_pretrained(f"hf://{REPOSITORY}@{server.commit(REPOSITORY, {'more': b''})}").config.classes
+
+
 def test_a_damaged_folder_is_not_pushed(server, folder):
     (folder / "README.md").write_text("another card")
     with pytest.raises(SystemExit, match="2"):

@@ -140,6 +140,13 @@ def test_only_models_that_take_a_context_are_given_it(batch, context_dim):
         assert all(one is other for one, other in zip(tagger.model.inputs, expected, strict=True))
 
 
+def test_another_number_of_logits_is_refused(batch):
+    """Before the first step; three of two classes give a loss, and no figure until the epoch is over."""
+    tagger = JetTagger(LorentzNet(num_classes=3, embed_dim=8, num_layers=1))
+    with pytest.raises(ValueError, match=r"LorentzNet gives logits \(16, 3\) for 16 jets of 2 classes"):
+        tagger.loss(batch, 0)
+
+
 def test_jets_without_weight_do_not_count(batch):
     tagger = JetTagger(small_model()).eval()
     counted = batch._replace(weight=(batch.label == 1).float())

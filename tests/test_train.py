@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 import torch
@@ -145,6 +146,36 @@ def test_misspelt_keys_and_wrong_types_are_refused(config, tmp_path, capsys, key
 
 
 @pytest.mark.parametrize(
+    ("subcommand", "option"),
+    [("fit", "--trainer.max_epoch=3"), ("fit", "--model.learning_rat=1e-3"), ("test", "--data.batch=10")],
+)
+def test_abbreviated_options_are_refused(config, tmp_path, capsys, subcommand, option):
+    with pytest.raises(SystemExit, match="2"):
+        run(subcommand, config, tmp_path, option)
+    assert f"unrecognized arguments: {option}" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_config_of_the_net_is_refused(config, tmp_path):
+    """It names classes to import. Control: the same file, which Lightning's own command line reads by its URL too."""
+    path = write(config, tmp_path)
+    with pytest.raises(ValueError, match=r"config file://.*: only local files are read; .* it is code"):
+        train.main(["fit", "-c", f"file://{path}"])
+    assert train.main(["-c", path], run=False).config.run_folder == config["run_folder"]
+
+
+def test_a_part_of_a_config_of_the_net_is_refused(config, tmp_path, capsys):
+    part = yaml.safe_dump(config.pop("data"))
+    (tmp_path / "part.yaml").write_text(part)
+    fsspec.filesystem("memory").pipe("/part.yaml", part.encode())
+    with pytest.raises(SystemExit, match="2"):
+        run("fit", config, tmp_path, "--data", "memory://part.yaml")
+    assert "Unable to load config" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="0"):
+        run("fit", config, tmp_path, "--data", f"{tmp_path}/part.yaml", "--print_config")
+
+
+@pytest.mark.parametrize(
     ("key", "value", "message"),
     [
         ("model.learning_rate", -1.0, "learning_rate must be positive, got -1.0"),
@@ -156,10 +187,18 @@ def test_misspelt_keys_and_wrong_types_are_refused(config, tmp_path, capsys, key
         ("data.batch_size", 0, "batch_size"),
         ("data.train.files", ["missing.h5"], r"missing\.h5"),
         ("model.model.init_args.num_classes", 3, "init_args.num_classes is 3, but the data has 2 .* qcd, top"),
+        ("model.num_classes", 3, r"model\.num_classes is 3, but the data has 2 .* qcd, top\): write 2"),
+        ("checkpoints.monitor", "val_acu", "monitor: no figure is called 'val_acu'; did you mean 'val_auc'"),
+        ("checkpoints.monitor", "val_probe_auc", "no figure is called 'val_probe_auc'"),
+        ("data.layout", "{folder}/beside.yml", r"beside\.yml: no such file; did you mean 'beside\.yaml'"),
+        ("data.weaver_yaml", "{folder}/beside.yml", r"beside\.yml: no such file; did you mean 'beside\.yaml'"),
+        ("data.features", "{folder}/beside.yml", r"beside\.yml: no such file; did you mean 'beside\.yaml'"),
+        ("data.context", "{folder}/beside.yml", r"beside\.yml: no such file; did you mean 'beside\.yaml'"),
     ],
 )
 def test_values_that_cannot_be_used_are_refused(config, tmp_path, key, value, message):
-    change(config, key, value)
+    (tmp_path / "beside.yaml").touch()
+    change(config, key, value.format(folder=tmp_path) if isinstance(value, str) else value)
     with pytest.raises((ValueError, OSError), match=message):
         run("fit", config, tmp_path)
     assert not (tmp_path / "run" / "config.yaml").exists()
@@ -215,6 +254,17 @@ def test_fit_leaves_the_run_folder(fitted):
     last = read_checkpoint(folder / "run" / "checkpoints" / "last.ckpt")
     assert last["global_step"] == 2 * 15
     assert sum(bool(row["train_loss_step"]) for row in rows) == last["global_step"] // 2
+
+
+def test_every_figure_that_may_be_monitored_is_logged(fitted):
+    folder, config = fitted
+    with (folder / "run" / "metrics.csv").open(newline="") as file:
+        logged = {name for row in csv.DictReader(file) for name, value in row.items() if value}
+    figures = set(train.main(["--config", write(config, folder)], run=False).model.epoch_figures)
+    assert logged - figures == {"epoch", "step", "learning_rate", "train_loss_step"} | {
+        f"{name}_error" for name in figures if not name.endswith("loss")
+    }
+    assert figures <= logged
 
 
 def test_report_judges_the_test_rows_with_the_best_checkpoint(fitted):

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from zoo.checkpoints import checkpoint_path
 from zoo.data.batch import JetBatch
+from zoo.data.hints import did_you_mean
 from zoo.files import remove_drafts
 from zoo.report import Predictions, write_report
 
@@ -53,8 +54,9 @@ class RunCheckpoints(Checkpoint):
 
     Args:
         every_n_train_steps: write ``last`` also within an epoch, after this many steps; None: after epochs only.
-        monitor: logged figure whose highest value is best, or lowest if its name ends with ``loss``; before there is
-            one, the newest epoch is best. The training door sets ``val_loss`` for pretrainings.
+        monitor: figure whose highest value is best, or lowest if its name ends with ``loss``, one of the training's
+            ``epoch_figures``; without validation jets the newest epoch is best. The training door sets ``val_loss`` for
+            pretrainings.
 
     Raises:
         ValueError: if ``every_n_train_steps`` is not positive.
@@ -69,6 +71,18 @@ class RunCheckpoints(Checkpoint):
         self._saved_step = 0
         self._seconds = 0.0
         self._started = 0.0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Look for the monitored figure among those that this training will log.
+
+        Raises:
+            ValueError: if it is none of them.
+        """
+        if self.monitor not in pl_module.epoch_figures:
+            raise ValueError(
+                f"checkpoints.monitor: no figure is called {self.monitor!r}; "
+                f"{did_you_mean(self.monitor, pl_module.epoch_figures)} (all: {', '.join(pl_module.epoch_figures)})"
+            )
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Clear away what a killed run had begun to write, and start the clock."""
@@ -253,10 +267,11 @@ class MatchData(Callback):
             ValueError: naming the key to change, if they differ.
         """
         data = trainer.datamodule
+        classes = f"the number of classes, {', '.join(data.classes)}"
         wanted = {"input_dim": data.input_dim, "num_classes": len(data.classes)}
         reason = {
             "input_dim": "the number of features in data.features",
-            "num_classes": f"the number of classes, {', '.join(data.classes)}",
+            "num_classes": classes,
         }
         for name, value in wanted.items():
             if getattr(self, name) not in (None, value):
@@ -264,6 +279,12 @@ class MatchData(Callback):
                     f"model.model.init_args.{name} is {getattr(self, name)}, but the data has {value} "
                     f"({reason[name]}): write {value} in the config"
                 )
+        judged = getattr(pl_module, "num_classes", None)  # a pretraining has none
+        if judged not in (None, len(data.classes)):
+            raise ValueError(
+                f"model.num_classes is {judged}, but the data has {len(data.classes)} ({classes}): "
+                f"write {len(data.classes)} in the config"
+            )
         wanted = getattr(getattr(pl_module, "model", None), "context_dim", 0)
         if wanted != data.context_dim:
             names = ", ".join(data.context_table.names) or "none"

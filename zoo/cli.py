@@ -1,28 +1,33 @@
 """The ``zoo`` command: one subcommand a room, each imported only when it is called."""
 
 import argparse
+import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; user errors end with one line on stderr and status 2, never a traceback."""
+    """Run the command line; user errors end with one line on stderr and status 2, never a traceback.
+
+    A `KeyError` is none of them: it comes from a fault in the code, and its message is a bare word.
+    """
     parser = build_parser()
     options = vars(parser.parse_args(arguments))
     run = options.pop("run")
     try:
         run(**options)
-    except (ValueError, OSError, KeyError, ModuleNotFoundError) as error:
-        message = error.args[0] if isinstance(error, KeyError) else error
-        print(f"zoo: error: {message}", file=sys.stderr)
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        print(f"zoo: error: {error}", file=sys.stderr)
         sys.exit(2)
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all subcommands."""
-    parser = argparse.ArgumentParser(prog="zoo", description="A model zoo for particle physics.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    # Whole options only: an abbreviation is a misspelt option that happens to be accepted. Subcommands inherit nothing.
+    new_parser = functools.partial(argparse.ArgumentParser, allow_abbrev=False)
+    parser = new_parser(prog="zoo", description="A model zoo for particle physics.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=new_parser)
 
     simulate = commands.add_parser("simulate", help="make labelled jets with Pythia 8 and FastJet (extra 'sim')")
     simulate.add_argument("dataset", choices=["top_tagging"], help="which data set to imitate")
@@ -55,7 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
     convert.set_defaults(run=_convert)
 
     data = commands.add_parser("data", help="data sets, and what files and converted folders hold").add_subparsers(
-        required=True, metavar="COMMAND"
+        required=True, metavar="COMMAND", parser_class=new_parser
     )
     data.add_parser("list", help="classes, units, source and licence of the data sets").set_defaults(run=_data_list)
     info = data.add_parser("info", help="classes, columns, rejected jets and oddities of a file")
@@ -149,7 +154,7 @@ def build_parser() -> argparse.ArgumentParser:
     predict.set_defaults(run=_predict)
 
     hub = commands.add_parser("hub", help="pretrained folders: list, verify, push, pull, card").add_subparsers(
-        required=True, metavar="COMMAND"
+        required=True, metavar="COMMAND", parser_class=new_parser
     )
     hub.add_parser("list", help="the models that ship with the package or were fetched").set_defaults(run=_hub_list)
     verify = hub.add_parser("verify", help="compare files with their checksums, and outputs with the stored ones")

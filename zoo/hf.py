@@ -71,7 +71,8 @@ def fetch(address: Address, names: Sequence[str], *, anew: bool = False) -> Path
     Raises:
         ModuleNotFoundError: if the extra ``hub`` is not installed.
         FileNotFoundError: if the commit does not hold one of the files; the message says what it holds.
-        OSError: if the Hub cannot be reached, does not know the commit, or breaks off.
+        OSError: if the Hub cannot be reached, does not know the commit, or breaks off, or if a file lies elsewhere than
+            in the folder of its repository in the cache.
     """
     hub = _import_hub()
     for name in names:
@@ -86,10 +87,21 @@ def fetch(address: Address, names: Sequence[str], *, anew: bool = False) -> Path
                     f"{address}: {name} is missing, the repository holds {', '.join(held[:12])}; a pretrained folder "
                     f"has {', '.join(names)}; nothing else is fetched, least of all a pickle, which can run any code"
                 ) from error
+        _require_inside(Path(path), f"{address}: {name}")
     folder = Path(path).parent
     if folder.name != address.commit:
         raise OSError(f"{address}: the server sent the commit {folder.name} instead; check HF_ENDPOINT")
     return folder
+
+
+def _require_inside(path: Path, what: str) -> None:
+    """The client names a file after the ``ETag`` of the server, in which a hostile one can write any path."""
+    repository = path.parents[2].resolve()  # path is REPOSITORY/snapshots/COMMIT/NAME
+    if not path.resolve().is_relative_to(repository):
+        raise OSError(
+            f"{what}: the server had it written to {path.resolve()}, outside {repository}; look at that file, delete "
+            "it, and use another server (HF_ENDPOINT)"
+        )
 
 
 def upload(contents: Mapping[str, bytes], repository: str, *, create: bool = False) -> Address:

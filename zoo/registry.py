@@ -35,6 +35,13 @@ def register_model(builder: Callable[..., nn.Module]) -> Callable[..., nn.Module
     return builder
 
 
+class UnknownModelError(KeyError, ValueError):
+    """No model has the name that was asked for; the message suggests the closest ones."""
+
+    def __str__(self) -> str:
+        return self.args[0]  # a KeyError would show the quoted key
+
+
 def list_models() -> list[str]:
     """Names of all models, sorted.
 
@@ -50,13 +57,13 @@ def model_builder(name: str) -> Callable[..., nn.Module]:
     """The function registered under ``name``.
 
     Raises:
-        KeyError: if no model has that name; the message suggests the closest ones.
+        UnknownModelError: if no model has that name.
     """
     _open_rooms()
     if name not in _builders:
         close = difflib.get_close_matches(name, _builders, n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else f"known models: {', '.join(list_models())}"
-        raise KeyError(f"no model is called {name!r}; {hint}")
+        raise UnknownModelError(f"no model is called {name!r}; {hint}")
     return _builders[name]
 
 
@@ -93,7 +100,7 @@ def create_model(name: str, *, input_dim: int, num_classes: int) -> nn.Module:
         (batch, context_dim) as a fourth argument.
 
     Raises:
-        KeyError: if no model has that name.
+        UnknownModelError: if no model has that name.
 
     Example:
         >>> model = create_model("lorentznet", input_dim=7, num_classes=2)

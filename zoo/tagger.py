@@ -55,6 +55,11 @@ class JetTraining(LightningModule):
         self.fine_tuning: FineTuning | None = None
         self._epoch_loss = {"sum": 0.0, "weight": 0.0}
 
+    @property
+    def epoch_figures(self) -> tuple[str, ...]:
+        """Figures logged after an epoch that may choose the best one: highest is best, of a ``loss`` lowest."""
+        return ("train_loss", "val_loss")
+
     def loss(self, batch: JetBatch, batch_idx: int) -> tuple[Tensor, float]:
         """Loss of one batch, and the weight that it has in the mean of the epoch."""
         raise NotImplementedError
@@ -170,16 +175,31 @@ class JetTagger(JetTraining):
         fine_tuning: FineTuning | None = None,
     ) -> None:
         super().__init__(model, learning_rate, weight_decay, warmup, final_learning_rate)
+        self.num_classes = num_classes
         self.fine_tuning = fine_tuning
         self.val_loss = MeanMetric()
         self.val_metrics = TaggingMetrics(num_classes, signal, signal_efficiencies=signal_efficiencies)
         self.test_metrics = TaggingMetrics(num_classes, signal, signal_efficiencies=signal_efficiencies)
 
     def forward(self, features: Tensor, four_momenta: Tensor, mask: Tensor, context: Tensor | None = None) -> Tensor:
-        """Logits (batch, class) of the model; arguments as the model's."""
-        if getattr(self.model, "context_dim", 0):
-            return self.model(features, four_momenta, mask, context)
-        return self.model(features, four_momenta, mask)
+        """Logits (batch, class) of the model; arguments as the model's.
+
+        Raises:
+            ValueError: if the model gives another number of logits than ``num_classes``.
+        """
+        further = (context,) if getattr(self.model, "context_dim", 0) else ()
+        logits = self.model(features, four_momenta, mask, *further)
+        if logits.shape != (len(mask), self.num_classes):
+            raise ValueError(
+                f"model.model: {type(self.model).__name__} gives logits {tuple(logits.shape)} for {len(mask)} jets of "
+                f"{self.num_classes} classes; make their number the same as model.num_classes"
+            )
+        return logits
+
+    @property
+    def epoch_figures(self) -> tuple[str, ...]:
+        """The losses and every tagging metric of the validation."""
+        return (*super().epoch_figures, *(f"val_{name}" for name in self.val_metrics.names))
 
     def loss(self, batch: JetBatch, batch_idx: int) -> tuple[Tensor, float]:
         """Weighted cross entropy by the number of jets in the batch, and this number."""

@@ -57,7 +57,9 @@ PICTURES = {
 
 def main() -> None:
     """Compare, print, draw."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--reference", type=Path, required=True)
     parser.add_argument("--simulated", type=Path, required=True)
     parser.add_argument("--jets", type=int, default=6000, help="jets of each class and source, at most")

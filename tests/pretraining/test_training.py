@@ -103,6 +103,15 @@ def test_fit_leaves_a_run_folder_with_a_report(fitted):
     assert 0.5 < document["metrics"]["val_probe_auc"]["value"] <= 1, "representations know something of the classes"
 
 
+def test_every_figure_that_may_be_monitored_is_logged(fitted):
+    folder, config = fitted
+    path = folder.with_suffix(".yaml")
+    path.write_text(yaml.safe_dump(config))
+    figures = set(train.main(["--config", str(path)], run=False).model.epoch_figures)
+    assert {"val_codes_accuracy", "val_regression_loss", "val_probe_auc"} < figures
+    assert figures <= {name for row in history(folder) for name, value in row.items() if value}
+
+
 def test_best_checkpoint_has_the_lowest_loss_and_the_report_judges_it(fitted):
     folder, _ = fitted
     losses = [float(row["val_loss"]) for row in history(folder) if row["val_loss"]]

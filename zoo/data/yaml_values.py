@@ -31,9 +31,12 @@ def read_yaml(path: Path, convert: Callable[[Any], Converted]) -> Converted:
     """What ``convert`` makes of the values in a file.
 
     Raises:
-        FileNotFoundError: if there is no such file.
+        FileNotFoundError: if there is no such file; the message says which one may have been meant.
         ValueError: if the file is no YAML, has a key twice, or ``convert`` raises; the message names the file.
     """
+    if not path.exists() or path.is_dir():  # a pipe is as good as a file
+        beside = [other.name for other in path.absolute().parent.glob("[!.]*.y*ml")]
+        raise FileNotFoundError(f"{path}: no such file; {did_you_mean(path.name, beside)}")
     try:
         with path.open("rb") as file:
             return convert(yaml.load(file, _Loader))

@@ -347,6 +347,12 @@ class MaskedParticles(Pretraining):
         known = self.decoder(representation, jets.visible.sum(1), jets.counts)
         return {name: head(known).float() for name, head in self.heads.items()}
 
+    @property
+    def further_figures(self) -> tuple[str, ...]:
+        """Loss of each of several targets, and how often codes and types are right."""
+        losses = [f"{name}_loss" for name in self.heads] if len(self.heads) > 1 else []
+        return (*losses, *(f"{name}_accuracy" for name in ("codes", "types") if name in self.heads))
+
     def objective(
         self, batch: JetBatch, generator: torch.Generator | None
     ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:

@@ -55,6 +55,17 @@ class Pretraining(JetTraining):
         self.val_loss = MeanMetric()
         self.probe = LinearProbe()
 
+    @property
+    def epoch_figures(self) -> tuple[str, ...]:
+        """The losses, the probe's area, and the further figures of the objective."""
+        probe = ("val_probe_auc",) if self.probe_fraction else ()
+        return (*super().epoch_figures, *probe, *(f"val_{name}" for name in self.further_figures))
+
+    @property
+    def further_figures(self) -> tuple[str, ...]:
+        """Names of those figures of `objective` that may choose the best epoch."""
+        return ()
+
     def objective(
         self, batch: JetBatch, generator: torch.Generator | None
     ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:

@@ -85,6 +85,11 @@ class Substructure(Pretraining):
         for buffer, values in zip((self.target_mean, self.target_scale), fitted, strict=True):
             buffer.copy_(self.trainer.strategy.broadcast(values))
 
+    @property
+    def further_figures(self) -> tuple[str, ...]:
+        """Losses of the shown observables."""
+        return tuple(f"{name}_loss" for name in SHOWN)
+
     def observables(self, batch: JetBatch) -> Tensor:
         """Logarithms (batch, observable), in the order of ``names``; label and weight are not read."""
         return torch.stack(list(substructure(batch.four_momenta, batch.mask).values()), dim=1)
