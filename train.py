@@ -1,12 +1,12 @@
 """The training door: ``python train.py fit|validate|test|predict --config configs/<dataset>/<model>.yaml``."""
 
 import argparse
-import csv
 import logging
 import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -14,8 +14,9 @@ import yaml
 from jsonargparse import set_parsing_settings
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.plugins import Precision
+from lightning.pytorch.utilities import rank_zero_only
 
 import zoo
 from zoo.callbacks import (
@@ -29,8 +30,9 @@ from zoo.callbacks import (
 )
 from zoo.checkpoints import SafeCheckpointIO, checkpoint_path, read_checkpoint, require_same_model
 from zoo.data import JetDataModule
-from zoo.files import atomic_write
+from zoo.files import atomic_write, only_one
 from zoo.fine_tuning import require_same_fine_tuning
+from zoo.loggers import HistoryLogger
 from zoo.pretraining import Contrastive, MaskedParticles, Substructure
 from zoo.pretraining.report import WritePretrainingReport
 from zoo.report import print_figures, print_table
@@ -68,7 +70,6 @@ _REPLACED_SETTINGS = {
 _NEEDLESS_WARNINGS = (
     ".*isinstance.treespec, LeafSpec.*",
     ".*does not have many workers.*",
-    "Experiment logs directory .* exists and is not empty.*",
     ".*The number of training batches .* is smaller than the logging interval.*",
     ".*LightningCLI's args parameter is intended to run from within Python.*",
 )
@@ -96,7 +97,27 @@ class TrainingCLI(LightningCLI):
     - ``test_after_fit``: whether ``fit`` ends with the test of the best checkpoint, if ``data.test`` is given; without
       labels, with its validation and a report of it.
     - ``predictions``: file that ``predict`` writes, ``<run_folder>/predictions.arrow`` unless told.
+
+    Args:
+        arguments: as on the command line.
+        run: whether to run the subcommand that they name.
+        held: what is given back at the end: the lock of the run folder, see `zoo.files.only_one`.
     """
+
+    def __init__(self, arguments: Sequence[str] | None, run: bool, held: ExitStack) -> None:
+        self._held = held
+        super().__init__(
+            TASKS[_task(arguments)],
+            JetDataModule,
+            trainer_defaults=TRAINER_DEFAULTS,
+            seed_everything_default=1,
+            parser_class=TrainingParser,
+            parser_kwargs={"allow_abbrev": False},
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            args=arguments,
+            run=run,
+        )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the keys of this project."""
@@ -129,6 +150,8 @@ class TrainingCLI(LightningCLI):
         if self.task != "tagging" and self.config.subcommand in ("test", "predict"):
             raise ValueError(f"task {self.task}: has no classes to {self.config.subcommand}; use fit or validate")
         if self.config.subcommand == "fit":
+            if rank_zero_only.rank == 0:  # the first of all processes of a training
+                self._held.enter_context(only_one(Path(options.run_folder), "training"))
             options.ckpt_path = _checkpoint_to_resume(options.run_folder, options.ckpt_path)
         else:
             options.ckpt_path = _named_checkpoint(options.run_folder, options.ckpt_path or "best")
@@ -260,7 +283,7 @@ class TrainingCLI(LightningCLI):
     def _loggers(self, folder: Path, further: Logger | list[Logger] | bool | None) -> list[Logger]:
         first_step = self.checkpoint["global_step"] if self.checkpoint else 0
         loggers = [
-            _history(folder, first_step),
+            HistoryLogger(folder, first_step),
             TensorBoardLogger(folder, name="", version="tensorboard", purge_step=first_step or None),
         ]
         if self._option("wandb"):
@@ -303,23 +326,14 @@ def main(arguments: Sequence[str] | None = None, run: bool = True) -> TrainingCL
     Raises:
         SystemExit: with status 2, if an argument or key is unknown or of the wrong type.
         ValueError: if a value, a checkpoint or a data file cannot be used.
+        BlockingIOError: if another process trains in the run folder.
     """
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     for message in _NEEDLESS_WARNINGS:
         warnings.filterwarnings("ignore", message)
-    return TrainingCLI(
-        TASKS[_task(arguments)],
-        JetDataModule,
-        trainer_defaults=TRAINER_DEFAULTS,
-        seed_everything_default=1,
-        parser_class=TrainingParser,
-        parser_kwargs={"allow_abbrev": False},
-        auto_configure_optimizers=False,
-        load_from_checkpoint_support=False,
-        args=arguments,
-        run=run,
-    )
+    with ExitStack() as held:
+        return TrainingCLI(arguments, run, held)
 
 
 def _task(arguments: Sequence[str] | None) -> str:
@@ -372,20 +386,6 @@ def _checkpoint_to_resume(run_folder: str, name: str | None) -> str | None:
     if name == "last" and not Path(path).exists():
         return None  # killed before its first checkpoint, or never started
     return path
-
-
-def _history(folder: Path, first_step: int) -> CSVLogger:
-    """Logger of ``metrics.csv`` that keeps the rows of a resumed run up to the checkpoint."""
-    path = folder / "metrics.csv"
-    rows = []
-    if first_step and path.exists():
-        with path.open(newline="") as file:
-            rows = [{k: v for k, v in row.items() if v} for row in csv.DictReader(file)]
-    logger = CSVLogger(folder.parent, name=folder.name, version="")
-    if rows:
-        logger.experiment.metrics.extend(row for row in rows if int(row["step"]) < first_step)
-        logger.save()
-    return logger
 
 
 def _answer(error: BaseException | None) -> str | None:

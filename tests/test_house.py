@@ -17,6 +17,8 @@ MODELS = {room.removeprefix("zoo.") for room in ROOMS}
 MAY_IMPORT = {
     "physics": {"physics"},
     "files": set(),
+    "history": {"files"},
+    "loggers": {"history"},
     "progress": set(),
     "pictures": {"pictures"},
     "layers": {"physics", "layers"},
@@ -25,7 +27,7 @@ MAY_IMPORT = {
     "metrics": {"metrics"},
     "data": {"physics", "data", "files", "progress"},
     "simulate": {"physics", "data", "files", "progress", "simulate"},
-    "report": {"metrics", "files", "pictures", "report"},
+    "report": {"metrics", "files", "history", "pictures", "report"},
     "boosted_trees": {"baselines", "physics", "data", "files", "metrics", "pictures", "report", "boosted_trees"},
     "significance": {"metrics", "files", "pictures", "report", "significance"},
     "fine_tuning": {"checkpoints", "data", "hub"},

@@ -335,7 +335,7 @@ class TestRefusals:
 
     def test_bad_history_and_config_are_named(self, tmp_path):
         (tmp_path / "metrics.csv").write_text("step,train_loss\n0,0.5\n1,half\n")
-        with pytest.raises(ValueError, match=r"metrics\.csv, line 3: column 'train_loss' holds 'half'"):
+        with pytest.raises(ValueError, match=r"metrics\.csv, line 3: is damaged \(column 'train_loss' holds 'half'"):
             write_report(tmp_path / "report", predictions(), title="x", history=tmp_path / "metrics.csv")
         with pytest.raises(FileNotFoundError, match=r"nothing\.csv is missing"):
             write_report(tmp_path / "report", predictions(), title="x", history=tmp_path / "nothing.csv")

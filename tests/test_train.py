@@ -22,6 +22,7 @@ import train
 import zoo
 from tests.data.writers import LINES
 from zoo.checkpoints import CheckpointError, read_checkpoint
+from zoo.files import only_one
 from zoo.report import Predictions
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -335,6 +336,17 @@ def test_a_run_is_never_overwritten(fitted, tmp_path):
         with pytest.raises(ValueError, match="holds a run already; add --ckpt_path last"):
             run("fit", config, folder, *options)
     assert before == {path: path.read_bytes() for path in (folder / "run").rglob("*") if path.is_file()}
+
+
+def test_two_trainings_do_not_share_a_run_folder(config, tmp_path):
+    with only_one(tmp_path / "run", "training"):
+        for options in ([], ["--ckpt_path", "last"]):
+            with pytest.raises(
+                BlockingIOError, match=r"run: is in use by another training, process \d+ on .* name another"
+            ):
+                run("fit", config, tmp_path, *options)
+        assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
+    assert not (tmp_path / "run").exists()
 
 
 def test_resuming_a_finished_run_changes_no_weight(fitted):

@@ -23,7 +23,7 @@ from torch import Tensor
 from zoo.baselines import MAX_OBJECTS, hardest_objects
 from zoo.data.batch import JetBatch
 from zoo.data.datamodule import JetDataModule
-from zoo.files import atomic_write
+from zoo.files import atomic_write, only_one
 from zoo.metrics import SIGNAL_EFFICIENCIES, background_class
 from zoo.physics.kinematics import pair_features
 from zoo.physics.substructure import observables, substructure
@@ -121,6 +121,14 @@ def train_boosted_trees(
             or the substructure of events is asked for.
     """
     lightgbm = import_lightgbm()
+    with only_one(run_folder, "training"):
+        _train(lightgbm, config, run_folder, inputs, seed, train_jets)
+
+
+def _train(
+    lightgbm: ModuleType, config: Path, run_folder: Path, inputs: Inputs, seed: int | None, train_jets: int | None
+) -> None:
+    """See `train_boosted_trees`."""
     if (run_folder / "config.yaml").exists():
         raise ValueError(f"run_folder {run_folder}: holds a run already; give another name or delete the folder")
     data, settings, judged = _read_config(config, seed, train_jets)
@@ -144,7 +152,6 @@ def train_boosted_trees(
     minutes = (time.monotonic() - start) / 60
     predictions = _predict(booster, _read_events(data.test_dataloader(), inputs), data)
 
-    run_folder.mkdir(parents=True, exist_ok=True)
     importances = booster.feature_importance("gain")
     picture = render(lambda figure: _draw_importances(figure, names, importances))
     files = {f"importances.{kind}": content for kind, content in picture.items()}

@@ -1,15 +1,14 @@
 """The pictures of a report."""
 
-import csv
 import dataclasses
 import functools
-import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from zoo.history import number_in, read_rows
 from zoo.metrics import (
     MINIMUM_PASS,
     RocCurve,
@@ -20,7 +19,6 @@ from zoo.metrics import (
 )
 from zoo.pictures import BACKGROUND_COLOUR, SIGNAL_COLOURS, add_legend, coloured, labelled_axes, render
 from zoo.report.figures import FEW_JETS, count_jets, curves_of, effective_background
-from zoo.report.files import read_text
 from zoo.report.predictions import Predictions
 from zoo.report.tables import rounded
 
@@ -318,27 +316,16 @@ def _curve_label(name: str, curve: RocCurve) -> str:
 
 
 def read_history(path: Path) -> dict[str, np.ndarray]:
-    """Columns of Lightning's ``metrics.csv`` that the picture shows, each as rows of (step, value)."""
-    rows = list(csv.DictReader(io.StringIO(read_text(path, "metrics.csv"))))
-    logged = {}
-    for name in ("train_loss_step", "train_loss", "val_loss", "val_auc", "val_probe_auc", "epoch"):
-        # A resumed run may log a step twice; the later row stands.
-        points = {
-            _number(path, n, row, "step"): _number(path, n, row, name) for n, row in enumerate(rows) if row.get(name)
-        }
-        if points:
-            logged[name] = np.array(sorted(points.items()))
+    """Columns of a ``metrics.csv`` that the picture shows, each as rows of (step, value)."""
+    shown = ("train_loss_step", "train_loss", "val_loss", "val_auc", "val_probe_auc", "epoch")
+    points: dict[str, dict[float, float]] = {name: {} for name in shown}
+    for line, row in enumerate(read_rows(path), 2):
+        for name in shown:
+            if row.get(name):
+                # A resumed run may log a step twice; the later row stands.
+                points[name][number_in(path, line, row, "step")] = number_in(path, line, row, name)
+    logged = {name: np.array(sorted(values.items())) for name, values in points.items() if values}
     return logged if set(logged) - {"epoch"} else {}
-
-
-def _number(path: Path, line: int, row: dict[str, str], column: str) -> float:
-    try:
-        return float(row[column])
-    except (KeyError, TypeError, ValueError):
-        raise ValueError(
-            f"{path}, line {line + 2}: column {column!r} holds {row.get(column)!r}, no number; give the metrics.csv of "
-            "Lightning's CSVLogger or leave the history out"
-        ) from None
 
 
 def _training_axis(logged: dict[str, np.ndarray]) -> tuple[str, Callable[[np.ndarray], np.ndarray]]:

@@ -1,0 +1,70 @@
+"""What Lightning is given to write the history of a training."""
+
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
+
+from zoo.history import History
+
+
+class HistoryLogger(Logger):
+    """Logs to ``metrics.csv`` of a run folder, from one process, see `History`.
+
+    Note:
+        Lightning's own ``CSVLogger`` is not used: it deletes the file of a resumed run and cuts it to nothing when a
+        column comes, so that a kill there loses the rows before.
+
+    Args:
+        folder: of the run.
+        first_step: number of the first step that is yet to come.
+
+    Raises:
+        ValueError: if the file of a resumed run is damaged; the message names the line.
+    """
+
+    def __init__(self, folder: Path, first_step: int) -> None:
+        super().__init__()
+        self._folder = folder
+        self._step = first_step
+        self._history = History(folder / "metrics.csv", first_step)
+
+    @property
+    def name(self) -> str:
+        """Name of the run."""
+        return self._folder.name
+
+    @property
+    def version(self) -> str:
+        """Empty, as a folder holds one run."""
+        return ""
+
+    @property
+    def save_dir(self) -> str:
+        """The run folder."""
+        return str(self._folder)
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:
+        """Nothing: ``config.yaml`` has them."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float | Tensor], step: int | None = None) -> None:
+        """Append a row; one without a step belongs to that of the row before."""
+        self._step = self._step if step is None else step
+        row = {name: value.item() if isinstance(value, Tensor) else value for name, value in metrics.items()}
+        self._history.append(row | {"step": self._step})
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Return once the rows are on the disk."""
+        self._history.sync()
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """The same at the end of the training."""
+        self._history.sync()
