@@ -57,8 +57,10 @@ def length_groups(counts: Tensor) -> list[LengthGroup]:
     Example:
         >>> [group.counts.tolist() for group in length_groups(torch.tensor([9, 8, 3, 0]))]
         [[9, 8], [3], [0]]
+        >>> [group.counts.tolist() for group in length_groups(torch.tensor([], dtype=torch.int64))]
+        [[]]
     """
-    lengths = counts.tolist()
+    lengths = counts.tolist() or [0]  # of no jets there is one group, without jets
     most_cells = CPU_CELLS if counts.device.type == "cpu" else math.inf
     groups, begin = [], 0
     for end in range(1, len(lengths) + 1):
@@ -145,7 +147,8 @@ def falling_pt(features: Tensor, four_momenta: Tensor, counts: Tensor) -> Tensor
         [1, 2, 0, 3]
     """
     momenta = four_momenta.double()
-    keys = [-kinematics.pt(momenta), torch.repeat_interleave(counts)]
+    # NaN counts as the largest, so that no model that looks at the hardest particles only can overlook it
+    keys = [-kinematics.pt(momenta).nan_to_num(nan=torch.inf, posinf=torch.inf), torch.repeat_interleave(counts)]
     order = _lexsort(keys)
     tied = torch.stack([key[order].diff() == 0 for key in keys]).all(0)
     # Rare enough that only they should pay for a sort by everything.

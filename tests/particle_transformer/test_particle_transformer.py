@@ -64,6 +64,55 @@ def test_pair_inputs_of_ones_own(jets):
     assert (model(jets.features, jets.four_momenta, jets.mask) - logits).abs().max() > 1e-6
 
 
+class LearntPairs(PairInputs):
+    """A map that is learnt, of what is known of a pair; in float64, as the gradient of a test needs it."""
+
+    dim = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.map = torch.nn.Linear(4, 3, dtype=torch.float64)
+
+    def forward(self, features: Tensor, four_momenta: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        return self.map(KinematicPairs()(features, four_momenta, i, j)).tanh()
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_learnt_pair_inputs_get_their_gradient(jets, train):
+    """That of a difference of losses, in evaluation and with the statistics of the batch."""
+    few = jets.features[:3].double(), jets.four_momenta[:3].double(), jets.mask[:3]
+    pair_inputs = [KinematicPairs(), LearntPairs()]
+    model = ParticleTransformer(7, 2, pair_inputs=pair_inputs, dropout=0.0, **SMALL).double().train(train)
+    weight = model.pair_inputs[1].map.weight
+    weights = torch.linspace(1, 2, 6, dtype=torch.float64).view(3, 2)
+
+    def loss() -> Tensor:
+        return (weights * model(*few)).sum()
+
+    loss().backward()
+    gradient, step = weight.grad.clone(), 1e-5
+    for row, column in ((0, 0), (1, 2), (2, 3)):
+        losses = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                weight[row, column] += sign * step
+                losses.append(loss())
+                weight[row, column] -= sign * step
+        assert gradient[row, column].abs() > 1e-6
+        torch.testing.assert_close(gradient[row, column], (losses[0] - losses[1]) / (2 * step), rtol=1e-4, atol=1e-9)
+
+
+def test_what_cannot_learn_is_not_differentiated(jets):
+    """Nor is what is frozen: the graph of the pairs would be most of the memory of a step."""
+    model = ParticleTransformer(7, 2, pair_inputs=[KinematicPairs(), LearntPairs()], **SMALL)
+    given = []
+    model.pair_embedding.register_forward_pre_hook(lambda _, pairs: given.append(pairs[0]))
+    for is_learnt in (True, False):
+        model.pair_inputs[1].requires_grad_(is_learnt)
+        model(jets.features, jets.four_momenta, jets.mask).sum().backward()
+        assert given[-1].requires_grad == is_learnt
+
+
 def one_hot(*names: str) -> Tensor:
     """Features of objects: five numbers, then the types, each 2 or -1 as after a scaling."""
     types = torch.tensor([[name == other for other in OBJECT_TYPES] for name in names])

@@ -118,7 +118,10 @@ class JetImage(nn.Module):
     def _pixels(
         self, momenta: Tensor, pt: Tensor, fraction: Tensor, starts: Tensor, jet: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Index of each particle's pixel among those of all jets, and whether it lies in the frame; (node,) each."""
+        """Index of each particle's pixel among those of all jets, and whether it lies in the frame; (node,) each.
+
+        One outside, or of unknown place, is given the first pixel of its jet: a NaN stays one when it counts nothing.
+        """
         eta = kinematics.finite_eta(momenta)
         axis_eta, axis_phi = (axis[jet] for axis in _jet_axis(momenta, pt, eta, starts))
         x, y = eta - axis_eta, kinematics.delta_phi(kinematics.phi(momenta), axis_phi)
@@ -134,7 +137,8 @@ class JetImage(nn.Module):
         cell = torch.stack([y, x], dim=1) / self.pixel_size + self.pixels / 2
         row, column = (cell + ROUNDING).floor().long().unbind(1)
         is_inside = (row >= 0) & (row < self.pixels) & (column >= 0) & (column < self.pixels)
-        return torch.where(is_inside, (jet * self.pixels + row) * self.pixels + column, 0), is_inside
+        first = jet * self.pixels**2
+        return torch.where(is_inside, first + row * self.pixels + column, first), is_inside
 
 
 def _jet_axis(momenta: Tensor, pt: Tensor, eta: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ References:
 import torch
 from torch import Tensor, nn
 
-from zoo.layers import Pairs, pack, psi, segment_sum, stages_of
+from zoo.layers import Pairs, RowBatchNorm, pack, psi, segment_sum, stages_of
 from zoo.lorentznet.lorentznet import JetGraph, PairBatchNorm, jet_graph, move_apart
 from zoo.lorentznet.messages import MessageWeights, pair_messages
 from zoo.registry import register_model
@@ -96,7 +96,7 @@ class EuclideanBlock(nn.Module):
         )
         self.phi_h = nn.Sequential(
             nn.Linear(2 * embed_dim, embed_dim),
-            nn.BatchNorm1d(embed_dim),
+            RowBatchNorm(embed_dim),
             nn.ReLU(),
             nn.Linear(embed_dim, embed_dim),
         )

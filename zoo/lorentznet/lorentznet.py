@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from zoo.layers import (
     PairBlock,
     Pairs,
+    RowBatchNorm,
     complete_pairs,
     join_context,
     offsets,
@@ -224,7 +225,7 @@ class LorentzGroupBlock(nn.Module):
         )
         self.phi_h = nn.Sequential(
             nn.Linear(2 * embed_dim + num_scalars, embed_dim),
-            nn.BatchNorm1d(embed_dim),
+            RowBatchNorm(embed_dim),
             nn.ReLU(),
             nn.Linear(embed_dim, embed_dim),
         )

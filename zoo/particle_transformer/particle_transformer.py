@@ -33,12 +33,15 @@ from zoo.physics.couplings import NO_TYPE, OBJECT_TYPES, pair_couplings, pair_ma
 from zoo.physics.kinematics import pair_features
 from zoo.registry import register_model
 
-#: Added to the score of a padded key; finite, so that a jet without particles gives no NaN.
-MASKED = -1e9
+#: Added to the score of a padded key: finite in half precision too, so that a jet without particles gives no NaN.
+MASKED = -6e4
 
 
 class PairInputs(nn.Module):
-    """Numbers that describe a pair of particles: subclass it to add an interaction matrix of your own."""
+    """Numbers that describe a pair of particles: subclass it to add an interaction matrix of your own.
+
+    It may have parameters, which are then trained with the model. One without any is not differentiated.
+    """
 
     #: How many numbers.
     dim: int
@@ -219,10 +222,8 @@ class ParticleTransformer(nn.Module):
         if self.pair_embedding is None:
             return [_key_bias(group.mask, dtype) for group in jets.groups]
         i, j = unordered_pairs(jets.counts)
-        # The logarithms of small numbers would lose their meaning in half precision; like the paper, no gradient.
-        with torch.no_grad(), torch.autocast(features.device.type, enabled=False):
-            pairs = torch.cat([inputs(features, four_momenta, i, j).to(dtype) for inputs in self.pair_inputs], dim=1)
-        embedded = self.pair_embedding(pairs).to(dtype)
+        pairs = [_describe_pairs(inputs, features, four_momenta, i, j).to(dtype) for inputs in self.pair_inputs]
+        embedded = self.pair_embedding(torch.cat(pairs, dim=1)).to(dtype)
         pairs_of_groups = [int((group.counts * (group.counts + 1) // 2).sum()) for group in jets.groups]
         parts = embedded.split(pairs_of_groups)
         return [_pair_bias(rows, group) for rows, group in zip(parts, jets.groups, strict=True)]
@@ -336,6 +337,14 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, p: float
     scores = query @ (key * query.shape[-1] ** -0.5).mT + bias
     weights = scores.softmax(-1)
     return (dropout(weights, p) if p else weights) @ value
+
+
+def _describe_pairs(inputs: PairInputs, features: Tensor, four_momenta: Tensor, i: Tensor, j: Tensor) -> Tensor:
+    """Numbers (pair, dim) of the pairs; like in the paper without a gradient, unless there is something to learn."""
+    is_learnt = torch.is_grad_enabled() and any(parameter.requires_grad for parameter in inputs.parameters())
+    # the logarithms of small numbers would lose their meaning in half precision
+    with torch.set_grad_enabled(is_learnt), torch.autocast(features.device.type, enabled=False):
+        return inputs(features, four_momenta, i, j)
 
 
 def _key_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
