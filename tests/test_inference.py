@@ -217,6 +217,52 @@ def test_a_file_of_scores(table, tagger, tmp_path, suffix):
     np.testing.assert_array_equal(found["label"], result.label)
     np.testing.assert_array_equal(found["score_top"], result.score[:, 1])
     assert np.isnan(found["score_qcd"][3])
+    with pytest.raises(FileExistsError, match="add --force"):
+        result.save(tmp_path / "new" / f"scores{suffix}")
+    result.save(tmp_path / "new" / f"scores{suffix}", force=True)
+
+
+@pytest.mark.parametrize(("rntuple", "name"), [(False, "TTree"), (True, "ROOT::RNTuple")])
+def test_a_root_file_holds_a_tree_to_be_a_friend_of_others(table, tagger, tmp_path, rntuple, name):
+    path = write_top_tagging(tmp_path / "jets.h5", table, {3: np.nan})
+    out = tmp_path / "scores.root"
+    main(["predict", "--model", MODEL, str(path), "--out", str(out), *(["--rntuple"] if rntuple else [])])
+    with uproot.open(out) as file:
+        assert file.classnames() == {"scores;1": name}
+        assert file["scores"].num_entries == JETS  # a row for each, so that entries are those of the jets' own tree
+    with pytest.raises(SystemExit, match="2"):
+        main(["predict", "--model", MODEL, str(path), "--out", str(tmp_path / "scores.h5"), "--rntuple"])
+
+
+def test_fields_that_are_asked_for_stand_beside_the_scores(table, tagger, tmp_path, capfd):
+    path, layout = write_described(tmp_path, table, fields={"event": "event", "jet_tau21": "tau"})
+    columns = parquet.read_table(path)
+    event, tau = 2**60 + np.arange(JETS), np.linspace(0, 1, JETS, dtype=np.float32)
+    energy = columns["E"].combine_chunks()
+    broken = energy.values.to_numpy().copy()
+    broken[table.offsets[3]] = np.nan
+    columns = columns.set_column(0, "E", pa.ListArray.from_arrays(energy.offsets, pa.array(broken)))
+    parquet.write_table(columns.append_column("event", pa.array(event)).append_column("tau", pa.array(tau)), path)
+    words = ["predict", "--model", MODEL, str(path), "--layout", str(layout)]
+    main([*words, "--rows", "2", "9", "--fields", "event", "jet_tau21", "--out", str(tmp_path / "scores.root")])
+    found = read_scores(tmp_path / "scores.root")
+    assert list(found) == ["index", "score_qcd", "score_top", "event", "jet_tau21"]
+    np.testing.assert_array_equal(found["event"], np.where(np.arange(2, 9) == 3, -1, event[2:9]))
+    np.testing.assert_array_equal(found["jet_tau21"], np.where(np.arange(2, 9) == 3, np.nan, tau[2:9]))
+    with pytest.raises(SystemExit, match="2"):
+        main([*words, "--fields", "jet_tau32"])
+    assert "field 'jet_tau32' is not among the numbers of the jets, of which there are event" in capfd.readouterr().err
+
+
+def test_no_output_is_the_input(table, tmp_path, capfd):
+    path = write_top_tagging(tmp_path / "jets.h5", table)
+    before = path.read_bytes()
+    (tmp_path / "link.h5").symlink_to(path)
+    for out in (path, tmp_path / "link.h5"):
+        with pytest.raises(SystemExit, match="2"):
+            main(["predict", "--model", MODEL, str(path), "--out", str(out), "--force"])
+        assert "an input" in capfd.readouterr().err
+    assert path.read_bytes() == before
 
 
 def test_one_line_of_shell(table, tmp_path, capfd):

@@ -148,6 +148,9 @@ def build_parser() -> argparse.ArgumentParser:
     predict.add_argument("--model", required=True, help="a pretrained model, its folder, or hf://owner/repo@commit")
     predict.add_argument("--out", type=Path, help=".arrow, .parquet, .csv, .h5 or .root (default: CSV to the output)")
     predict.add_argument("--rows", type=int, nargs=2, metavar=("FIRST", "STOP"), help="only these rows (default: all)")
+    predict.add_argument("--fields", nargs="+", metavar="NAME", help="numbers of the jets to write beside the scores")
+    predict.add_argument("--rntuple", action="store_true", help="write a ROOT file with an RNTuple instead of a TTree")
+    _add_force(predict)
     described = predict.add_mutually_exclusive_group()
     described.add_argument("--layout", type=Path, help="YAML file that says which columns hold what")
     described.add_argument("--weaver-yaml", type=Path, help="data file of weaver that does")
@@ -192,6 +195,11 @@ def build_parser() -> argparse.ArgumentParser:
     importing.add_argument("--licence", required=True, help="of the weights, such as MIT")
     importing.set_defaults(run=_import)
     return parser
+
+
+def _add_force(command: argparse.ArgumentParser) -> None:
+    """The option of every command that writes a file or files by a name that the user gives."""
+    command.add_argument("--force", action="store_true", help="replace an output that exists")
 
 
 def _data_list() -> None:
@@ -337,11 +345,29 @@ def _publish(source: Path, out: Path, licence: str, paper: str) -> None:
 
 
 def _predict(
-    file: str, model: str, out: Path | None, rows: list[int] | None, layout: Path | None, weaver_yaml: Path | None
+    file: str,
+    model: str,
+    out: Path | None,
+    rows: list[int] | None,
+    layout: Path | None,
+    weaver_yaml: Path | None,
+    fields: list[str] | None,
+    rntuple: bool,
+    force: bool,
 ) -> None:
     from zoo.inference import predict_file
 
-    predict_file(model, file, out=out, rows=rows and tuple(rows), layout=layout, weaver_yaml=weaver_yaml)
+    predict_file(
+        model,
+        file,
+        out=out,
+        rows=rows and tuple(rows),
+        layout=layout,
+        weaver_yaml=weaver_yaml,
+        fields=fields,
+        rntuple=rntuple,
+        force=force,
+    )
 
 
 def _hub_list() -> None:

@@ -1,18 +1,13 @@
 """A pretrained model on a file of jets: one score a row, in the order of the file."""
 
 import dataclasses
-import io
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
 
-import h5py
 import numpy as np
-import pyarrow as pa
 import torch
-from pyarrow import csv, parquet
 
 from zoo.data.batch import collate, gather
 from zoo.data.datasets import resolve_file
@@ -34,9 +29,10 @@ from zoo.data.readers import (
 from zoo.data.store import JetTable
 from zoo.data.weaver.data_config import WeaverYaml, read_weaver_yaml
 from zoo.data.weaver.formulas import reading_table
-from zoo.files import atomic_write
+from zoo.files import require_output
 from zoo.hub import Pretrained, load_pretrained
 from zoo.progress import progress_bar
+from zoo.score_files import join_columns, missing_values, require_kind, score_columns, write_csv, write_scores
 
 #: Jets of similar length that go through the model together.
 BATCH_JETS = 512
@@ -53,6 +49,8 @@ class JetScores:
         classes: names of the classes.
         rejected: number of jets that were left out, by the reasons of `zoo.data.store.bad_jets`.
         mended: number of particles or numbers that were dropped or changed as the file was read, by what was done.
+        fields: further numbers of the jets that were asked for, (row,) each; NaN, or -1 of integers, for a row that was
+            left out.
     """
 
     logits: np.ndarray
@@ -61,19 +59,15 @@ class JetScores:
     classes: tuple[str, ...]
     rejected: dict[str, int]
     mended: dict[str, int] = dataclasses.field(default_factory=dict)
+    fields: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.index)
 
     @property
     def score(self) -> np.ndarray:
-        r"""Score of each class, float64 (row, class), NaN for a row that was left out.
-
-        .. math:: s_c = e^{l_c} / \sum_k e^{l_k}
-        """
-        logits = self.logits.astype(np.float64)
-        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return powers / powers.sum(axis=1, keepdims=True)
+        """Score of each class, float64 (row, class), NaN for a row that was left out; see `score_columns`."""
+        return np.stack(list(score_columns(self.logits, self.classes).values()), axis=1)
 
     @property
     def is_scored(self) -> np.ndarray:
@@ -82,22 +76,24 @@ class JetScores:
 
     @property
     def columns(self) -> dict[str, np.ndarray]:
-        """What a file of scores holds: ``index``, ``label`` if one is known, and ``score_<class>`` for each class."""
+        """What a file holds: ``index``, ``label`` if one is known, ``score_<class>`` for each class, and the fields."""
         label = {"label": self.label} if (self.label >= 0).any() else {}
-        scores = {f"score_{name}": values for name, values in zip(self.classes, self.score.T, strict=True)}
-        return {"index": self.index, **label, **scores}
+        return join_columns({"index": self.index, **label, **score_columns(self.logits, self.classes)}, self.fields)
 
-    def save(self, path: str | Path) -> None:
-        """Write `columns` as ``.arrow``, ``.parquet``, ``.csv``, ``.h5`` or ``.root``; an older file is replaced.
+    def save(self, path: str | Path, *, rntuple: bool = False, force: bool = False) -> None:
+        """Write `columns` as ``.arrow``, ``.parquet``, ``.csv``, ``.h5`` or ``.root``; see `write_scores`.
+
+        Args:
+            path: file to write.
+            rntuple: whether a ROOT file holds an RNTuple instead of a ``TTree``.
+            force: whether an older file is replaced.
 
         Raises:
-            ValueError: if the name has another ending.
+            ValueError: if the name has another ending, or a field the name of a column.
+            FileExistsError: if the file exists and ``force`` was not given.
         """
-        path = Path(path)
-        write = _writer(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as file:
-            write(file, self.columns)
+        require_output(path, force=force)
+        write_scores(path, self.columns, rntuple=rntuple)
 
     def __str__(self) -> str:
         scored = int(self.is_scored.sum())
@@ -115,6 +111,7 @@ def predict(
     *,
     rows: tuple[int, int] | None = None,
     layout: str | Path | Description | None = None,
+    fields: Sequence[str] | None = None,
 ) -> JetScores:
     """Scores of the jets in a file, with the features that travel with the weights.
 
@@ -129,6 +126,8 @@ def predict(
         rows: first row and the row after the last; None takes all.
         layout: what says which columns of the file hold what, or the YAML file that does, with or without ``classes``
             and ``label``; see `zoo.data.readers.read_jets`.
+        fields: further numbers of the jets to take along, by the names in the layout; None: the observers of a data
+            file of weaver.
 
     Raises:
         FileNotFoundError: if there is no such model or file.
@@ -153,12 +152,19 @@ def predict(
     logits = np.full((stop - start, len(classes)), np.nan, dtype=np.float32)
     label = np.full(len(logits), -1, dtype=np.int64)
     report = ReadReport(path, 0, {})
+    if fields is None:
+        fields = description.observers if isinstance(description, WeaverYaml) else ()
+    kept: dict[str, np.ndarray] = {}
     with progress_bar("jets") as progress:
         task = progress.add_task(path.name, total=len(logits))
         for table, of_rows in _tables(path, (start, stop), description) if stop else ():
             report += of_rows
             progress.update(task, advance=of_rows.left_out)
             _check(tagger, features, table, path)
+            for name in fields:
+                values = _field(table, name, path)
+                column = kept.setdefault(name, missing_values(len(logits), values.dtype))
+                column[table.rows_in_source(np.arange(len(table))) - start] = values
             is_known = tuple(table.metadata.get("classes", ())) == classes
             for jets in _by_length(table.counts):
                 row = table.rows_in_source(jets) - start
@@ -166,7 +172,9 @@ def predict(
                 label[row] = table.label[jets] if is_known else -1
                 progress.update(task, advance=len(jets))
     warn_of(dataclasses.replace(report, rows=len(logits)), stacklevel=2)
-    return JetScores(logits, label, np.arange(start, stop), classes, dict(report.rejected), dict(report.mended))
+    kept = {name: kept[name] if name in kept else missing_values(len(logits), np.float64) for name in fields}
+    counts = dict(report.rejected), dict(report.mended)
+    return JetScores(logits, label, np.arange(start, stop), classes, *counts, kept)
 
 
 def predict_file(
@@ -177,23 +185,29 @@ def predict_file(
     rows: tuple[int, int] | None,
     layout: Path | None,
     weaver_yaml: Path | None,
+    fields: Sequence[str] | None = None,
+    rntuple: bool = False,
+    force: bool = False,
 ) -> None:
     """Write the scores of a file to ``out``, or as CSV to the standard output; see `predict`.
 
     Args:
         weaver_yaml: data file of weaver, instead of ``layout``.
+        rntuple: whether a ROOT file holds an RNTuple instead of a ``TTree``.
+        force: whether ``out`` may exist, and is replaced.
     """
-    if out is not None:
-        _writer(out)  # a wrong name is told at once
+    if out is not None:  # what is wrong with it is told at once
+        require_kind(out, rntuple=rntuple)
+        require_output(out, (resolve_file(file), layout, weaver_yaml, model), force=force)
     description = layout if weaver_yaml is None else read_weaver_yaml(weaver_yaml)
     with warnings.catch_warnings():
         for category in (RejectedJetsWarning, MendedWarning):  # the last line says it
             warnings.simplefilter("ignore", category)
-        scores = predict(model, file, rows=rows, layout=description)
+        scores = predict(model, file, rows=rows, layout=description, fields=fields)
     if out is None:
-        _write_csv(sys.stdout.buffer, scores.columns)
+        write_csv(sys.stdout.buffer, scores.columns)
     else:
-        scores.save(out)
+        scores.save(out, rntuple=rntuple, force=force)
     print(f"{file}: {scores}" + (f": {out}" if out else ""), file=sys.stderr)
 
 
@@ -223,6 +237,13 @@ def _check(tagger: Pretrained, features: FeatureTable, table: JetTable, path: Pa
         raise ValueError(f"{path}: {error}") from None
 
 
+def _field(table: JetTable, name: str, path: Path) -> np.ndarray:
+    try:
+        return table.field(name)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
 def _by_length(counts: np.ndarray) -> Iterator[np.ndarray]:
     """The jets from the shortest to the longest, so that little is padded, `BATCH_JETS` at a time."""
     order = np.argsort(counts, kind="stable")
@@ -241,49 +262,3 @@ def _logits(tagger: Pretrained, features: FeatureTable, table: JetTable, jets: n
         row = int(batch.index[~finite][0])
         raise ValueError(f"{path}: the model's answer to row {row} is not finite; look at its columns")
     return logits.numpy()
-
-
-def _write_arrow(file: BinaryIO, columns: dict[str, np.ndarray]) -> None:
-    table = pa.table(columns)
-    with pa.ipc.new_file(file, table.schema) as writer:
-        writer.write_table(table)
-
-
-def _write_parquet(file: BinaryIO, columns: dict[str, np.ndarray]) -> None:
-    parquet.write_table(pa.table(columns), file, write_page_checksum=True)
-
-
-def _write_csv(file: BinaryIO, columns: dict[str, np.ndarray]) -> None:
-    csv.write_csv(pa.table(columns), file, csv.WriteOptions(quoting_style="needed"))
-
-
-def _write_hdf5(file: BinaryIO, columns: dict[str, np.ndarray]) -> None:
-    content = io.BytesIO()
-    with h5py.File(content, "w") as scores:
-        for name, values in columns.items():
-            scores.create_dataset(name, data=values, fletcher32=True)
-    file.write(content.getbuffer())
-
-
-def _write_root(file: BinaryIO, columns: dict[str, np.ndarray]) -> None:
-    import uproot  # slow to import, and few need it
-
-    content = io.BytesIO()
-    with uproot.recreate(content) as scores:
-        scores["scores"] = columns
-        file.write(content.getvalue())  # which it closes
-
-
-_WRITERS: dict[str, Callable[[BinaryIO, dict[str, np.ndarray]], None]] = {
-    ".arrow": _write_arrow,
-    ".parquet": _write_parquet,
-    ".csv": _write_csv,
-    ".h5": _write_hdf5,
-    ".root": _write_root,
-}
-
-
-def _writer(path: Path) -> Callable[[BinaryIO, dict[str, np.ndarray]], None]:
-    if path.suffix not in _WRITERS:
-        raise ValueError(f"{path}: scores are written as {', '.join(_WRITERS)}; choose a name with such an ending")
-    return _WRITERS[path.suffix]

@@ -98,6 +98,17 @@ class JetTable:
         """Number of particles of each jet, int64 (jet,)."""
         return np.diff(self.offsets)
 
+    def field(self, name: str) -> np.ndarray:
+        """The field of that name, (jet,).
+
+        Raises:
+            ValueError: if there is none; the message names those that there are.
+        """
+        if name not in self.fields:
+            known = f"there are {', '.join(self.fields)}" if self.fields else "there are none"
+            raise ValueError(f"field {name!r} is not among the numbers of the jets, of which {known}")
+        return self.fields[name]
+
     def slice(self, start: int, stop: int) -> "JetTable":
         """The jets ``start`` to ``stop`` as a table that shares this one's particle memory."""
         first, last = self.offsets[start], self.offsets[stop]
