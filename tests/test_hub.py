@@ -4,6 +4,7 @@ import hashlib
 import json
 import pickle
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from zoo import create_model, list_pretrained, load_pretrained
 from zoo.data.batch import JetBatch
+from zoo.data.datasets import JET_COLUMNS
 from zoo.data.features import feature_table
 from zoo.hub import PACKAGED, PretrainedConfig, PretrainedError, save_pretrained
 
@@ -78,15 +80,12 @@ def test_features_that_momenta_do_not_give(tmp_path, jets):
     inputs = (jets.four_momenta[:3], jets.mask[:3])
     with pytest.raises(ValueError, match="'part_charge' is missing"):
         save_pretrained(tmp_path / "model", model, settings, *inputs, "")
-    with pytest.raises(ValueError, match=r"features: must be \(3, .*13\) like the jets, not \(3, .*7\)"):
-        save_pretrained(tmp_path / "model", model, settings, *inputs, "", features=jets.features[:3])
     assert list(tmp_path.iterdir()) == []
     columns = {name: torch.rand(inputs[1].shape) for name in table.columns}
-    features = table.padded(*inputs, columns)
-    save_pretrained(tmp_path / "model", model, settings, *inputs, "", features=features)
+    save_pretrained(tmp_path / "model", model, settings, *inputs, "", columns=columns)
     tagger = load_pretrained(tmp_path / "model")
     with torch.no_grad():
-        expected = tagger.model(features, *inputs)
+        expected = tagger.model(table.padded(*inputs, columns), *inputs)
     assert torch.equal(tagger(*inputs, columns), expected)
 
 
@@ -146,8 +145,8 @@ def test_a_pickle_is_never_read(folder):
         ({"classes": [0, 1]}, "'classes' must be a list of names"),
         ({"classes": ["qcd", "top", "w"]}, "not the weights of lorentznet"),
         ({"model": "lorentznt"}, "did you mean lorentznet"),
-        ({"format_version": 3}, "format_version 3 is not 1 to 2; update zoo"),
-        ({"format_version": 0}, "format_version 0 is not 1 to 2"),
+        ({"format_version": 4}, "format_version 4 is not 1 to 3; update zoo"),
+        ({"format_version": 0}, "format_version 0 is not 1 to 3"),
         ({"format_version": "2"}, "'format_version' must be int"),
         ({"training": []}, "'training' must be dict"),
         ({"features": {"features": []}}, "at least one feature"),
@@ -205,7 +204,7 @@ def test_what_is_no_backbone_is_refused(backbone, jets, tmp_path):
     with pytest.raises(PretrainedError, match="'kind' must be one of tagger, backbone, is 'decoder'"):
         load_pretrained(folder)
     model, settings = create_model("pfn", input_dim=7, num_classes=2), config(model="pfn", classes=[], kind="backbone")
-    with pytest.raises(PretrainedError, match="pfn: has no 'encode'"):
+    with pytest.raises(PretrainedError, match="PFN: has no 'encode'"):
         save_pretrained(tmp_path / "other", model, settings, jets.four_momenta, jets.mask, "")
 
 
@@ -216,6 +215,110 @@ def test_other_weights_are_found_out_by_their_outputs(folder, jets, tmp_path):
     sign(folder)
     with pytest.raises(PretrainedError, match="differ from the stored ones"):
         load_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"centre": 99}, {"scale": 0.71}, {"clip": 0.5}, {"formula": "log_energy"}, {"formula": "2 * log_pt"}],
+)
+@pytest.mark.parametrize("version", [2, 3])
+def test_another_preprocessing_is_found_out(folder, change, version):
+    """Also by folders of version 2, of what momenta alone tell."""
+    features = feature_table("kin").to_dict()
+    edit(folder, features=features, format_version=version)
+    assert load_pretrained(folder).config.format_version == version
+    features["features"][0] |= change
+    edit(folder, features=features)
+    with pytest.raises(PretrainedError, match=r"'part_pt_log', computed from the stored momenta .* differs"):
+        load_pretrained(folder)
+
+
+def test_preprocessing_is_compared_with_columns_and_momenta_of_jets_too(tmp_path, jets):
+    """A jet that is not the sum of its particles, and a charge that turns."""
+    table, momenta, mask = feature_table("kinpid"), jets.four_momenta[:3], jets.mask[:3]
+    columns = {name: torch.randint(0, 2, mask.shape, dtype=torch.int8) for name in table.columns}
+    columns |= {name: torch.rand(3) + 1 for name in JET_COLUMNS}
+    model = create_model("pfn", input_dim=13, num_classes=2)
+    settings = config(model="pfn", features=table.to_dict())
+    save_pretrained(tmp_path / "model", model, settings, momenta, mask, "", columns=columns)
+    features = table.to_dict()
+    features["features"][5]["formula"] = "0 - charge"
+    edit(tmp_path / "model", features=features)
+    with pytest.raises(PretrainedError, match="'part_charge', computed from the stored momenta and columns, differs"):
+        load_pretrained(tmp_path / "model")
+    edit(tmp_path / "model", features=table.to_dict())
+    golden = load_file(tmp_path / "model" / "golden.safetensors")
+    save_file(golden | {"column.jet_eta": golden["column.jet_eta"] + 0.1}, tmp_path / "model" / "golden.safetensors")
+    sign(tmp_path / "model")
+    with pytest.raises(PretrainedError, match="'part_deltaR', computed from the stored momenta and columns, differs"):
+        load_pretrained(tmp_path / "model")
+    del golden["column.part_charge"]
+    save_file(golden, tmp_path / "model" / "golden.safetensors")
+    sign(tmp_path / "model")
+    with pytest.raises(PretrainedError, match=r"golden\.safetensors: must hold .*column\.part_charge"):
+        load_pretrained(tmp_path / "model")
+
+
+def test_a_folder_of_version_2_with_columns_still_loads(tmp_path, jets):
+    table = feature_table("kinpid")
+    columns = {name: torch.rand(3, jets.mask.shape[1]) for name in table.columns} | {
+        name: torch.rand(3) + 1 for name in JET_COLUMNS
+    }
+    settings = config(model="pfn", features=table.to_dict())
+    model = create_model("pfn", input_dim=13, num_classes=2)
+    save_pretrained(tmp_path / "model", model, settings, jets.four_momenta[:3], jets.mask[:3], "", columns=columns)
+    golden = load_file(tmp_path / "model" / "golden.safetensors")
+    old = {name: value for name, value in golden.items() if not name.startswith("column.")}
+    save_file(old, tmp_path / "model" / "golden.safetensors")
+    edit(tmp_path / "model", format_version=2)
+    assert load_pretrained(tmp_path / "model").config.format_version == 2
+    edit(tmp_path / "model", format_version=3)
+    with pytest.raises(PretrainedError, match=r"must hold .*column"):
+        load_pretrained(tmp_path / "model")
+
+
+def test_hostile_folders_are_refused_within_seconds(folder, jets):
+    """Each of these would fill the memory, or the stack, before a checksum of its author could tell."""
+    start = time.monotonic()
+    golden = load_file(folder / "golden.safetensors")
+    wide = {
+        name: golden[name].repeat(1, 80, *[1] * (golden[name].ndim - 2))
+        for name in ("features", "four_momenta", "mask")
+    }
+    for changed, message in (
+        (wide, r"places for .* particles, of which at most 64 jets and 4,194,304 pairs of places are verified"),
+        ({"mask": golden["mask"].float()}, "mask must be boolean"),
+        ({"features": golden["features"][..., :6].contiguous()}, "features must be"),
+    ):
+        save_file(golden | changed, folder / "golden.safetensors")
+        sign(folder)
+        with pytest.raises(PretrainedError, match=message):
+            load_pretrained(folder)
+    save_file(golden, folder / "golden.safetensors")
+    features = feature_table("kin").to_dict()["features"]
+    for changed, message in (
+        ({"classes": ["a"] * 1001}, "'classes' has 1,001 entries, more than 1,000"),
+        ({"features": {"features": features * 200}}, "'features' has 1,400 entries"),
+        (
+            {"features": {"features": [features[0] | {"formula": "-" * 50_000 + "log_pt"}, *features[1:]]}},
+            "config.json: ",
+        ),
+        (
+            {"features": {"features": [features[0] | {"formula": "log_pt * 9**9**9**9"}, *features[1:]]}},
+            "the exponent .* is too",
+        ),
+        ({"paper": "x" * 2_000_000}, "config.json: has 2,.* bytes and may have 1,048,576"),
+    ):
+        before = (folder / "config.json").read_text()
+        edit(folder, **changed)
+        with pytest.raises(PretrainedError, match=message):
+            load_pretrained(folder)
+        (folder / "config.json").write_text(before)
+    (folder / "config.json").write_text("[" * 100_000 + "]" * 100_000)
+    sign(folder)
+    with pytest.raises(PretrainedError, match=r"config\.json: is nested too deeply"):
+        load_pretrained(folder)
+    assert time.monotonic() - start < 20
 
 
 def test_an_unknown_name_is_answered_with_the_closest():

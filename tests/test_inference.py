@@ -163,10 +163,9 @@ def test_what_a_file_lacks_is_named(table, tmp_path, jets):
     features = feature_table("kinpid")
     model = zoo.create_model("pfn", input_dim=13, num_classes=2)
     inputs = (jets.four_momenta[:3], jets.mask[:3])
-    made_up = torch.randn(*inputs[1].shape, 13)
-    save_pretrained(
-        tmp_path / "mine", model, config(model="pfn", features=features.to_dict()), *inputs, "", features=made_up
-    )
+    made_up = {name: torch.rand(inputs[1].shape) for name in features.columns}
+    settings = config(model="pfn", features=features.to_dict())
+    save_pretrained(tmp_path / "mine", model, settings, *inputs, "", columns=made_up)
     with pytest.raises(ValueError, match=r"jets\.arrow: particle column 'part_charge' is missing"):
         predict(tmp_path / "mine", tmp_path / "jets.arrow")
     write_store(tmp_path / "mev.arrow", dataclasses.replace(table, metadata={**table.metadata, "units": "MeV"}))

@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from zoo.card import write_card
-from zoo.data.batch import JetBatch, collate, gather
+from zoo.data.batch import PackedJets, collate, gather, padded_columns
 from zoo.data.datasets import describe_dataset, resolve_file
 from zoo.data.features import FEATURE_TABLES, FeatureTable
 from zoo.data.readers import read_jets
@@ -169,12 +169,14 @@ def import_pretrained(kind: str, path: str | Path, out: str | Path, *, dataset: 
         paper=imported.foreign.paper,
         training={"origin": f"Trained elsewhere: the weights of `{Path(path).name}`, a {kind}"},
     )
-    batch = _golden_jets(tables[0])
+    packed = _golden_jets(tables[0])
+    batch = collate(packed, tables[0])
     card = write_card(Path(out).name, config)
-    save_pretrained(out, imported.model, config, batch.four_momenta, batch.mask, card, features=batch.features)
+    columns = padded_columns(packed, batch.mask)
+    save_pretrained(out, imported.model, config, batch.four_momenta, batch.mask, card, columns=columns)
 
 
-def _golden_jets(table: FeatureTable) -> JetBatch:
+def _golden_jets(table: FeatureTable) -> PackedJets:
     """The first jets of the packaged sample, which is of momenta alone.
 
     Charges, types and impact parameters are made up, the same every time: one of five types a particle, the charge that
@@ -192,7 +194,7 @@ def _golden_jets(table: FeatureTable) -> JetBatch:
         values = random.normal(0, spread, len(kind)) * is_charged
         made_up[f"part_{name}"] = np.abs(values) if name.endswith("err") else values
     columns = {name: made_up[name].astype(np.float32) for name in table.columns}
-    return collate(packed._replace(columns=columns), table)
+    return packed._replace(columns=columns)
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:

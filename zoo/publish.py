@@ -1,6 +1,7 @@
 """A tested run becomes a pretrained folder."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,15 @@ from torch import nn
 
 from zoo.card import write_card
 from zoo.checkpoints import read_model_weights
-from zoo.data.batch import JetBatch, collate, gather
+from zoo.data.batch import JetBatch, collate, gather, padded_columns
 from zoo.data.classes import merge_classes
-from zoo.data.context import ContextTable
 from zoo.data.datamodule import Split, find_context, find_features, read_description
 from zoo.data.datasets import describe_dataset
-from zoo.data.features import FeatureTable
 from zoo.data.readers import Description, count_rows, read_jets
+from zoo.data.store import JetTable
 from zoo.data.weaver.data_config import WeaverYaml
 from zoo.data.weaver.formulas import verified_table
-from zoo.hub import PretrainedConfig, save_pretrained
+from zoo.hub import MAX_PAIRS, PretrainedConfig, save_pretrained
 from zoo.pretraining.backbone import backbone_names, read_backbone
 from zoo.registry import create_model, registered_name
 from zoo.report import Predictions
@@ -81,10 +81,13 @@ def publish_run(run: Path, out: Path, *, licence: str, paper: str) -> None:
             "zoo.list_models(), and only those can be published"
         )
     model = create_model(name, input_dim=table.input_dim, num_classes=len(classes))
-    jets = _first_jets(split, table, context, layout)
+    jets, first_index = _first_jets(split, layout)
     if is_tagger:
         model.load_state_dict(read_model_weights(run / "checkpoints" / "best.ckpt"))
-        _require_same_predictions(model.eval(), jets, run / "report" / "predictions.arrow")
+        compared = gather(jets, np.arange(min(len(jets), COMPARED_JETS)), table.columns, context.fields)
+        compared = compared._replace(index=compared.index + first_index)
+        batch = collate(compared, table, context)
+        _require_same_predictions(model.eval(), batch, run / "report" / "predictions.arrow")
     else:
         _load_backbone(model, run)
     config = PretrainedConfig(
@@ -105,10 +108,10 @@ def publish_run(run: Path, out: Path, *, licence: str, paper: str) -> None:
         context=context.to_dict() if context.context_dim else None,
     )
     card = write_card(out.name, config)
-    golden = JetBatch(*(column[:GOLDEN_JETS] for column in jets))
-    save_pretrained(
-        out, model, config, golden.four_momenta, golden.mask, card, features=golden.features, context=golden.context
-    )
+    packed = gather(jets, _golden_rows(jets), table.columns, context.fields)
+    golden = collate(packed, table, context)
+    columns = padded_columns(packed, golden.mask)
+    save_pretrained(out, model, config, golden.four_momenta, golden.mask, card, columns=columns)
 
 
 def _load_backbone(model: nn.Module, run: Path) -> None:
@@ -154,16 +157,21 @@ def _first_rows(split: dict[str, Any], layout: Description | None) -> tuple[Path
     return path, (start, min(start + READ_ROWS, stop))
 
 
-def _first_jets(
-    split: dict[str, Any], table: FeatureTable, context: ContextTable, layout: Description | None
-) -> JetBatch:
+def _first_jets(split: dict[str, Any], layout: Description | None) -> tuple[JetTable, int]:
+    """The first jets of a split, and the number of rows of the files before theirs."""
     first_index = 0
     for path, (start, stop) in Split(**split).ranges(layout).items():
         jets = read_jets(path, rows=(start, min(start + READ_ROWS, stop)), layout=layout)
         if len(jets):
-            batch = collate(
-                gather(jets, np.arange(min(len(jets), COMPARED_JETS)), table.columns, context.fields), table, context
-            )
-            return batch._replace(index=batch.index + first_index)
+            return jets, first_index
         first_index += count_rows(path, layout)
     raise ValueError(f"{', '.join(map(str, split['files']))}: hold no jets of the test or validation split")
+
+
+def _golden_rows(jets: JetTable) -> np.ndarray:
+    """The first jets that are short enough for a folder."""
+    longest = math.isqrt(MAX_PAIRS // GOLDEN_JETS)
+    rows = np.flatnonzero(jets.counts <= longest)[:GOLDEN_JETS]
+    if not len(rows):
+        raise ValueError(f"the first {len(jets)} jets have more than {longest} particles, too many for a folder")
+    return rows

@@ -119,6 +119,22 @@ def collate(jets: PackedJets, features: FeatureTable, context: ContextTable = NO
     )
 
 
+def padded_columns(jets: PackedJets, mask: Tensor) -> dict[str, Tensor]:
+    """Columns and fields of packed jets by name, as a pretrained model is called with them.
+
+    Args:
+        jets: packed.
+        mask: bool (batch, particle), of the batch that `collate` makes of them.
+
+    Returns:
+        (batch, particle) of particles, zero where there is none, and (batch,) of jets.
+    """
+    columns = {name: torch.from_numpy(values) for name, values in (*jets.columns.items(), *jets.fields.items())}
+    for name in jets.columns.keys() - set(JET_COLUMNS):
+        columns[name] = columns[name].new_zeros(mask.shape).masked_scatter_(mask, columns[name])
+    return columns
+
+
 def _pad(packed: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """The particles (particle, feature) in their places (batch, particle, feature), and zeros."""
     rows = np.ascontiguousarray(packed.numpy())

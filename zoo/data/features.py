@@ -413,7 +413,8 @@ class FeatureTable:
         """
         self.check_columns(columns)
         particles = particle_inputs(four_momenta, counts, columns)
-        return torch.stack([feature.standardise(particles) for feature in self.features], dim=-1)
+        columns = [feature.standardise(particles) for feature in self.features]
+        return torch.stack(columns, dim=-1) if columns else torch.zeros(len(four_momenta), 0)
 
     def padded(self, four_momenta: Tensor, mask: Tensor, columns: Mapping[str, Tensor] = NO_COLUMNS) -> Tensor:
         """Features float32 (batch, particle, feature), zero where ``mask`` is False.

@@ -1,0 +1,44 @@
+"""Pretrained folders: a model with all it takes to use it rightly, checked before it is trusted.
+
+A folder holds ``config.json``, the weights, ``golden.safetensors`` (inputs and what they gave), a card ``README.md``,
+and ``SHA256SUMS`` over the others. What it may be of is in `zoo.hub.kinds`. Nothing in it is ever unpickled.
+"""
+
+from zoo.hub.config import FORMAT_VERSION, PretrainedConfig, PretrainedError, parse_config
+from zoo.hub.contents import FILES, read_checked
+from zoo.hub.folder import (
+    PACKAGED,
+    Pretrained,
+    find_pretrained,
+    list_pretrained,
+    load_contents,
+    load_pretrained,
+    replace_card,
+    save_parts,
+    save_pretrained,
+    write_folder,
+)
+from zoo.hub.golden import MAX_PAIRS
+from zoo.hub.kinds import Parts, untrained
+
+__all__ = [
+    "FILES",
+    "FORMAT_VERSION",
+    "MAX_PAIRS",
+    "PACKAGED",
+    "Parts",
+    "Pretrained",
+    "PretrainedConfig",
+    "PretrainedError",
+    "find_pretrained",
+    "list_pretrained",
+    "load_contents",
+    "load_pretrained",
+    "parse_config",
+    "read_checked",
+    "replace_card",
+    "save_parts",
+    "save_pretrained",
+    "untrained",
+    "write_folder",
+]

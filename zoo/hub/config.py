@@ -1,0 +1,97 @@
+"""What ``config.json`` of a pretrained folder says."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+FORMAT_VERSION = 3
+
+#: What a folder may be of.
+KINDS = ("tagger", "backbone")
+
+#: Most classes of a model, and most features of a particle or of an event.
+MAX_CLASSES = MAX_FEATURES = 1000
+
+
+class PretrainedError(ValueError):
+    """A pretrained folder cannot be trusted; the message names the file and the remedy."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainedConfig:
+    """What ``config.json`` says.
+
+    Args:
+        model: registered name, see `zoo.list_models`.
+        classes: class names; the order is that of the logits; none for a backbone.
+        features: the feature table, with every centre and scale.
+        dataset: what it was trained on.
+        units: of energies and momenta.
+        metrics: measured figures with their errors.
+        licence: of the weights.
+        paper: of the architecture.
+        training: how it came about, as far as it is known, see `zoo.card`.
+        kind: ``tagger``, or ``backbone``: the model up to its ``encode``, without its ``readout``.
+        format_version: of the folder; folders of version 1 have no ``training``, ``kind`` and ``context``, those before
+            version 3 do not keep the columns that the golden features are made of.
+        context: the table of context features, with every centre and scale; None: the model takes no context.
+    """
+
+    model: str
+    classes: list[str]
+    features: dict[str, Any]
+    dataset: str
+    units: str
+    metrics: dict[str, Any]
+    licence: str
+    paper: str
+    training: dict[str, Any] = dataclasses.field(default_factory=dict)
+    kind: str = "tagger"
+    format_version: int = FORMAT_VERSION
+    context: dict | None = None
+
+
+#: Keys of ``config.json`` that may be left out, which folders of version 1 do.
+_OPTIONAL = {"training", "kind", "context"}
+
+
+def parse_config(path: Path, content: bytes) -> PretrainedConfig:
+    """What the content of ``config.json`` says; ``path`` is for the messages.
+
+    Raises:
+        PretrainedError: if a key is missing, unknown or of the wrong type, or the version is unknown.
+    """
+    try:
+        values = json.loads(content)
+    except RecursionError:
+        raise PretrainedError(f"{path}: is nested too deeply; get the folder anew") from None
+    except ValueError as error:
+        raise PretrainedError(f"{path}: is not JSON ({error})") from error
+    version = values.get("format_version") if isinstance(values, dict) else None
+    if isinstance(version, int) and not 1 <= version <= FORMAT_VERSION:
+        raise PretrainedError(f"{path}: format_version {version} is not 1 to {FORMAT_VERSION}; update zoo")
+    fields = {field.name: field.type for field in dataclasses.fields(PretrainedConfig)}
+    odd = values if not isinstance(values, dict) else sorted((fields.keys() - _OPTIONAL ^ values.keys()) - _OPTIONAL)
+    if odd or not isinstance(values, dict):
+        raise PretrainedError(f"{path}: keys must be exactly {sorted(fields)}; missing or unknown: {odd}")
+    for name in values:
+        kind = getattr(fields[name], "__origin__", fields[name])
+        if not isinstance(values[name], kind):
+            raise PretrainedError(f"{path}: {name!r} must be {getattr(kind, '__name__', kind)}, is {values[name]!r}")
+    config = PretrainedConfig(**values)
+    if config.kind not in KINDS:
+        raise PretrainedError(f"{path}: 'kind' must be one of {', '.join(KINDS)}, is {config.kind!r}; update zoo")
+    is_backbone = config.kind == "backbone"
+    if bool(config.classes) == is_backbone or not all(isinstance(name, str) for name in config.classes):
+        expected = "empty for a backbone" if is_backbone else "a list of names"
+        raise PretrainedError(f"{path}: 'classes' must be {expected}, is {config.classes!r}")
+    _limit(path, "classes", config.classes, MAX_CLASSES)
+    _limit(path, "features", config.features.get("features"), MAX_FEATURES)
+    _limit(path, "context", (config.context or {}).get("context"), MAX_FEATURES)
+    return config
+
+
+def _limit(path: Path, key: str, values: object, most: int) -> None:
+    if isinstance(values, list) and len(values) > most:
+        raise PretrainedError(f"{path}: {key!r} has {len(values):,} entries, more than {most:,}; get the folder anew")

@@ -1,0 +1,256 @@
+"""Pretrained folders on the disk, and the models in them."""
+
+import contextlib
+import dataclasses
+import difflib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+from zoo.data.context import NO_CONTEXT, ContextTable
+from zoo.data.features import NO_COLUMNS, FeatureTable
+from zoo.files import atomic_write, sync, sync_folder
+from zoo.hf import SCHEME, fetch, parse_address
+from zoo.hub.config import PretrainedConfig, PretrainedError, parse_config
+from zoo.hub.contents import CARD, CONFIG, FILES, GOLDEN, SUMS, checksums, read_checked
+from zoo.hub.golden import make_golden, verify_golden
+from zoo.hub.kinds import KIND, Parts, parse_tensors, tables
+
+#: Folder of the models that ship with the package.
+PACKAGED = Path(__file__).parents[1] / "pretrained"
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretrained:
+    """A model ready for use.
+
+    Args:
+        model: in evaluation mode; what comes after ``encode`` is random if it is a backbone.
+        feature_table: of the inputs it was trained on.
+        config: all that is known of it.
+        context_table: of the inputs of an event as a whole; often none.
+
+    Example:
+        >>> tagger = load_pretrained("lorentznet.top_tagging")
+        >>> four_momenta = torch.tensor([[[500.0, 300, 400, 0], [100, 60, 80, 0]]])
+        >>> tagger(four_momenta, torch.tensor([[True, True]])).shape
+        torch.Size([1, 2])
+    """
+
+    model: nn.Module
+    feature_table: FeatureTable
+    config: PretrainedConfig
+    context_table: ContextTable = NO_CONTEXT
+
+    @property
+    def parts(self) -> Parts:
+        """The model with what its inputs are made with."""
+        return Parts(self.model, self.feature_table, self.context_table)
+
+    @torch.no_grad()
+    def __call__(self, four_momenta: Tensor, mask: Tensor, columns: Mapping[str, Tensor] = NO_COLUMNS) -> Tensor:
+        """Logits (batch, class) of jets.
+
+        Args:
+            four_momenta: (batch, particle, 4) as (E, px, py, pz) in GeV.
+            mask: (batch, particle), True for a real particle.
+            columns: what the features need beside the momenta, ``feature_table.columns``, (batch, particle) each, such
+                as ``part_charge``; the momenta of the jets where they are known, see `FeatureTable.padded`; and what
+                the context needs, ``context_table.fields``, (batch,) each, such as ``met``.
+
+        Raises:
+            ValueError: if a column or a field that a feature needs is missing, or the model is a backbone.
+        """
+        if self.config.kind == "backbone":
+            raise ValueError(f"{self.config.model}: a backbone gives no logits; use its 'encode', or fine-tune it")
+        return self.model(**self.parts.inputs(four_momenta, mask, columns))
+
+    @torch.no_grad()
+    def encode(self, four_momenta: Tensor, mask: Tensor, columns: Mapping[str, Tensor] = NO_COLUMNS) -> Tensor:
+        """Representation (node, embed_dim) of the real particles of all jets, in the order of ``mask``.
+
+        The arguments are those of a call.
+
+        Raises:
+            ValueError: if a column that a feature needs is missing.
+            AttributeError: if the model has no ``encode``.
+        """
+        return self.model.encode(self.feature_table.padded(four_momenta, mask, columns), four_momenta, mask)
+
+
+def list_pretrained() -> list[str]:
+    """Names of the models that ship with the package, for `load_pretrained`.
+
+    Example:
+        >>> "lorentznet.top_tagging" in list_pretrained()
+        True
+    """
+    return sorted(path.parent.name for path in PACKAGED.glob(f"*/{CONFIG}"))
+
+
+def save_pretrained(
+    folder: str | Path,
+    model: nn.Module,
+    config: PretrainedConfig,
+    four_momenta: Tensor,
+    mask: Tensor,
+    card: str,
+    *,
+    columns: Mapping[str, Tensor] = NO_COLUMNS,
+) -> None:
+    """Write a pretrained folder, all or nothing.
+
+    Args:
+        folder: where; must not exist yet.
+        model: of ``config.kind``, such as built by ``config.model``.
+        config: what to know of it.
+        four_momenta: (batch, particle, 4) as (E, px, py, pz) in GeV: some jets that are stored with it, with their
+            features and logits.
+        mask: (batch, particle), True for a real particle.
+        card: text of the model card in Markdown.
+        columns: what features and context need of these jets beside the momenta, as for a call of `Pretrained`.
+
+    Raises:
+        FileExistsError: if ``folder`` exists.
+        ValueError: if a column is missing, or there are more or longer jets than a folder may have.
+        PretrainedError: if what was written does not load again, such as weights of another architecture.
+    """
+    parts = Parts(model, *tables(Path(folder), config))
+    save_parts(folder, parts, config, four_momenta, mask, card, columns)
+
+
+def save_parts(
+    folder: str | Path,
+    parts: Parts,
+    config: PretrainedConfig,
+    four_momenta: Tensor,
+    mask: Tensor,
+    card: str,
+    columns: Mapping[str, Tensor],
+) -> None:
+    """Write a pretrained folder of what is more than a network and its tables; see `save_pretrained`."""
+    folder = Path(folder)
+    _require_free(folder)
+    parts.model.eval()
+    golden = make_golden(parts, config, four_momenta, mask, columns)
+    values = {name: value for name, value in dataclasses.asdict(config).items() if value is not None}
+    contents = {
+        CONFIG: (json.dumps(values, indent=2) + "\n").encode(),
+        **KIND[config.kind].dump(parts.model),
+        GOLDEN: save_tensors({name: value.contiguous() for name, value in golden.items()}),
+        CARD: card.encode(),
+    }
+    write_folder(folder, {**contents, SUMS: checksums(contents)})
+
+
+def write_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Write the files of a pretrained folder, all or nothing.
+
+    Raises:
+        FileExistsError: if ``folder`` exists.
+        PretrainedError: if what was written does not load again.
+    """
+    _require_free(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        for name, content in contents.items():
+            (draft / name).parent.mkdir(parents=True, exist_ok=True)
+            with (draft / name).open("wb") as file:
+                file.write(content)
+                sync(file)
+        load_pretrained(draft)
+        draft.chmod(0o755)
+        os.rename(draft, folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    sync_folder(folder.parent)
+
+
+def load_pretrained(name: str | Path) -> Pretrained:
+    """A pretrained model, after its checksums and its golden outputs were verified.
+
+    Args:
+        name: one of `list_pretrained`; or a folder; or ``hf://owner/repo@commit`` on the Hugging Face Hub, with all 40
+            digits of the commit, which is fetched once and needs no network afterwards.
+
+    Raises:
+        FileNotFoundError: if there is no such model; the message suggests the closest names.
+        PretrainedError: if a file is missing, altered, a pickle, or of another model, a key of the config is
+            missing, unknown or of the wrong type, or the model gives other logits than stored.
+        ValueError: if an address on the Hub names no commit; the message says which one to name.
+        ModuleNotFoundError: if the extra ``hub`` is needed and not installed.
+        OSError: if the Hub cannot be reached.
+    """
+    with _advised(name):
+        folder = find_pretrained(name)
+        return load_contents(folder, read_checked(folder))
+
+
+def load_contents(folder: Path, contents: Mapping[str, bytes]) -> Pretrained:
+    """The pretrained model in the files of a folder, once its golden outputs were verified; see `load_pretrained`."""
+    config = parse_config(folder / CONFIG, contents[CONFIG])
+    parts = KIND[config.kind].build(folder, config, contents)
+    verify_golden(folder / GOLDEN, parts, config, parse_tensors(folder / GOLDEN, contents[GOLDEN]))
+    return Pretrained(parts.model, parts.feature_table, config, parts.context_table)
+
+
+def replace_card(folder: Path, write: Callable[[PretrainedConfig], str]) -> None:
+    """Write another card into a folder; every other file is compared with its checksum and stays.
+
+    Args:
+        folder: pretrained folder; a damaged card in it is no error.
+        write: gives the text of the card.
+
+    Raises:
+        PretrainedError: if another file than the card is missing or altered, or the config is wrong.
+    """
+    contents = read_checked(folder, besides=CARD)
+    contents[CARD] = write(parse_config(folder / CONFIG, contents[CONFIG])).encode()
+    for name, content in ((CARD, contents[CARD]), (SUMS, checksums(contents))):
+        with atomic_write(folder / name) as file:
+            file.write(content)
+
+
+def _require_free(folder: Path) -> None:
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists; remove it or choose another folder")
+
+
+@contextlib.contextmanager
+def _advised(name: str | Path) -> Iterator[None]:
+    """Says with each error of a folder in the cache how it is replaced."""
+    try:
+        yield
+    except PretrainedError as error:
+        if str(name).startswith(SCHEME):
+            raise PretrainedError(f"{error} (fetch it anew: zoo hub pull --anew {name})") from error
+        raise
+
+
+def find_pretrained(name: str | Path, *, anew: bool = False) -> Path:
+    """The folder of a pretrained model, fetched if need be and not yet verified; see `load_pretrained`.
+
+    Args:
+        name: as of `load_pretrained`.
+        anew: whether to fetch what is in the cache already.
+    """
+    if str(name).startswith(SCHEME):
+        return fetch(parse_address(str(name)), FILES, anew=anew)
+    if "://" in str(name):
+        raise PretrainedError(
+            f"{name}: only folders and {SCHEME}owner/repo@commit are loaded; download the folder first"
+        )
+    for folder in (Path(name), PACKAGED / str(name)):
+        if folder.is_dir():
+            return folder
+    known = list_pretrained()
+    hint = difflib.get_close_matches(str(name), known, n=3) or known
+    raise FileNotFoundError(f"no pretrained model or folder {str(name)!r}; did you mean {', '.join(hint)}?")

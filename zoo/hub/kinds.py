@@ -1,0 +1,178 @@
+"""What a pretrained folder may be of: how its model is built of files and written to them, and what it answers."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+from zoo.data.context import NO_CONTEXT, ContextTable
+from zoo.data.features import FeatureTable
+from zoo.hub.config import PretrainedConfig, PretrainedError
+from zoo.hub.contents import CONFIG, WEIGHTS
+from zoo.registry import create_model, is_readout
+
+
+class Parts(NamedTuple):
+    """A model in evaluation mode, and what its inputs are made with."""
+
+    model: nn.Module
+    feature_table: FeatureTable
+    context_table: ContextTable
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What the inputs are made of beside the momenta: columns of particles, then fields of events."""
+        return (*self.feature_table.columns, *self.context_table.fields)
+
+    def inputs(self, four_momenta: Tensor, mask: Tensor, columns: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What a model is called with: ``features``, ``four_momenta``, ``mask``, and ``context`` if it takes one.
+
+        Args:
+            four_momenta: (batch, particle, 4) as (E, px, py, pz) in GeV.
+            mask: (batch, particle), True for a real particle.
+            columns: by name, of particles (batch, particle), of jets (`JET_COLUMNS`) and of events (batch,).
+
+        Raises:
+            ValueError: if a column or a field that is needed is missing.
+        """
+        of_events = {name: columns[name] for name in self.context_table.fields if name in columns}
+        of_particles = {name: values for name, values in columns.items() if name not in of_events}
+        features = self.feature_table.padded(four_momenta, mask, of_particles)
+        inputs = {"features": features, "four_momenta": four_momenta, "mask": mask}
+        if self.context_table.context_dim:
+            inputs["context"] = self.context_table.standardise(len(mask), of_events)
+        return inputs
+
+
+class Kind(Protocol):
+    """What all that can lie in a folder has in common."""
+
+    #: What its golden outputs are called.
+    output: str
+
+    def build(self, folder: Path, config: PretrainedConfig, contents: Mapping[str, bytes]) -> Parts:
+        """The model in the files of a folder; its answers are not compared with the golden ones yet.
+
+        Raises:
+            PretrainedError: if files and config do not belong together.
+        """
+
+    def dump(self, model: nn.Module) -> dict[str, bytes]:
+        """The files of which `build` builds the model."""
+
+    def answer(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+        """What the model makes of ``features``, ``four_momenta``, ``mask`` and, if it takes it, ``context``."""
+
+
+class Network:
+    """A registered model with its weights, which gives logits (batch, class)."""
+
+    output = "logits"
+
+    def build(self, folder: Path, config: PretrainedConfig, contents: Mapping[str, bytes]) -> Parts:
+        """The model and its tables; see `Kind`."""
+        table, context_table = tables(folder, config)
+        try:
+            model = create_model(config.model, input_dim=table.input_dim, num_classes=len(config.classes) or 1)
+        except KeyError as error:
+            raise PretrainedError(f"{folder / CONFIG}: {error.args[0]}; get a newer zoo, or the folder anew") from error
+        if (taken := self._context_dim(model)) != context_table.context_dim:
+            raise PretrainedError(
+                f"{folder / CONFIG}: {config.model} takes {taken} context features, 'context' has "
+                f"{context_table.context_dim}; get the folder anew"
+            )
+        self._load(folder / WEIGHTS, model, config, parse_tensors(folder / WEIGHTS, contents[WEIGHTS]))
+        return Parts(model.eval(), table, context_table)
+
+    def dump(self, model: nn.Module) -> dict[str, bytes]:
+        """The weights; see `Kind`."""
+        return {WEIGHTS: save_tensors({name: value.contiguous() for name, value in model.state_dict().items()})}
+
+    def answer(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Logits (batch, class); see `Kind`."""
+        return model(**inputs)
+
+    def _context_dim(self, model: nn.Module) -> int:
+        return getattr(model, "context_dim", 0)
+
+    def _load(self, path: Path, model: nn.Module, config: PretrainedConfig, weights: dict[str, Tensor]) -> None:
+        try:
+            model.load_state_dict(weights)
+        except RuntimeError as error:
+            raise PretrainedError(f"{path}: are not the weights of {config.model}: {error}") from error
+
+
+class Backbone(Network):
+    """A registered model up to its ``encode``, which gives a representation (node, embed_dim) of real particles.
+
+    A representation of particles depends on no context.
+    """
+
+    output = "representation"
+
+    def dump(self, model: nn.Module) -> dict[str, bytes]:
+        """The weights without those of the read-out; see `Kind`."""
+        left_out = untrained(model, "backbone")
+        weights = {name: value for name, value in model.state_dict().items() if name not in left_out}
+        return {WEIGHTS: save_tensors({name: value.contiguous() for name, value in weights.items()})}
+
+    def answer(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Representation (node, embed_dim); see `Kind`."""
+        if not hasattr(model, "encode"):
+            raise PretrainedError(
+                f"{type(model).__name__}: has no 'encode', so it is no backbone; choose another model or kind"
+            )
+        return model.encode(**inputs)
+
+    def _context_dim(self, model: nn.Module) -> int:
+        return 0
+
+    def _load(self, path: Path, model: nn.Module, config: PretrainedConfig, weights: dict[str, Tensor]) -> None:
+        if not hasattr(model, "encode"):
+            raise PretrainedError(
+                f"{config.model}: has no 'encode', so it is no backbone; choose another model or kind"
+            )
+        random = untrained(model, "backbone")
+        if held := random.keys() & weights.keys():
+            raise PretrainedError(f"{path}: holds {min(held)}, which no backbone has")
+        super()._load(path, model, config, random | weights)
+
+
+#: Name in ``config.json`` -> what it means.
+KIND: dict[str, Kind] = {"tagger": Network(), "backbone": Backbone()}
+
+
+def untrained(model: nn.Module, kind: str) -> dict[str, Tensor]:
+    """The weights that a folder of this kind does not hold: those of the read-out of a backbone."""
+    if kind != "backbone":
+        return {}
+    return {name: value for name, value in model.state_dict().items() if is_readout(name, model)}
+
+
+def tables(folder: Path, config: PretrainedConfig) -> tuple[FeatureTable, ContextTable]:
+    """What the inputs of a model are made with.
+
+    Raises:
+        PretrainedError: if the config does not say it rightly.
+    """
+    try:
+        table = FeatureTable.from_dict(config.features)
+        return table, NO_CONTEXT if config.context is None else ContextTable.from_dict(config.context)
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise PretrainedError(f"{folder / CONFIG}: {error}; get a newer zoo, or the folder anew") from error
+
+
+def parse_tensors(path: Path, content: bytes) -> dict[str, Tensor]:
+    """The tensors of a safetensors file.
+
+    Raises:
+        PretrainedError: if it is none.
+    """
+    try:
+        return load_tensors(content)
+    except SafetensorError as error:
+        raise PretrainedError(f"{path}: is not a safetensors file ({error}); a pickle is never read") from error
