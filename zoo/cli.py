@@ -49,14 +49,23 @@ def build_parser() -> argparse.ArgumentParser:
     simulate.set_defaults(run=_simulate)
 
     convert = commands.add_parser("convert", help="shuffle files of jets into a folder that is read without loading it")
-    convert.add_argument("files", type=Path, nargs="+", metavar="IN", help="files of any format the zoo reads")
+    convert.add_argument(
+        "files", nargs="+", metavar="IN", help="files of any format the zoo reads, or patterns of them"
+    )
     convert.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make, or to go on with")
     convert.add_argument("--jets-per-shard", type=int, default=100_000, help="mean number (default: %(default)s)")
     convert.add_argument("--seed", type=int, default=1, help="of the shuffle; the same seed gives the same bytes")
     convert.add_argument("--processes", type=int, help="processes, which share all cores (default: one for four cores)")
     convert.add_argument("--scheduler", metavar="ADDRESS", help="dask scheduler whose workers see the same files")
     convert.add_argument("--compression", choices=["lz4", "zstd"], help="small shards that are loaded, not mapped")
-    convert.add_argument("--layout", type=Path, help="YAML file that says which columns of the files hold what")
+    _add_description(convert)
+    convert.add_argument(
+        "--split",
+        choices=["train", "val", "test"],
+        default="train",
+        help="what the jets are for, which decides on selection and weights of a data file of weaver "
+        "(default: %(default)s)",
+    )
     convert.set_defaults(run=_convert)
 
     data = commands.add_parser("data", help="data sets, and what files and converted folders hold").add_subparsers(
@@ -65,7 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
     data.add_parser("list", help="classes, units, source and licence of the data sets").set_defaults(run=_data_list)
     info = data.add_parser("info", help="classes, columns, rejected jets and oddities of a file")
     info.add_argument("file", metavar="FILE", help="file of jets, converted folder, or packaged sample")
-    info.add_argument("--layout", type=Path, help="YAML file that says which columns hold what")
+    _add_description(info)
     info.add_argument("--jets", type=int, default=100_000, help="rows to read at most (default: %(default)s)")
     info.set_defaults(run=_data_info)
     fit = data.add_parser("fit-scaling", help="fit centres and scales that are 'auto', and write them down")
@@ -82,7 +91,7 @@ def build_parser() -> argparse.ArgumentParser:
     extract.add_argument(
         "--rows", type=int, nargs=2, metavar=("START", "STOP"), help="the first and the one after last"
     )
-    extract.add_argument("--layout", type=Path, help="YAML file that says which columns hold what")
+    _add_description(extract)
     extract.add_argument("--out", type=Path, required=True, help="Arrow file to write, compressed")
     extract.set_defaults(run=_extract)
     verify = data.add_parser("verify", help="compare every column of a converted folder with its checksum")
@@ -151,9 +160,7 @@ def build_parser() -> argparse.ArgumentParser:
     predict.add_argument("--fields", nargs="+", metavar="NAME", help="numbers of the jets to write beside the scores")
     predict.add_argument("--rntuple", action="store_true", help="write a ROOT file with an RNTuple instead of a TTree")
     _add_force(predict)
-    described = predict.add_mutually_exclusive_group()
-    described.add_argument("--layout", type=Path, help="YAML file that says which columns hold what")
-    described.add_argument("--weaver-yaml", type=Path, help="data file of weaver that does")
+    _add_description(predict)
     predict.set_defaults(run=_predict)
 
     hub = commands.add_parser("hub", help="pretrained folders: list, verify, push, pull, card").add_subparsers(
@@ -202,16 +209,25 @@ def _add_force(command: argparse.ArgumentParser) -> None:
     command.add_argument("--force", action="store_true", help="replace an output that exists")
 
 
+def _add_description(parser: argparse.ArgumentParser) -> None:
+    """Options that say which columns of files hold what, for `zoo.data.description.read_description`."""
+    described = parser.add_mutually_exclusive_group()
+    described.add_argument("--layout", type=Path, help="YAML file that says which columns hold what")
+    described.add_argument("--weaver-yaml", type=Path, help="data file of weaver that does")
+    parser.add_argument("--classes", nargs="+", metavar="CLASS", help="of a data file of weaver with custom labels")
+
+
 def _data_list() -> None:
     from zoo.data.info import show_datasets
 
     show_datasets()
 
 
-def _data_info(file: str, layout: Path | None, jets: int) -> None:
+def _data_info(file: str, layout: Path | None, weaver_yaml: Path | None, classes: list[str] | None, jets: int) -> None:
+    from zoo.data.description import read_description
     from zoo.data.info import show_file
 
-    show_file(file, layout, jets)
+    show_file(file, read_description(layout, weaver_yaml, classes, labelled=False), jets)
 
 
 def _fit_scaling(
@@ -236,15 +252,22 @@ def _fit_scaling(
         fit_weaver_yaml(files, weaver_yaml, out)
 
 
-def _extract(file: str, rows: list[int] | None, layout: Path | None, out: Path) -> None:
+def _extract(
+    file: str,
+    rows: list[int] | None,
+    layout: Path | None,
+    weaver_yaml: Path | None,
+    classes: list[str] | None,
+    out: Path,
+) -> None:
     from zoo.data.datasets import resolve_file
-    from zoo.data.formats.layout_yaml import read_layout
+    from zoo.data.description import read_description
     from zoo.data.readers import read_jets
     from zoo.data.store import write_store
 
     if out.exists():
         raise FileExistsError(f"{out} exists; remove it or choose another file")
-    described = None if layout is None else read_layout(layout)
+    described = read_description(layout, weaver_yaml, classes)
     jets = read_jets(resolve_file(file), None if rows is None else (rows[0], rows[1]), described)
     write_store(out, jets, compression="zstd")
     print(f"{out}: {len(jets)} jets")
@@ -272,7 +295,7 @@ def _simulate(
 
 
 def _convert(
-    files: list[Path],
+    files: list[str],
     out: Path,
     jets_per_shard: int,
     seed: int,
@@ -280,9 +303,12 @@ def _convert(
     scheduler: str | None,
     compression: str | None,
     layout: Path | None,
+    weaver_yaml: Path | None,
+    classes: list[str] | None,
+    split: str,
 ) -> None:
     from zoo.data.convert import convert, describe
-    from zoo.data.formats.layout_yaml import read_layout
+    from zoo.data.description import read_description
 
     manifest = convert(
         files,
@@ -292,7 +318,7 @@ def _convert(
         processes=processes,
         scheduler=scheduler,
         compression=compression,
-        layout=None if layout is None else read_layout(layout),
+        layout=read_description(layout, weaver_yaml, classes, split=split),
     )
     print(describe(out, manifest))
 
@@ -351,6 +377,7 @@ def _predict(
     rows: list[int] | None,
     layout: Path | None,
     weaver_yaml: Path | None,
+    classes: list[str] | None,
     fields: list[str] | None,
     rntuple: bool,
     force: bool,
@@ -364,6 +391,7 @@ def _predict(
         rows=rows and tuple(rows),
         layout=layout,
         weaver_yaml=weaver_yaml,
+        classes=classes,
         fields=fields,
         rntuple=rntuple,
         force=force,

@@ -11,6 +11,7 @@ import torch
 
 from zoo.data.batch import collate, gather
 from zoo.data.datasets import resolve_file
+from zoo.data.description import read_description
 from zoo.data.features import FeatureTable
 from zoo.data.formats.layout_yaml import read_layout
 from zoo.data.manifest import folder_of
@@ -27,7 +28,7 @@ from zoo.data.readers import (
     warn_of,
 )
 from zoo.data.store import JetTable
-from zoo.data.weaver.data_config import WeaverYaml, read_weaver_yaml
+from zoo.data.weaver.data_config import WeaverYaml
 from zoo.data.weaver.formulas import reading_table
 from zoo.files import require_output
 from zoo.hub import Pretrained, load_pretrained
@@ -127,7 +128,7 @@ def predict(
         layout: what says which columns of the file hold what, or the YAML file that does, with or without ``classes``
             and ``label``; see `zoo.data.readers.read_jets`.
         fields: further numbers of the jets to take along, by the names in the layout; None: the observers of a data
-            file of weaver.
+            file of weaver, as far as the file has them.
 
     Raises:
         FileNotFoundError: if there is no such model or file.
@@ -141,19 +142,19 @@ def predict(
     path = resolve_file(file)
     description = read_layout(layout, labelled=False) if isinstance(layout, str | Path) else layout
     tagger = model if isinstance(model, Pretrained) else _load(model)
+    features = tagger.feature_table
+    if isinstance(description, WeaverYaml):
+        description = dataclasses.replace(description, is_labelled=False)
+        features = reading_table(description, features)
     available = count_rows(path, description)
     start, stop = check_rows(path, rows, available) if available or rows else (0, 0)  # an empty file has no scores
     classes = tuple(tagger.config.classes)
     if not classes:
         raise ValueError(f"{tagger.config.model}: a backbone gives no scores; fine-tune it, or choose a tagger")
-    features = tagger.feature_table
-    if isinstance(description, WeaverYaml):
-        features = reading_table(description, features)
     logits = np.full((stop - start, len(classes)), np.nan, dtype=np.float32)
     label = np.full(len(logits), -1, dtype=np.int64)
     report = ReadReport(path, 0, {})
-    if fields is None:
-        fields = description.observers if isinstance(description, WeaverYaml) else ()
+    observers = description.observers if isinstance(description, WeaverYaml) and fields is None else ()
     kept: dict[str, np.ndarray] = {}
     with progress_bar("jets") as progress:
         task = progress.add_task(path.name, total=len(logits))
@@ -161,7 +162,7 @@ def predict(
             report += of_rows
             progress.update(task, advance=of_rows.left_out)
             _check(tagger, features, table, path)
-            for name in fields:
+            for name in (*(fields or ()), *(name for name in observers if name in table.fields)):
                 values = _field(table, name, path)
                 column = kept.setdefault(name, missing_values(len(logits), values.dtype))
                 column[table.rows_in_source(np.arange(len(table))) - start] = values
@@ -172,7 +173,7 @@ def predict(
                 label[row] = table.label[jets] if is_known else -1
                 progress.update(task, advance=len(jets))
     warn_of(dataclasses.replace(report, rows=len(logits)), stacklevel=2)
-    kept = {name: kept[name] if name in kept else missing_values(len(logits), np.float64) for name in fields}
+    kept = {name: kept[name] if name in kept else missing_values(len(logits), np.float64) for name in fields or kept}
     counts = dict(report.rejected), dict(report.mended)
     return JetScores(logits, label, np.arange(start, stop), classes, *counts, kept)
 
@@ -185,6 +186,7 @@ def predict_file(
     rows: tuple[int, int] | None,
     layout: Path | None,
     weaver_yaml: Path | None,
+    classes: Sequence[str] | None = None,
     fields: Sequence[str] | None = None,
     rntuple: bool = False,
     force: bool = False,
@@ -193,13 +195,14 @@ def predict_file(
 
     Args:
         weaver_yaml: data file of weaver, instead of ``layout``.
+        classes: names of the classes of its custom labels; None: such labels are not read.
         rntuple: whether a ROOT file holds an RNTuple instead of a ``TTree``.
         force: whether ``out`` may exist, and is replaced.
     """
     if out is not None:  # what is wrong with it is told at once
         require_kind(out, rntuple=rntuple)
         require_output(out, (resolve_file(file), layout, weaver_yaml, model), force=force)
-    description = layout if weaver_yaml is None else read_weaver_yaml(weaver_yaml)
+    description = read_description(layout, weaver_yaml, classes, labelled=False)
     with warnings.catch_warnings():
         for category in (RejectedJetsWarning, MendedWarning):  # the last line says it
             warnings.simplefilter("ignore", category)

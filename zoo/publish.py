@@ -15,8 +15,9 @@ from zoo.card import write_card
 from zoo.checkpoints import read_model_weights
 from zoo.data.batch import JetBatch, collate, gather, padded_columns
 from zoo.data.classes import merge_classes
-from zoo.data.datamodule import Split, find_context, find_features, read_description
+from zoo.data.datamodule import Split, find_context, find_features
 from zoo.data.datasets import describe_dataset
+from zoo.data.description import read_description
 from zoo.data.readers import Description, count_rows, read_jets
 from zoo.data.store import JetTable
 from zoo.data.weaver.data_config import WeaverYaml

@@ -24,9 +24,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from zoo.data.formats.layout import Layout
+from zoo.data.datasets import expand_pattern
 from zoo.data.manifest import MANIFEST, Manifest, Source, read_manifest, write_manifest
-from zoo.data.readers import ReadReport, count_rows, find_format, join_tables, read_chunks
+from zoo.data.readers import Description, ReadReport, count_rows, find_format, join_tables, read_chunks
 from zoo.data.shards import describe_shard
 from zoo.data.store import JetTable, open_store, write_store
 from zoo.files import atomic_write
@@ -63,7 +63,7 @@ class Plan:
         seed: of the shuffle.
         jets_per_shard: mean number of jets of a shard.
         compression: of the shards, see `zoo.data.store.write_store`.
-        layout: of the files as `zoo.data.formats.layout.Layout.values`, None for files that need none.
+        layout: of the files as the ``values`` of their description, None for files that need none.
         sources: path, size, time of the last change, and number of rows of each file.
     """
 
@@ -89,7 +89,7 @@ class Plan:
         layout = {"layout": None} if self.layout is None else {f"layout.{key}": v for key, v in self.layout.items()}
         return {key: getattr(self, key) for key in ("seed", "jets_per_shard", "compression")} | layout
 
-    def parts(self, folder: Path, layout: Layout | None) -> list["Part"]:
+    def parts(self, folder: Path, layout: Description | None) -> list["Part"]:
         """The pieces of work of the first pass."""
         return [
             Part(folder, Path(path), number, (start, min(start + PART_ROWS, rows)), self.shards, self.seed, layout)
@@ -108,7 +108,7 @@ class Part:
     rows: tuple[int, int]
     shards: int
     seed: int
-    layout: Layout | None
+    layout: Description | None
 
     @property
     def path(self) -> Path:
@@ -136,7 +136,7 @@ def convert(
     processes: int | None = None,
     scheduler: str | None = None,
     compression: str | None = None,
-    layout: Layout | None = None,
+    layout: Description | None = None,
 ) -> Manifest:
     """Convert files to a folder of shards whose jets are in one random order, with a manifest that is written last.
 
@@ -146,7 +146,8 @@ def convert(
     it works the folder takes twice the space.
 
     Args:
-        files: of any format that `zoo.data.readers.read_jets` knows, all of one data set with the same columns.
+        files: of any format that `zoo.data.readers.read_jets` knows, all of one data set with the same columns; or
+            patterns of them, see `zoo.data.datasets.expand_pattern`.
         out: folder to make.
         jets_per_shard: mean number of jets of a shard; each thread holds about three shards in memory.
         seed: of the shuffle.
@@ -154,7 +155,8 @@ def convert(
             works without dask.
         scheduler: address of a dask scheduler whose workers see the same files; None for processes of this machine.
         compression: None for shards that are mapped into memory, ``"lz4"`` or ``"zstd"`` for small ones.
-        layout: which columns of the files hold what, see `zoo.data.formats.layout_yaml.read_layout`.
+        layout: which columns of the files hold what, see `zoo.data.description.read_description`; a data file of weaver
+            selects jets and makes weights as its ``split`` says.
 
     Raises:
         ValueError: if an argument makes no sense, the folder holds something else, a file cannot be read, the files do
@@ -162,7 +164,7 @@ def convert(
         OSError: if a file is missing, the disk is full, another process converts to the folder, or a worker dies.
         ModuleNotFoundError: if dask is needed and not installed.
     """
-    out = Path(out)
+    out, files = Path(out), [file for name in files for file in expand_pattern(name)]
     check_arguments(files, out, jets_per_shard, seed, processes, compression)
     out.mkdir(parents=True, exist_ok=True)
     with _only_one(out):
@@ -243,7 +245,7 @@ def _lock(descriptor: int, folder: Path) -> None:
         raise BlockingIOError(f"{folder}: another process converts to it; wait, or name another folder") from error
 
 
-def _make_plan(folder: Path, paths: list[Path], run: Run, wanted: Plan, layout: Layout | None) -> Plan:
+def _make_plan(folder: Path, paths: list[Path], run: Run, wanted: Plan, layout: Description | None) -> Plan:
     """The plan of this call, which is as wanted; a folder that was begun or finished with another one is refused."""
     old = _read_plan(folder)
     now = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
@@ -296,7 +298,7 @@ def _describe(source: tuple[str, int, int] | None) -> str:
 
 
 def _inspect(
-    paths: list[Path], found: list[tuple[str, int, int]], run: Run, layout: Layout | None
+    paths: list[Path], found: list[tuple[str, int, int]], run: Run, layout: Description | None
 ) -> tuple[tuple[str, int, int, int], ...]:
     """The sources with their numbers of rows, once they are found to fit together."""
     looks = dict(run(functools.partial(_look_at, layout=layout), paths))
@@ -313,7 +315,7 @@ def _inspect(
     return tuple((*source, looks[path][0]) for source, path in zip(found, paths, strict=True))
 
 
-def _look_at(path: Path, layout: Layout | None) -> tuple[int, dict[str, Any]]:
+def _look_at(path: Path, layout: Description | None) -> tuple[int, dict[str, Any]]:
     """Number of rows, and what the first one shows of the columns."""
     if layout is not None and find_format(path, layout) is None:
         raise ValueError(f"{path} is a file of the zoo, which says itself what it holds; convert it without a layout")

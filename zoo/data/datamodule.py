@@ -13,15 +13,15 @@ import numpy as np
 from zoo.data.augment import Augmentation
 from zoo.data.classes import merge_classes
 from zoo.data.context import NO_CONTEXT, ContextTable, context_table
-from zoo.data.datasets import DATASETS, describe_dataset, resolve_file
+from zoo.data.datasets import DATASETS, describe_dataset, resolve_files
+from zoo.data.description import read_description
 from zoo.data.features import FeatureTable, feature_table
 from zoo.data.features_yaml import read_context, read_features
-from zoo.data.formats.layout_yaml import read_layout
 from zoo.data.loader import BatchRows, JetDataset, JetLoader, make_loader
 from zoo.data.readers import Description, count_rows
 from zoo.data.split_tables import SplitTables
 from zoo.data.store import JetTable
-from zoo.data.weaver.data_config import WeaverYaml, read_weaver_yaml
+from zoo.data.weaver.data_config import WeaverYaml
 from zoo.data.weaver.formulas import formula_table
 
 
@@ -30,7 +30,8 @@ class Split:
     """Which jets of which files.
 
     Args:
-        files: paths of files or converted folders, or names of packaged samples like ``sample:top_tagging/train``.
+        files: paths of files or converted folders, patterns such as ``jets/*.root``, both also behind a name as in
+            weaver's ``QCD:jets/QCD_*.root``; or names of packaged samples like ``sample:top_tagging/train``.
         rows: first row and the row after the last, of each file.
         fraction: the same as fractions of each file, such as (0.0, 0.6).
 
@@ -54,30 +55,12 @@ class Split:
 
     def ranges(self, layout: Description | None = None) -> dict[Path, tuple[int, int]]:
         """First row and the row after the last of each file, by its resolved path."""
-        paths = (resolve_file(file).resolve() for file in self.files)
-        return {path: self._range(count_rows(path, layout)) for path in paths}
+        return {path: self._range(count_rows(path, layout)) for path in resolve_files(self.files)}
 
     def _range(self, rows: int) -> tuple[int, int]:
         if self.fraction is not None:
             return math.floor(self.fraction[0] * rows), math.floor(self.fraction[1] * rows)
         return (0, rows) if self.rows is None else tuple(self.rows)
-
-
-def read_description(
-    layout: str | None, weaver_yaml: str | None = None, classes: list[str] | None = None
-) -> Description | None:
-    """What says which columns hold what, of the arguments of `JetDataModule`.
-
-    Raises:
-        ValueError: if they contradict each other, or a file is wrong.
-    """
-    if layout is not None and weaver_yaml is not None:
-        raise ValueError("layout and weaver_yaml are two ways to say the same; give one of them")
-    if weaver_yaml is not None:
-        return read_weaver_yaml(weaver_yaml, classes)
-    if classes is not None:
-        raise ValueError("classes: belong to a 'weaver_yaml' with custom labels; leave them out")
-    return None if layout is None else read_layout(layout)
 
 
 def find_features(features: str, description: Description | None) -> FeatureTable:
@@ -147,8 +130,8 @@ class JetDataModule(pl.LightningDataModule):
         batch_size: largest number of jets in a training batch of one process.
         eval_batch_size: the same for validation, test and prediction.
         num_workers: number of loader processes; 0 loads in the main process.
-        train_fraction: use only the first jets of the training split, as a fraction of its rows in file order.
-        train_jets: the same as a number of rows.
+        train_fraction: use only the first jets of each file of the training split, as a fraction of its rows.
+        train_jets: the same as a number of rows of all files, of which each gives the same part.
         class_weights: factors of the weights of the training jets, one a class, or "balanced" for equal sums.
         normalise_weights: whether the weights of the training jets are divided by their mean absolute value, so that
             the learning rate fits whatever their scale is. They may be negative, as those of generators beyond leading
@@ -328,18 +311,23 @@ class JetDataModule(pl.LightningDataModule):
                 )
 
     def _limit(self, ranges: dict[Path, tuple[int, int]]) -> dict[Path, tuple[int, int]]:
-        """The first rows of the training split, as many as ``train_fraction`` or ``train_jets`` say."""
+        """The first rows of each file of the training split, so many as ``train_fraction`` or ``train_jets`` say.
+
+        Every file gives the same part of its rows, so that files of one class each stay mixed as they are.
+        """
         rows = sum(stop - start for start, stop in ranges.values())
-        left = self.train_jets if self.train_fraction is None else max(1, round(self.train_fraction * rows))
-        if left is None:
+        wanted = self.train_jets if self.train_fraction is None else max(1, round(self.train_fraction * rows))
+        if wanted is None:
             return ranges
-        if left > rows:
-            raise ValueError(f"train_jets: {left} is more than the {rows} rows of the training split; lower it")
-        limited = {}
+        if wanted > rows:
+            raise ValueError(f"train_jets: {wanted} is more than the {rows} rows of the training split; lower it")
+        limited, before = {}, 0
         for path, (start, stop) in ranges.items():
-            if left > 0:
-                limited[path] = (start, min(stop, start + left))
-                left -= stop - start
+            # rounded at the ends of the files, so that the parts add up to what is wanted
+            ends = [round(wanted * position / rows) for position in (before, before + stop - start)]
+            before += stop - start
+            if ends[1] > ends[0]:
+                limited[path] = (start, start + ends[1] - ends[0])
         return limited
 
     def _check_table(self, path: Path, table: JetTable) -> JetTable:

@@ -2,7 +2,10 @@
 
 import dataclasses
 import difflib
+import glob
 import importlib.resources
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -291,6 +294,44 @@ def resolve_file(name: str | Path) -> Path:
         raise FileNotFoundError(f"files: this installation has no sample {name!r}; it has: {there}")
     return path
 
+
+def resolve_files(names: Sequence[str | Path]) -> list[Path]:
+    """Resolved paths of files and folders in order; those of a pattern such as ``jets/*.root`` are sorted by name.
+
+    A pattern or path may stand behind a name, as in weaver's ``QCD:jets/QCD_*.root``, which changes nothing.
+
+    Raises:
+        FileNotFoundError: as `resolve_file`, and if no file fits a pattern.
+        ValueError: if a file is named twice.
+    """
+    paths = [resolve_file(file).resolve() for name in names for file in expand_pattern(name)]
+    for path in paths:
+        if paths.count(path) > 1:
+            raise ValueError(f"files: {path} is named twice, also by a pattern; name it once")
+    return paths
+
+
+def expand_pattern(name: str | Path) -> list[str]:
+    """The files that a pattern fits, sorted by name; what is no pattern is left as it is.
+
+    Raises:
+        FileNotFoundError: if no file fits.
+    """
+    name = str(name)
+    group = _GROUP.match(name)
+    if group and not name.startswith(SAMPLE_PREFIX) and not Path(name).exists():
+        name = name[group.end() :]
+    pattern = str(Path(name).expanduser())
+    if not glob.has_magic(pattern) or Path(pattern).exists():
+        return [name]
+    found = sorted(glob.glob(pattern, recursive=True))
+    if not found:
+        raise FileNotFoundError(f"files: no file fits the pattern {name!r}; correct it")
+    return found
+
+
+#: A name before a pattern, as weaver has it, but no address such as ``root://``.
+_GROUP = re.compile(r"\w+:(?!//)")
 
 _EXAMPLE = f"{SAMPLE_PREFIX}top_tagging/train"
 

@@ -12,7 +12,7 @@ import yaml
 
 from zoo.data.batch import collate, gather
 from zoo.data.context import ContextTable
-from zoo.data.datasets import resolve_file
+from zoo.data.datasets import resolve_files
 from zoo.data.features import FeatureTable
 from zoo.data.features_yaml import AUTO, KINDS, read_feature_values
 from zoo.data.formats.layout_yaml import read_layout
@@ -61,7 +61,7 @@ def fit_weaver_yaml(files: Sequence[str | Path], weaver_yaml: str | Path, out: s
     """
     out = _require_new(out)
     description = read_without_classes(weaver_yaml)
-    paths = [resolve_file(file) for file in files]
+    paths = resolve_files(files)
     weights = description.weights
     needs_histograms = isinstance(weights, Reweighting) and weights.histograms is None
     if not description.unfitted and not needs_histograms:
@@ -147,7 +147,7 @@ def _fit(
     table = kind(tuple(KINDS[key](feature["name"], feature["formula"]) for feature in unfitted))
     described = None if layout is None else read_layout(layout)
     parts = []
-    for path in map(resolve_file, files):
+    for path in resolve_files(files):
         rows = min(count_rows(path, described), max_rows)
         if rows:
             parts.append(raw_values(read_jets(path, (0, rows), described), table))

@@ -10,10 +10,9 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from zoo.data.datasets import DATASETS, resolve_file
-from zoo.data.formats.layout import Layout
-from zoo.data.formats.layout_yaml import read_layout
+from zoo.data.description import read_description
 from zoo.data.manifest import folder_of
-from zoo.data.readers import STORE, ReadReport, count_rows, find_format, read_and_report
+from zoo.data.readers import STORE, Description, ReadReport, count_rows, find_format, read_and_report
 from zoo.data.store import MOMENTUM_COLUMNS, JetTable
 
 #: Units of the columns that have one in every table; impact parameters are in mm where the data set says so.
@@ -62,6 +61,7 @@ class FileInfo:
         report: what became of the rows that were read.
         dataset: name of the data set.
         jets: number of jets of each class.
+        unlabelled: number of jets whose class is not known.
         particles: particles of a jet at the `QUANTILES`.
         columns: all columns, those of the particles first.
         oddities: what deserves a look, in words.
@@ -72,17 +72,22 @@ class FileInfo:
     report: ReadReport
     dataset: str
     jets: dict[str, int]
+    unlabelled: int
     particles: tuple[float, ...]
     columns: tuple[ColumnInfo, ...]
     oddities: tuple[str, ...]
 
 
-def describe_file(path: str | Path, layout: str | Path | None = None, max_rows: int = 100_000) -> FileInfo:
+def describe_file(
+    path: str | Path,
+    layout: str | Path | Description | None = None,
+    max_rows: int = 100_000,
+) -> FileInfo:
     """Read a file, or its first rows, and say what it holds.
 
     Args:
         path: file, or the name of a packaged sample.
-        layout: YAML file that describes it, see `zoo.data.formats.layout_yaml`.
+        layout: what describes it, see `zoo.data.description`, or the YAML file of a layout, with or without classes.
         max_rows: number of rows to read at most.
 
     Raises:
@@ -92,19 +97,23 @@ def describe_file(path: str | Path, layout: str | Path | None = None, max_rows: 
     if max_rows < 1:
         raise ValueError(f"jets: must be at least 1, not {max_rows}")
     path = resolve_file(path)
-    described = None if layout is None else read_layout(layout)
+    described = read_description(layout, labelled=False) if isinstance(layout, str | Path) else layout
     rows = count_rows(path, described)
     table, report = read_and_report(path, (0, min(rows, max_rows)), described)
     dataset = str(table.metadata.get("dataset", "unknown"))
     classes = table.metadata.get("classes") or [str(label) for label in range(table.label.max() + 1)]
-    jets = dict(zip(classes, np.bincount(table.label, minlength=len(classes)).tolist(), strict=True))
+    known = table.label[table.label >= 0]
+    unlabelled = len(table) - len(known)
+    jets = dict(zip(classes, np.bincount(known, minlength=len(classes)).tolist(), strict=True))
     columns = tuple(_describe_columns(table))
     oddities = (*_find_losses(report), *_check_sum(path, dataset), *_find_oddities(table, jets, columns))
     particles = tuple(np.quantile(table.counts, QUANTILES).tolist())
-    return FileInfo(_format_name(path, described), rows, report, dataset, jets, particles, columns, oddities)
+    return FileInfo(
+        _format_name(path, described), rows, report, dataset, jets, unlabelled, particles, columns, oddities
+    )
 
 
-def _format_name(path: Path, layout: Layout | None) -> str:
+def _format_name(path: Path, layout: Description | None) -> str:
     if folder_of(path):
         return "folder of the zoo, Arrow"
     found = find_format(path, layout)
@@ -138,7 +147,7 @@ def _find_oddities(table: JetTable, jets: dict[str, int], columns: tuple[ColumnI
     there = [name for name, count in jets.items() if count]
     if len(there) == 1:
         yield f"all jets are of the class {there[0]!r}; a training needs files of the others too"
-    elif len(there) < len(jets):
+    elif there and len(there) < len(jets):
         yield f"no jet is of the class {_some([name for name, count in jets.items() if not count])}"
     for column in columns:
         if column.smallest == column.largest and column.name != "weight":
@@ -188,7 +197,10 @@ def show_datasets(console: Console | None = None) -> None:
 
 
 def show_file(
-    path: str | Path, layout: str | Path | None = None, max_rows: int = 100_000, console: Console | None = None
+    path: str | Path,
+    layout: str | Path | Description | None = None,
+    max_rows: int = 100_000,
+    console: Console | None = None,
 ) -> None:
     """Print what a file holds; the arguments are those of `describe_file`."""
     info = describe_file(path, layout, max_rows)
@@ -211,6 +223,7 @@ def _lines(info: FileInfo) -> Iterator[str]:
     yield f"{info.report.path}: {info.format}, data set {info.dataset}, {info.rows:,} rows{some}"
     yield from (f"left out: {reason}" for reason in info.report.reasons())
     yield from (f"mended: {mending}" for mending in info.report.mendings())
-    yield "jets: " + _some([f"{count:,} {name}" for name, count in info.jets.items() if count])
+    unlabelled = [f"{info.unlabelled:,} of a class that is not known"] if info.unlabelled else []
+    yield "jets: " + _some([f"{count:,} {name}" for name, count in info.jets.items() if count] + unlabelled)
     levels = zip(QUANTILES, info.particles, strict=True)
     yield "particles of a jet: " + ", ".join(f"{count:g} ({level:.0%})" for level, count in levels)

@@ -60,7 +60,7 @@ class Manifest:
         seed: what the shuffle depends on, beside the order of the sources.
         jets_per_shard: mean number of jets of a shard that was asked for.
         compression: of the shards, None for shards that are mapped into memory.
-        layout: of the sources as `zoo.data.formats.layout.Layout.values`, None if they needed none.
+        layout: of the sources as the ``values`` of their description, None if they needed none.
         shards: the files.
         sources: what they were made of.
     """

@@ -193,7 +193,10 @@ def read_and_report(
             chunks.append(chunk)
     report = dataclasses.replace(report, rows=stop - start)  # of which not all need be selected
     if not any(map(len, chunks)):
-        raise NoJetsError(f"{report}; no jet is left, check the units and the columns", report.rejected)
+        by = f" by {layout.selects!r}" if isinstance(layout, WeaverYaml) else ""
+        selected = f"{path}: of the rows {start} to {stop} none is selected{by}; change the selection, or the rows"
+        message = f"{report}; no jet is left, check the units and the columns" if report.left_out else selected
+        raise NoJetsError(message, report.rejected)
     return join_tables(chunks), report
 
 

@@ -1,6 +1,7 @@
 """The data files of weaver-core, YAML, as they are: what to select, compute, feed, label, observe and reweight."""
 
 import dataclasses
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -137,6 +138,9 @@ class WeaverYaml:
         parsed: every expression that was checked, by its text.
         kept: further particle columns of the file that a table keeps under their names; and the momentum of the jets,
             `JET_COLUMNS`, where the file has it. None: neither.
+        is_labelled: whether jets must have a class; else it is -1 where a file does not tell it, and observers that are
+            not there are left out.
+        source: the file as plain values.
     """
 
     path: Path
@@ -160,6 +164,18 @@ class WeaverYaml:
     data_fraction: float
     parsed: Mapping[str, Expression]
     kept: tuple[str, ...] | None = None
+    is_labelled: bool = True
+    source: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __reduce__(self) -> tuple[Callable[..., "WeaverYaml"], tuple[Any, ...]]:
+        """Other processes parse the expressions again."""
+        return _restore, (self.path, self.source, self.classes, self.split, self.kept, self.is_labelled)
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """All that tables depend on, as plain JSON values."""
+        values = {"weaver_yaml": self.source, "classes": self.classes, "split": self.split}
+        return json.loads(json.dumps(values))
 
     @property
     def name(self) -> str:
@@ -180,6 +196,11 @@ class WeaverYaml:
     def inputs(self) -> tuple[Input, ...]:
         """The variables that models take, of the features, the vectors and the mask."""
         return (*self.features, *self.vectors, *(() if self.mask is None else (self.mask,)))
+
+    @property
+    def selects(self) -> str | None:
+        """Expression that selects the jets of the split."""
+        return self.test_selection if self.split == "test" else self.selection
 
     @property
     def unfitted(self) -> tuple[str, ...]:
@@ -225,7 +246,11 @@ class WeaverYaml:
 
 
 def read_weaver_yaml(
-    path: str | Path, classes: tuple[str, ...] | list[str] | None = None, split: Split = "test"
+    path: str | Path,
+    classes: tuple[str, ...] | list[str] | None = None,
+    split: Split = "test",
+    *,
+    labelled: bool = True,
 ) -> WeaverYaml:
     """Read a data file of weaver-core, as version 0.5.3 understands it.
 
@@ -236,6 +261,7 @@ def read_weaver_yaml(
         path: YAML file.
         classes: names of the classes if the labels are of the type ``custom``, which names none.
         split: what jets are read for, see `WeaverYaml`.
+        labelled: whether jets must have a class; False: custom labels need no names, and are not read without.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -244,18 +270,25 @@ def read_weaver_yaml(
     """
     if split not in ("train", "val", "test"):
         raise ValueError(f"split: must be train, val or test, not {split!r}")
-    description = read_without_classes(path)
+    description = dataclasses.replace(read_without_classes(path), split=split, is_labelled=labelled)
+    if description.is_custom and classes is None and not labelled:
+        return description
     try:
         known = _name_classes(description, None if classes is None else tuple(classes))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    return dataclasses.replace(description, classes=known, split=split)
+    return dataclasses.replace(description, classes=known)
 
 
 def read_without_classes(path: str | Path) -> WeaverYaml:
     """The same as `read_weaver_yaml`, without names of the classes, which fitting does not need."""
     path = Path(path)
     return read_yaml(path, lambda values: _Parser(path, values).parse())
+
+
+def _restore(path: Path, source: Mapping[str, Any], *others: Any) -> WeaverYaml:
+    names = ("classes", "split", "kept", "is_labelled")
+    return dataclasses.replace(_Parser(path, source).parse(), **dict(zip(names, others, strict=True)))
 
 
 #: Keys of a file.
@@ -310,6 +343,7 @@ class _Parser:
             weights=self._weights(),
             data_fraction=self._preprocess()[1],
             parsed=MappingProxyType(self.parsed),
+            source=self.values,
         )
 
     def _get(self, key: str, convert: Callable[[str, Any], Any], default: Any) -> Any:

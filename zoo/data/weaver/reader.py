@@ -2,7 +2,6 @@
 
 import contextlib
 import re
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -16,11 +15,14 @@ from zoo.data.formats.columns import ROOT_MAGIC, Block, Columns, Lists, open_col
 from zoo.data.formats.layout import class_of_flags
 from zoo.data.formats.momenta import PADDING, four_momenta, is_empty
 from zoo.data.hints import did_you_mean
-from zoo.data.store import JetTable, NoJetsError
+from zoo.data.store import JetTable
 from zoo.data.weaver.data_config import IS_TRAINING, Input, Reweighting, WeaverYaml
 from zoo.data.weaver.weights import weigh
 
 _LARGEST = np.finfo(np.float32).max
+
+#: What becomes of inputs, as reports call it.
+NOT_NUMBERS = "values of {!r} that are NaN, which become 0 as in weaver"
 
 
 class ExpressionError(ValueError):
@@ -108,8 +110,7 @@ class VariableReader:
         self.path = path
         self.columns = columns
         self.description = description
-        is_test = description.split == "test"
-        self.selection = description.test_selection if is_test else description.selection
+        self.selection = description.selects
         self._constants = {IS_TRAINING: description.split == "train"} | {
             name: self._value_of_file(values) for name, values in description.file_magic.items()
         }
@@ -224,13 +225,16 @@ class WeaverFile:
         description.require_scaling()
         self.path = path
         self.description = description
-        self._fields = description.monitors + (description.observers if description.split == "test" else ())
+        fields = description.monitors + (description.observers if description.split == "test" else ())
+        self._fields = tuple(name for name in fields if description.is_labelled or self._has(columns, name))
+        texts = tuple(description.labels.values())
+        is_told = bool(description.classes) and all(self._has(columns, text) for text in texts)
+        self._labels = texts if description.is_labelled or is_told else ()
         self._weights = None if description.split == "test" else description.weights
         self._kept = description.kept or ()
         has_jets = description.kept is not None and set(JET_COLUMNS) <= set(columns.names)
         self._jets = JET_COLUMNS if has_jets else ()
         self._reader = VariableReader(path, columns, description, self._wanted())
-        self._not_numbers: dict[str, int] = {}
         self.notes: Counter[str] = Counter()
 
     def __len__(self) -> int:
@@ -238,23 +242,21 @@ class WeaverFile:
 
     def chunks(self, start: int, stop: int, size: int) -> Iterator[JetTable]:
         """The selected ones of the rows ``start`` to ``stop``, of at most ``size`` rows at a time."""
-        selected = 0
         for variables in self._reader.blocks(start, stop, size):
-            selected += len(variables.rows)
             yield self._to_table(variables)
-        if not selected:
-            raise NoJetsError(
-                f"{self.path}: of the rows {start} to {stop} none is selected by {self._reader.selection!r}; change "
-                f"the selection in {self.description.path}, or the rows",
-                {},
-            )
-        if self._not_numbers:
-            name, count = next(iter(self._not_numbers.items()))
-            warnings.warn(f"{self.path}: {count} values of {name!r} are NaN; they become 0, as in weaver", stacklevel=4)
+
+    def _has(self, columns: Columns, text: str) -> bool:
+        """Whether a file has what an expression or a variable needs."""
+        try:
+            momenta = (variable.name for variable in self.description.vectors)  # which there must be anyway
+            VariableReader(self.path, columns, self.description, (text, *momenta))
+        except ValueError:
+            return False
+        return True
 
     def _wanted(self) -> Iterator[str]:
         yield from (variable.name for variable in self.description.inputs)
-        yield from self.description.labels.values()
+        yield from self._labels
         yield from self._fields
         yield from (*self._kept, *self._jets)
         yield from wanted_by_weights(self._weights)
@@ -312,13 +314,13 @@ class WeaverFile:
         values = values.astype(np.float32)
         is_nan = np.isnan(values)
         if is_nan.any():
-            self._not_numbers[variable.name] = self._not_numbers.get(variable.name, 0) + int(is_nan.sum())
+            self.notes[NOT_NUMBERS.format(variable.name)] += int(is_nan.sum())
         if variable.centre is None:
             return np.where(is_nan, np.float32(0), values)
         return np.nan_to_num(values, nan=variable.centre, posinf=_LARGEST, neginf=-_LARGEST)
 
     def _read_fields(self, variables: Variables) -> dict[str, np.ndarray]:
-        further = tuple(self.description.labels)[1:] if self.description.is_custom else ()
+        further = tuple(self.description.labels)[1:] if self.description.is_custom and self._labels else ()
         texts = {name: self.description.labels[name] for name in further} | {
             name: name for name in (*self._fields, *self._jets)
         }
@@ -326,18 +328,28 @@ class WeaverFile:
         return {name: values.astype(np.uint8) if values.dtype == bool else values for name, values in fields.items()}
 
     def _read_labels(self, variables: Variables) -> np.ndarray:
-        texts = tuple(self.description.labels.values())
-        if not self.description.is_custom:
-            flags = np.stack([variables.numbers(text) for text in texts], axis=1)
-            return class_of_flags(self.path, texts, flags, variables.rows)
-        found, most = variables.numbers(texts[0]), len(self.description.classes) - 1
-        wrong = np.flatnonzero(~np.isin(found, np.arange(most + 1)))
-        if len(wrong):
+        if not self._labels:
+            return np.full(len(variables.rows), -1, dtype=np.int64)
+        if self.description.is_custom:
+            return self._read_indices(variables)
+        flags = np.stack([variables.numbers(text) for text in self._labels], axis=1)
+        if self.description.is_labelled:
+            return class_of_flags(self.path, self._labels, flags, variables.rows)
+        is_told = ((flags == 0) | (flags == 1)).all(axis=1) & (flags.sum(axis=1) == 1)
+        return np.where(is_told, flags.argmax(axis=1), -1)
+
+    def _read_indices(self, variables: Variables) -> np.ndarray:
+        """The first of the custom labels, int64 (jet,)."""
+        found, most = variables.numbers(self._labels[0]), len(self.description.classes) - 1
+        is_class = np.isin(found, np.arange(most + 1))
+        if not is_class.all() and self.description.is_labelled:
+            wrong = np.flatnonzero(~is_class)[0]
             raise ValueError(
-                f"{self.path}: the label {texts[0]!r} must be a whole number from 0 to {most}, not {found[wrong[0]]} "
-                f"as in row {variables.rows[wrong[0]]}; correct it in {self.description.path} or name more classes"
+                f"{self.path}: the label {self._labels[0]!r} must be a whole number from 0 to {most}, not "
+                f"{found[wrong]} as in row {variables.rows[wrong]}; correct it in {self.description.path} or name more "
+                "classes"
             )
-        return found.astype(np.int64)
+        return np.where(is_class, found, -1).astype(np.int64)
 
     def _read_weights(self, variables: Variables) -> np.ndarray:
         if self._weights is None:
