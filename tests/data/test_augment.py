@@ -1,5 +1,6 @@
 """Rotated and reflected events: what they become, by hand; and that seed, epoch and row alone determine it."""
 
+import dataclasses
 import math
 
 import lightning.pytorch as pl
@@ -11,12 +12,14 @@ from scipy.stats import kstest
 
 from zoo.data.augment import Augmentation, uniform
 from zoo.data.batch import JetBatch, PackedJets, collate, gather
-from zoo.data.context import context_table
+from zoo.data.context import ContextFeature, ContextTable, context_table
 from zoo.data.datamodule import JetDataModule, Split
 from zoo.data.datasets import resolve_file
 from zoo.data.features import feature_table
 from zoo.data.loader import BatchRows, JetDataset
 from zoo.data.readers import read_jets
+from zoo.data.store import MOMENTUM_COLUMNS, JetTable
+from zoo.data.turning import ColumnChanges
 
 EVENTS, BATCH = 200, 24
 FILE = "sample:four_tops/train"
@@ -145,31 +148,156 @@ def test_seed_epoch_and_row_alone_determine_it(tmp_path):
         assert not any(torch.equal(found[row], expected[row]) for row in expected)
 
 
-def test_other_angles_of_an_event_turn_along():
-    values = np.array([0.5, -3.0, 1.0], dtype=np.float32)
-    jets = PackedJets(
-        four_momenta=np.ones((3, 4), dtype=np.float32),
-        counts=np.array([2, 1]),
-        label=np.zeros(2, dtype=np.int64),
-        weight=np.ones(2, dtype=np.float32),
-        index=np.array([5, 6]),
-        columns={"part_phi": values, "part_d0val": values, "part_eta": values, "jet_phi": values[:2]},
-        fields={"met_phi": values[:2], "met": values[:2]},
+def table_of_events(rng: np.random.Generator, **names: str) -> JetTable:
+    """Events whose every column follows from momenta and vertices, so that it can be worked out anew."""
+    counts = np.array([3, 1, 4, 2, 5])
+    offsets = np.concatenate([[0], np.cumsum(counts)])
+    px, py, pz = rng.normal(size=(3, offsets[-1])) * 50
+    particles = {"part_px": px, "part_py": py, "part_pz": pz, "part_energy": np.sqrt(px**2 + py**2 + pz**2)}
+    vx, vy = rng.normal(size=(2, offsets[-1]))
+    met = -np.add.reduceat(np.stack([px, py]), offsets[:-1], axis=1)
+    columns = {
+        "phi": np.arctan2(py, px),
+        "vx": vx,
+        "vy": vy,
+        "d0": signed_impact(vx, vy, px, py),
+        "charge": np.sign(vx),
+    }
+    fields = {"met_x": met[0], "met_y": met[1], "met": np.hypot(*met), "met_phi": np.arctan2(met[1], met[0])}
+    particles |= {names.get(name, name): values for name, values in columns.items()}
+    return JetTable(
+        {name: values.astype(np.float32) for name, values in particles.items()},
+        offsets.astype(np.int64),
+        {names.get(name, name): values.astype(np.float32) for name, values in fields.items()},
+        np.zeros(5, dtype=np.int64),
+        np.ones(5, dtype=np.float32),
+        {},
     )
-    turned = Augmentation(("rotation", "reflection"), 3).transform(jets, 0)
-    sign = np.where(uniform((3, 0, 0), jets.index) < 0.5, -1, 1)
-    angle = 2 * math.pi * uniform((3, 0, 1), jets.index)
-    of_particle = np.array([0, 0, 1])
-    np.testing.assert_array_equal(turned.columns["part_d0val"], sign[of_particle] * values)
-    np.testing.assert_array_equal(turned.columns["part_eta"], values)
-    np.testing.assert_array_equal(turned.fields["met"], values[:2])
-    for found, old, s, a in (
-        (turned.columns["part_phi"], values, sign[of_particle], angle[of_particle]),
-        (turned.columns["jet_phi"], values[:2], sign, angle),
-        (turned.fields["met_phi"], values[:2], sign, angle),
+
+
+def signed_impact(vx, vy, px, py):
+    """Of a track in the plane across the beam, by its angular momentum: it changes its sign in a mirror."""
+    return (vx * py - vy * px) / np.hypot(px, py)
+
+
+def transformed(table: JetTable, kinds: list[str], changes: ColumnChanges | None = None) -> PackedJets:
+    """All events of a table with all their columns, augmented."""
+    columns = [name for name in table.particles if name not in MOMENTUM_COLUMNS]
+    augmentation = Augmentation(tuple(kinds), 3, changes or ColumnChanges()).of([table], columns, list(table.fields))
+    return augmentation.transform(gather(table, np.arange(len(table)), columns, list(table.fields)), 0)
+
+
+#: Names by which files have the same columns, and what has to be said of those that tell nothing.
+NAMES = [
+    ({}, None),
+    (
+        {
+            "met_x": "MET_px",
+            "met_y": "MET_py",
+            "met_phi": "MissingET_Phi",
+            "d0": "trk_dxy",
+            "phi": "PFCand_phi",
+            "vx": "part_vx",
+            "vy": "part_vy",
+        },
+        None,
+    ),
+    (
+        {"met_x": "one", "met_y": "other", "met_phi": "direction", "d0": "ip", "phi": "angle", "met": "size"},
+        ColumnChanges(["direction", "angle"], [["one", "other"]], ["ip"], ["size"]),
+    ),
+]
+
+
+@pytest.mark.parametrize(("names", "changes"), NAMES)
+@pytest.mark.parametrize("kinds", [["rotation"], ["reflection"], ["rotation", "reflection"]])
+def test_every_column_turns_with_the_momenta(kinds, names, changes):
+    """What the columns become is what the turned momenta and vertices give, whatever they are called."""
+    table = table_of_events(np.random.default_rng(1), **names)
+    before, after = table.particles, transformed(table, kinds, changes)
+    of_event = np.repeat(np.arange(5), after.counts)
+    _, px, py, _ = after.four_momenta.T.astype(np.float64)
+    assert (np.abs(px - before["part_px"]) > 1e-3).any() or "rotation" not in kinds
+    columns = {known: after.columns[names.get(known, known)] for known in ("phi", "vx", "vy", "d0", "charge")}
+    fields = {known: after.fields[names.get(known, known)] for known in ("met_x", "met_y", "met", "met_phi")}
+    assert (np.abs(columns["d0"] - before[names.get("d0", "d0")]) > 1e-3).any() == ("reflection" in kinds)
+    met = -np.stack([np.bincount(of_event, values, 5) for values in (px, py)])
+    for found, expected in (
+        (fields["met_x"], met[0]),
+        (fields["met_y"], met[1]),
+        (fields["met"], np.hypot(*met)),
+        (np.exp(1j * fields["met_phi"]), np.exp(1j * np.arctan2(met[1], met[0]))),
+        (np.exp(1j * columns["phi"]), np.exp(1j * np.arctan2(py, px))),
+        (columns["d0"], signed_impact(columns["vx"], columns["vy"], px, py)),
+        (columns["charge"], before[names.get("charge", "charge")]),
+        (
+            np.hypot(columns["vx"], columns["vy"]),
+            np.hypot(before[names.get("vx", "vx")], before[names.get("vy", "vy")]),
+        ),
     ):
-        assert (np.abs(found) <= math.pi).all()
-        np.testing.assert_allclose(np.exp(1j * found), np.exp(1j * (s * old + a)), atol=1e-6)
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_component_takes_the_other_along():
+    """A context of met_x alone: met_y is read for its sake, and the length stays."""
+    table = table_of_events(np.random.default_rng(1))
+    context = ContextTable((ContextFeature("x", "met_x"),))
+    options = {"augmentation": Augmentation(("rotation",), 3)}
+    plain, turned = (JetDataset([table], [0], feature_table("kin"), context, **given) for given in ({}, options))
+    x, turned_x = plain[np.arange(5)].context[:, 0], turned[np.arange(5)].context[:, 0]
+    assert (turned_x - x).abs().min() > 1e-3
+    angle = 2 * math.pi * uniform((3, 0, 1), np.arange(5))
+    expected = np.cos(angle) * table.fields["met_x"] - np.sin(angle) * table.fields["met_y"]
+    np.testing.assert_allclose(turned_x, expected, rtol=1e-5)
+
+
+def test_azimuths_keep_their_range_and_no_angles_stay():
+    table = table_of_events(np.random.default_rng(1))
+    table.particles["phi"][:] = np.remainder(table.particles["phi"], 2 * math.pi)
+    table.fields["met_phi"][2] = -99.0
+    found = transformed(
+        dataclasses.replace(table, fields={"met_phi": np.tile(table.fields["met_phi"], 1)}), ["rotation"]
+    )
+    assert found.columns["phi"].min() >= 0
+    assert found.columns["phi"].max() > math.pi
+    assert found.fields["met_phi"][2] == -99
+    assert np.abs(np.delete(found.fields["met_phi"], 2)).max() <= np.float32(math.pi)
+
+
+@pytest.mark.parametrize(
+    ("names", "changes", "message"),
+    [
+        ({"d0": "ip3"}, None, "nothing tells how 'ip3' changes .*; name it in data.augmentation_columns"),
+        ({"met_y": "met_eta"}, None, "'met_x' turns together with 'met_y', which the files have not"),
+        ({}, ColumnChanges(mirrored=["d1"]), "no file has a column 'd1'"),
+        ({"charge": "part_phi"}, None, "'part_phi' is an azimuth in radians by its name, but holds numbers such as 50"),
+    ],
+)
+def test_what_nothing_tells_is_refused(names, changes, message):
+    table = table_of_events(np.random.default_rng(1), **names)
+    if "charge" in names:
+        table.particles["part_phi"][:] = np.arange(50, 65)
+    with pytest.raises(ValueError, match=message):
+        transformed(table, ["rotation"], changes)
+
+
+def test_contradicting_columns_are_refused():
+    with pytest.raises(ValueError, match="augmentation_columns: 'a' stands twice"):
+        ColumnChanges(azimuths=["a"], vectors=[["a", "b"]])
+    with pytest.raises(ValueError, match="vectors: must be pairs of columns along x and y"):
+        ColumnChanges(vectors=[["a"]])
+
+
+def test_the_momentum_of_the_jet_turns_along():
+    """As files of JetClass give it: features relative to the jet's own axis stay as they are."""
+    table = read_jets(resolve_file(FILE), rows=(0, 5))
+    fields = {"jet_pt": 9.0, "jet_eta": 0.3, "jet_phi": 3.0, "jet_energy": 20.0}
+    table = dataclasses.replace(table, fields={name: np.full(5, value, np.float32) for name, value in fields.items()})
+    plain, turned = (
+        JetDataset([table], [0], feature_table("kin"), augmentation=given)[np.arange(5)].features
+        for given in (None, Augmentation(("rotation",), 3))
+    )
+    torch.testing.assert_close(turned, plain, atol=2e-4, rtol=0)
 
 
 def test_draws_are_uniform_and_unrelated():

@@ -2,17 +2,17 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import numpy as np
 
 from zoo.data.batch import PackedJets
+from zoo.data.datasets import JET_COLUMNS
+from zoo.data.store import JetTable
+from zoo.data.turning import ColumnChanges, Turning, turn_vector
 
 #: What can be drawn, in the order in which it is done.
 KINDS = ("reflection", "rotation")
-
-#: Particle columns that change their sign in a mirror: angles relative to the jet, and signed impact parameters.
-MIRRORED_COLUMNS = ("part_dphi", "part_d0val")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,12 +24,13 @@ class Augmentation:
         \begin{pmatrix} \cos\alpha & -\sin\alpha \\ \sin\alpha & \cos\alpha \end{pmatrix}
         \begin{pmatrix} p_x \\ p_y \end{pmatrix}
 
-    with either sign and any angle :math:`\alpha` equally probable. Azimuths turn along: fields and particle columns
-    whose name ends in ``_phi``, such as ``met_phi`` and ``jet_phi``. In a mirror `MIRRORED_COLUMNS` change their sign.
+    with either sign and any angle :math:`\alpha` equally probable. Every column that turns or is mirrored does so
+    along, see `zoo.data.turning`.
 
     Args:
         kinds: some of `KINDS`.
         seed: of the draws.
+        changes: what the names of columns do not tell.
 
     Raises:
         ValueError: if a kind is unknown or stands twice.
@@ -37,54 +38,62 @@ class Augmentation:
 
     kinds: tuple[str, ...]
     seed: int
+    changes: ColumnChanges = dataclasses.field(default_factory=ColumnChanges)
 
     def __post_init__(self) -> None:
         if not set(self.kinds) <= set(KINDS) or len(set(self.kinds)) < len(self.kinds):
             raise ValueError(f"augmentation: must hold {' and '.join(KINDS)}, each once at most, not {self.kinds}")
 
+    def of(self, tables: Sequence[JetTable], columns: Sequence[str], fields: Sequence[str]) -> "EventAugmentation":
+        """The augmentation of the events of some tables, of which a model needs ``columns`` and ``fields``.
+
+        Raises:
+            ValueError: as of `Turning.of`, or if ``changes`` name a column that no table has.
+        """
+        for name in self.changes.names:
+            if not any(name in table.particles or name in table.fields for table in tables):
+                raise ValueError(
+                    f"augmentation_columns: no file has a column {name!r}; correct the name, or leave it out"
+                )
+        return EventAugmentation(
+            self,
+            Turning.of(columns, [table.particles for table in tables], self.changes),
+            Turning.of((*JET_COLUMNS, *fields), [table.fields for table in tables], self.changes),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class EventAugmentation:
+    """An `Augmentation`, and how the columns of ``particles`` and of ``events`` change."""
+
+    drawn: Augmentation
+    particles: Turning
+    events: Turning
+
     def transform(self, jets: PackedJets, epoch: int) -> PackedJets:
         """The events as they are seen in an epoch."""
+        kinds, seed = self.drawn.kinds, self.drawn.seed
         sign, angle = np.ones(len(jets.counts)), np.zeros(len(jets.counts))
-        if "reflection" in self.kinds:
-            sign = np.where(uniform((self.seed, epoch, KINDS.index("reflection")), jets.index) < 0.5, -1.0, 1.0)
-        if "rotation" in self.kinds:
-            angle = 2 * math.pi * uniform((self.seed, epoch, KINDS.index("rotation")), jets.index)
+        if "reflection" in kinds:
+            sign = np.where(uniform((seed, epoch, KINDS.index("reflection")), jets.index) < 0.5, -1.0, 1.0)
+        if "rotation" in kinds:
+            angle = 2 * math.pi * uniform((seed, epoch, KINDS.index("rotation")), jets.index)
         of_particles = np.repeat(sign, jets.counts), np.repeat(angle, jets.counts)
+        of_jets = {name: values for name, values in jets.columns.items() if name in JET_COLUMNS}
+        columns = {name: values for name, values in jets.columns.items() if name not in JET_COLUMNS}
         return jets._replace(
             four_momenta=_turn_momenta(jets.four_momenta, *of_particles),
-            columns=_turn_azimuths(jets.columns, (sign, angle), of_particles),
-            fields=_turn_azimuths(jets.fields, (sign, angle), of_particles),
+            columns=self.particles.turn(columns, *of_particles) | self.events.turn(of_jets, sign, angle),
+            fields=self.events.turn(jets.fields, sign, angle),
         )
 
 
 def _turn_momenta(four_momenta: np.ndarray, sign: np.ndarray, angle: np.ndarray) -> np.ndarray:
     energy, px, py, pz = four_momenta.T
-    py = sign * py
     turned = np.empty((4, len(energy)), dtype=four_momenta.dtype)
     turned[0], turned[3] = energy, pz
-    turned[1] = np.cos(angle) * px - np.sin(angle) * py
-    turned[2] = np.sin(angle) * px + np.cos(angle) * py
+    turned[1], turned[2] = turn_vector(px, sign * py, angle)
     return turned.T
-
-
-def _turn_azimuths(
-    columns: Mapping[str, np.ndarray],
-    of_jets: tuple[np.ndarray, np.ndarray],
-    of_particles: tuple[np.ndarray, np.ndarray],
-) -> dict[str, np.ndarray]:
-    turned = dict(columns)
-    for name, values in columns.items():
-        sign, angle = of_particles if name.startswith("part_") else of_jets
-        if name in MIRRORED_COLUMNS:
-            turned[name] = (sign * values).astype(values.dtype)
-        elif name.endswith("_phi"):
-            turned[name] = _wrap(sign * values + angle).astype(values.dtype)
-    return turned
-
-
-def _wrap(azimuth: np.ndarray) -> np.ndarray:
-    """The same direction from -pi to pi."""
-    return np.remainder(azimuth + math.pi, 2 * math.pi) - math.pi
 
 
 def uniform(key: tuple[int, ...], rows: np.ndarray) -> np.ndarray:

@@ -21,6 +21,7 @@ from zoo.data.loader import BatchRows, JetDataset, JetLoader, make_loader
 from zoo.data.readers import Description, count_rows
 from zoo.data.split_tables import SplitTables
 from zoo.data.store import JetTable
+from zoo.data.turning import ColumnChanges
 from zoo.data.weaver.data_config import WeaverYaml
 from zoo.data.weaver.formulas import formula_table
 
@@ -151,6 +152,7 @@ class JetDataModule(pl.LightningDataModule):
             more is an error, as what is left is another sample.
         augmentation: what is drawn anew for each training jet in every epoch: a ``rotation`` about the beam, a
             ``reflection`` that leaves the beam, or both; see `zoo.data.augment`. None: nothing.
+        augmentation_columns: how columns change in it whose names do not tell, see `zoo.data.turning`.
 
     Raises:
         ValueError: if an argument is out of range or contradicts another.
@@ -178,6 +180,7 @@ class JetDataModule(pl.LightningDataModule):
         context: str | None = None,
         merge: dict[str, list[str]] | None = None,
         augmentation: list[Literal["rotation", "reflection"]] | None = None,
+        augmentation_columns: ColumnChanges | None = None,
         normalise_weights: bool = True,
         max_rejected: float = 0.1,
     ) -> None:
@@ -195,7 +198,8 @@ class JetDataModule(pl.LightningDataModule):
         self.num_workers = _at_least(0, "num_workers", num_workers)
         self.seed = _at_least(0, "seed", seed)
         self.verify = verify
-        self.augmentation = Augmentation(tuple(augmentation), seed) if augmentation else None
+        changes = augmentation_columns or ColumnChanges()
+        self.augmentation = Augmentation(tuple(augmentation), seed, changes) if augmentation else None
         if train_fraction is not None and train_jets is not None:
             raise ValueError("train_fraction and train_jets are two ways to say the same; give one of them")
         if train_fraction is not None and not 0 < train_fraction <= 1:
@@ -295,7 +299,8 @@ class JetDataModule(pl.LightningDataModule):
                 raise ValueError(f"{name}: all weights are 0; correct them, or leave the weight out of the layout")
             self._check_weights(name, sums, sizes)
         if name == "train":
-            dataset.augmentation = self.augmentation
+            if self.augmentation is not None:
+                dataset.augment(self.augmentation)
             self._warn_of_absent(dataset.class_counts(len(self.description.classes)))
             dataset.class_weights = self._weigh_classes(sums, sizes, len(dataset))
         return dataset

@@ -54,7 +54,8 @@ class JetDataset(Dataset):
         augmentation: what happens to jets anew in every epoch; None: nothing.
 
     Raises:
-        ValueError: if some of the tables give the jets' own momenta, to which features are relative, and others do not.
+        ValueError: if some of the tables give the jets' own momenta, to which features are relative, and others do not;
+            or nothing tells how a column changes in the augmentation.
     """
 
     def __init__(
@@ -78,11 +79,20 @@ class JetDataset(Dataset):
         self.context = context
         self.class_of_source = class_of_source
         self.class_weights = class_weights
-        self.augmentation = augmentation
         self._ends = np.cumsum([len(table) for table in tables])
+        self._columns, self._fields = features.columns, context.fields
+        self.augmentation = None
+        if augmentation is not None:
+            self.augment(augmentation)
 
     def __len__(self) -> int:
         return int(self._ends[-1])
+
+    def augment(self, augmentation: Augmentation) -> None:
+        """Augment the jets from now on; raises as the class does."""
+        self.augmentation = augmentation.of(self.tables, self.features.columns, self.context.fields)
+        self._columns = (*self.features.columns, *self.augmentation.particles.names)
+        self._fields = (*self.context.fields, *self.augmentation.events.names)
 
     def class_counts(self, num_classes: int) -> np.ndarray:
         """Number of jets of each class of the tables, int64 (class,)."""
@@ -127,7 +137,7 @@ class JetDataset(Dataset):
         for i in np.unique(table_of_row):
             table = self.tables[i]
             rows_of_table = rows[table_of_row == i] - (self._ends[i] - len(table))
-            jets = gather(table, rows_of_table, self.features.columns, self.context.fields)
+            jets = gather(table, rows_of_table, self._columns, self._fields)
             parts.append(jets._replace(index=jets.index + self.first_index[i]))
         return concatenate(parts)
 

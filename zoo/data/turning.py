@@ -1,0 +1,203 @@
+"""How columns change when an event is turned about the beam or mirrored: by their names, or as a user says."""
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+#: Rows of a file that are looked at for the range of an azimuth.
+SAMPLE_ROWS = 10_000
+#: Azimuths with more different numbers beyond a full turn are no radians; a few stand for what has no direction.
+FEW = 3
+
+_ERRORS = re.compile(r"abs.*|\w*err|errors?|unc|uncertainty|resolution|log.*")
+_AZIMUTH = re.compile(r"(?P<before>\w*)phi(?P<after>rel|sin|cos|corr|\d*)|azimuth|azimuthal")
+_RELATIVE = {"d", "delta", "rel", "relative"}
+_MIRRORED = re.compile(r"(d0|dxy)(val|sig|significance)?")
+_COMPONENT = re.compile(r"(p|e|v|m|me|met|mht|miss|missing|recoil)?[xy]")
+_UNCHANGED = re.compile(
+    r"pt|p|et|e|energy|mass|m|msd|pz|vz|z|z0|dz\w*|(d|delta|rel|)(eta|rapidity)(rel)?|(d|delta|)r|theta|width|"
+    r"charge|q|is\w*|pid|pdg\w*|id|type|class|label|weight|puppi\w*|score|prob\w*|btag\w*|tau\d+|ht|met|mht|"
+    r"(pt|e|energy|mass|z)(rel|frac|fraction|ratio)|frac|fraction|chi2|ndf|hits|time|"
+    r"n(jets?|bjets?|particles?|constituents?|tracks?|leptons?|muons?|electrons?|photons?|pv|vertices)"
+)
+
+
+@dataclasses.dataclass
+class ColumnChanges:
+    """What the names of columns do not tell of them: how they change when an event is turned or mirrored.
+
+    Args:
+        azimuths: angles in radians about the beam, such as of a vertex.
+        vectors: pairs of columns, the components along x and y of a vector; a cosine and a sine are one, too.
+        mirrored: what changes its sign in a mirror, such as signed impact parameters.
+        unchanged: what stays as it is.
+
+    Raises:
+        ValueError: if a column stands twice, or a vector has not two components.
+    """
+
+    azimuths: list[str] = dataclasses.field(default_factory=list)
+    vectors: list[list[str]] = dataclasses.field(default_factory=list)
+    mirrored: list[str] = dataclasses.field(default_factory=list)
+    unchanged: list[str] = dataclasses.field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if any(len(vector) != 2 for vector in self.vectors):
+            raise ValueError(f"vectors: must be pairs of columns along x and y, not {self.vectors}")
+        if twice := sorted({name for name in self.names if self.names.count(name) > 1}):
+            raise ValueError(f"augmentation_columns: {twice[0]!r} stands twice")
+
+    @property
+    def names(self) -> list[str]:
+        """All columns that are named."""
+        return [*self.azimuths, *(name for vector in self.vectors for name in vector), *self.mirrored, *self.unchanged]
+
+    def of(self, name: str) -> str | None:
+        """The key that names the column; None: none does."""
+        for key in ("azimuths", "mirrored", "unchanged"):
+            if name in getattr(self, key):
+                return key
+        return "vectors" if any(name in vector for vector in self.vectors) else None
+
+    def partner(self, name: str) -> str | None:
+        """The other component of the vector that the column belongs to; None: no vector is declared with it."""
+        return next((vector[vector[0] == name] for vector in self.vectors if name in vector), None)
+
+
+def kind_of_name(name: str) -> str | None:
+    """How a column of this name changes, as a key of `ColumnChanges`; None: the name does not tell.
+
+    Example:
+        >>> [kind_of_name(name) for name in ("MissingET_Phi", "met_x", "part_d0sig", "part_d0err", "part_foo")]
+        ['azimuths', 'vectors', 'mirrored', 'unchanged', None]
+    """
+    words = _words(name)
+    if any(_ERRORS.fullmatch(word) for word in words):
+        return "unchanged"
+    for word in words:
+        if found := _AZIMUTH.fullmatch(word):
+            around = {found["before"], found["after"]} - {None, ""}
+            if around & {"sin", "cos"} or {"sin", "cos"} & set(words):
+                return "vectors"
+            return "mirrored" if around & _RELATIVE or _RELATIVE & set(words) else "azimuths"
+    if any(_MIRRORED.fullmatch(word) for word in words):
+        return "mirrored"
+    if _COMPONENT.fullmatch(words[-1]):
+        return "vectors"
+    return "unchanged" if _UNCHANGED.fullmatch(words[-1]) or "is" in words else None
+
+
+def _words(name: str) -> list[str]:
+    parts = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
+    return [word for word in re.split(r"[^a-z0-9]+", parts.lower()) if word] or [""]
+
+
+def _component(name: str) -> tuple[str, bool]:
+    """Name of the other component of a vector, and whether this one is that along x."""
+    for one, other in (("cos", "sin"), ("Cos", "Sin"), ("COS", "SIN")) if "phi" in name.lower() else ():
+        if one in name or other in name:
+            return (name.replace(one, other), True) if one in name else (name.replace(other, one), False)
+    swapped = {"x": "y", "y": "x", "X": "Y", "Y": "X"}[name[-1]]
+    return name[:-1] + swapped, name[-1] in "xX"
+
+
+@dataclasses.dataclass(frozen=True)
+class Turning:
+    """What becomes of some columns: azimuths with the start of their range, vectors (x, y), and mirrored ones."""
+
+    azimuths: Mapping[str, float]
+    vectors: tuple[tuple[str, str], ...]
+    mirrored: tuple[str, ...]
+
+    @classmethod
+    def of(cls, names: Iterable[str], tables: Sequence[Mapping[str, np.ndarray]], changes: ColumnChanges) -> "Turning":
+        """That of the columns that a model needs.
+
+        Args:
+            names: of the columns.
+            tables: all columns of each file, (row,) each.
+            changes: what their names do not tell.
+
+        Raises:
+            ValueError: if nothing tells how a column of floats changes, the other component of a vector is not there,
+                or azimuths are no radians.
+        """
+        azimuths, vectors, mirrored = {}, {}, []
+        for name in names:
+            samples = [table[name][:SAMPLE_ROWS] for table in tables if name in table]
+            if not samples:
+                continue
+            kind = changes.of(name) or kind_of_name(name)
+            if kind is None and all(sample.dtype.kind in "iu" for sample in samples):
+                kind = "unchanged"  # whole numbers are counts and types
+            if kind == "azimuths":
+                azimuths[name] = _start_of_range(name, samples)
+            elif kind == "mirrored":
+                mirrored.append(name)
+            elif kind == "vectors":
+                vectors[_vector(name, tables, changes)] = None
+            elif kind is None:
+                raise ValueError(_unknown(name))
+        return cls(azimuths, tuple(vectors), tuple(mirrored))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Columns that must be at hand, among them the other components of vectors."""
+        return (*self.azimuths, *dict.fromkeys(name for vector in self.vectors for name in vector), *self.mirrored)
+
+    def turn(self, columns: Mapping[str, np.ndarray], sign: np.ndarray, angle: np.ndarray) -> dict[str, np.ndarray]:
+        """Columns of rows that are mirrored by a ``sign`` (row,) of y and then turned by an ``angle`` (row,).
+
+        What is no angle, as -99 of an event without a direction, stays.
+        """
+        turned = {name: sign * columns[name] for name in self.mirrored if name in columns}
+        for name in self.azimuths.keys() & columns.keys():
+            start, values = self.azimuths[name], columns[name]
+            angles = np.remainder(sign * values + angle - start, 2 * math.pi) + start
+            turned[name] = np.where(np.abs(values) > 2 * math.pi, values, angles)
+        for x, y in self.vectors:
+            if x in columns and y in columns:
+                turned[x], turned[y] = turn_vector(columns[x], sign * columns[y], angle)
+        return {name: turned.get(name, values).astype(values.dtype, copy=False) for name, values in columns.items()}
+
+
+def turn_vector(x: np.ndarray, y: np.ndarray, angle: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Components along x and y of vectors that are turned by an ``angle`` (row,) in radians."""
+    cos, sin = np.cos(angle), np.sin(angle)
+    return cos * x - sin * y, sin * x + cos * y
+
+
+def _start_of_range(name: str, samples: Sequence[np.ndarray]) -> float:
+    values = np.concatenate([sample.astype(np.float64) for sample in samples])
+    is_angle = np.abs(values) <= 2 * math.pi
+    if len(np.unique(values[~is_angle])) > FEW:
+        raise ValueError(
+            f"augmentation: {name!r} is an azimuth in radians by its name, but holds numbers such as "
+            f"{values[~is_angle][0]:.6g}; name it in data.augmentation_columns, under what it is, or convert it"
+        )
+    return 0.0 if values[is_angle].max(initial=0.0) > math.pi + 1e-3 else -math.pi
+
+
+def _vector(name: str, tables: Sequence[Mapping[str, np.ndarray]], changes: ColumnChanges) -> tuple[str, str]:
+    """The vector (x, y) that a column is a component of."""
+    partner = changes.partner(name)
+    if partner is None:
+        partner, is_x = _component(name)
+    else:
+        is_x = [name, partner] in [list(vector) for vector in changes.vectors]
+    if not all(partner in table for table in tables):
+        raise ValueError(
+            f"augmentation: {name!r} turns together with {partner!r}, which the files have not; read it too, or say in "
+            "data.augmentation_columns what the column is: one of azimuths, vectors, mirrored and unchanged"
+        )
+    return (name, partner) if is_x else (partner, name)
+
+
+def _unknown(name: str) -> str:
+    return (
+        f"augmentation: nothing tells how {name!r} changes when an event is turned or mirrored; name it in "
+        "data.augmentation_columns, under azimuths, vectors, mirrored or unchanged"
+    )
