@@ -9,7 +9,8 @@ import pytest
 import yaml
 from sklearn.metrics import log_loss, roc_auc_score
 
-from zoo.boosted_trees import MAX_TREES, flatten, input_names
+from zoo.baselines.trees import flatten
+from zoo.boosted_trees import MAX_TREES, names_of_inputs
 from zoo.cli import main
 from zoo.data.datamodule import JetDataModule
 from zoo.metrics import background_rejection
@@ -49,8 +50,8 @@ def run(tmp_path_factory) -> Path:
 
 
 def test_rows_of_a_table_by_hand(jets):
-    names = input_names(JetDataModule(), "pairs")
-    rows = flatten(jets, "pairs").numpy()
+    names = names_of_inputs(JetDataModule(), "pairs")
+    rows = flatten("pairs", jets.features, jets.four_momenta, jets.mask, jets.context).numpy()
     assert rows.shape == (8, len(names)) == (8, 18 * 7 + 153 * 4)
     for row, features, momenta, mask in zip(rows, jets.features, jets.four_momenta, jets.mask, strict=True):
         column = dict(zip(names, row, strict=True))
@@ -92,7 +93,7 @@ def test_trees_end_at_the_lowest_validation_loss(run):
     losses = np.loadtxt(run / "metrics.csv", delimiter=",", skiprows=1)[:, 1]
     booster = lightgbm.Booster(model_file=run / "model.txt")
     assert booster.num_trees() == losses.argmin() + 1 < len(losses) < MAX_TREES
-    assert booster.feature_name() == input_names(JetDataModule("four_tops", "events", context="met"), "objects")
+    assert booster.feature_name() == names_of_inputs(JetDataModule("four_tops", "events", context="met"), "objects")
     assert booster.feature_name()[-2:] == ["met_log", "met_phi"]
 
 

@@ -13,20 +13,18 @@ import io
 import time
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import yaml
 from torch import Tensor
 
-from zoo.baselines import MAX_OBJECTS, hardest_objects
+from zoo.baselines.trees import OF_JETS, TITLES, Inputs, flatten, input_names
 from zoo.data.batch import JetBatch
 from zoo.data.datamodule import JetDataModule
 from zoo.files import atomic_write, only_one
 from zoo.metrics import SIGNAL_EFFICIENCIES, background_class
-from zoo.physics.kinematics import pair_features
-from zoo.physics.substructure import observables, substructure
 from zoo.pictures import SIGNAL_COLOURS, labelled_axes, render
 from zoo.report import Predictions, print_table, write_report
 
@@ -59,19 +57,6 @@ OF_SUBJETS = {
 MAX_TREES = 2000
 PATIENCE = 50
 
-#: What the trees see -> the name that a run has in a table.
-TITLES = {
-    "objects": "lightgbm",
-    "pairs": "lightgbm_pairs",
-    "substructure": "lightgbm_substructure",
-    "subjets": "lightgbm_subjets",
-}
-Inputs = Literal["objects", "pairs", "substructure", "subjets"]
-#: Those that are of jets, not of events.
-OF_JETS = ("substructure", "subjets")
-
-#: Numbers of a pair, in the order of `pair_features`.
-PAIR_NAMES = ("ln_kt", "ln_z", "ln_delta", "ln_m2")
 #: Inputs that the picture of the importances shows.
 SHOWN_INPUTS = 20
 
@@ -138,7 +123,7 @@ def _train(
     settings |= {"run_folder": str(run_folder), "model": trees | judged}
     for stage in ("fit", "validate", "test"):
         data.setup(stage)
-    names = input_names(data, inputs)
+    names = names_of_inputs(data, inputs)
     train, val = (_read_events(loader, inputs) for loader in (data.train_dataloader(), data.val_dataloader()))
     for events in (train, val):
         if (events.weight < 0).any():
@@ -180,44 +165,15 @@ def _train(
     print(f"report: {run_folder / 'report'}")
 
 
-def input_names(data: JetDataModule, inputs: Inputs) -> list[str]:
-    """Names of the columns of `flatten`; objects are counted from 1, the hardest.
+def names_of_inputs(data: JetDataModule, inputs: Inputs) -> list[str]:
+    """Names of what the trees see.
 
     Raises:
         ValueError: if the substructure of events is asked for.
     """
-    if inputs in OF_JETS:
-        if not data.feature_table.is_relative_to_jet:
-            raise ValueError("substructure is of jets; the features of this config are of events, so leave it out")
-        return [*observables(of_subjets=inputs == "subjets"), *data.context_table.names]
-    places = range(1, MAX_OBJECTS + 1)
-    names = [f"{name}_{place}" for place in places for name in data.feature_table.names]
-    names += data.context_table.names
-    if inputs == "pairs":
-        names += [f"{name}_{i}_{j}" for i in places for j in places if i < j for name in PAIR_NAMES]
-    return names
-
-
-def flatten(batch: JetBatch, inputs: Inputs) -> Tensor:
-    """Features of the hardest objects in a row, the context, and the numbers of pairs i < j; NaN for absent objects.
-
-    Or the substructure, which has no absent numbers, and the context.
-
-    Returns:
-        (batch, input), float32.
-    """
-    if inputs in OF_JETS:
-        of_jets = substructure(batch.four_momenta, batch.mask, of_subjets=inputs == "subjets").values()
-        return torch.cat([torch.stack(list(of_jets), dim=1), batch.context], dim=1)
-    values = torch.cat([batch.features, batch.four_momenta], dim=-1)
-    table = hardest_objects(values, batch.four_momenta, batch.mask, absent=torch.nan)
-    features, momenta = table.split([batch.features.shape[-1], 4], dim=-1)
-    columns = [features.flatten(1), batch.context]
-    if inputs == "pairs":
-        first_row = MAX_OBJECTS * torch.arange(len(table))[:, None]
-        i, j = ((first_row + end).flatten() for end in torch.triu_indices(MAX_OBJECTS, MAX_OBJECTS, 1))
-        columns.append(pair_features(momenta.flatten(0, 1), i, j).float().reshape(len(table), -1))
-    return torch.cat(columns, dim=1)
+    if inputs in OF_JETS and not data.feature_table.is_relative_to_jet:
+        raise ValueError("substructure is of jets; the features of this config are of events, so leave it out")
+    return input_names(inputs, data.feature_table.names, data.context_table.names)
 
 
 def import_lightgbm() -> ModuleType:
@@ -273,8 +229,12 @@ def _judged(path: Path, config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read_events(batches: Any, inputs: Inputs) -> EventTable:
-    parts = [(flatten(batch, inputs), batch.label, batch.weight, batch.index, batch.source) for batch in batches]
+    parts = [(_flatten(batch, inputs), batch.label, batch.weight, batch.index, batch.source) for batch in batches]
     return EventTable(*(torch.cat(columns).numpy() for columns in zip(*parts, strict=True)))
+
+
+def _flatten(batch: JetBatch, inputs: Inputs) -> Tensor:
+    return flatten(inputs, batch.features, batch.four_momenta, batch.mask, batch.context)
 
 
 def _boost(
