@@ -30,12 +30,14 @@ from zoo.callbacks import (
 )
 from zoo.checkpoints import SafeCheckpointIO, checkpoint_path, read_checkpoint, require_same_model
 from zoo.data import JetDataModule
-from zoo.files import atomic_write, only_one
+from zoo.data.datasets import resolve_file
+from zoo.files import atomic_write, only_one, require_output
 from zoo.fine_tuning import require_same_fine_tuning
 from zoo.loggers import HistoryLogger
 from zoo.pretraining import Contrastive, MaskedParticles, Substructure
 from zoo.pretraining.report import WritePretrainingReport
 from zoo.report import print_figures, print_table
+from zoo.score_files import require_kind
 from zoo.tagger import JetTagger
 
 # A config names classes that are imported, so it is a program: none is fetched, as Lightning's command line would.
@@ -96,7 +98,9 @@ class TrainingCLI(LightningCLI):
     - ``wandb``: a project's name; the run is logged there too.
     - ``test_after_fit``: whether ``fit`` ends with the test of the best checkpoint, if ``data.test`` is given; without
       labels, with its validation and a report of it.
-    - ``predictions``: file that ``predict`` writes, ``<run_folder>/predictions.arrow`` unless told.
+    - ``predictions``: file that ``predict`` writes, ``<run_folder>/predictions.arrow`` unless told; with another ending
+      the scores for other programs.
+    - ``force``: whether an older file of predictions is replaced.
 
     Args:
         arguments: as on the command line.
@@ -127,7 +131,13 @@ class TrainingCLI(LightningCLI):
         parser.add_argument(
             "--test_after_fit", type=bool, default=True, help="fit tests the best checkpoint at its end"
         )
-        parser.add_argument("--predictions", type=str | None, default=None, help="file that predict writes")
+        parser.add_argument(
+            "--predictions",
+            type=str | None,
+            default=None,
+            help="file that predict writes, .arrow, .parquet, .csv, .h5 or .root",
+        )
+        parser.add_argument("--force", action="store_true", help="replace a file of predictions that exists")
         parser.add_class_arguments(RunCheckpoints, "checkpoints")
         parser.link_arguments("seed_everything", "data.seed")
         if self.task != "tagging":
@@ -157,6 +167,8 @@ class TrainingCLI(LightningCLI):
             options.ckpt_path = _named_checkpoint(options.run_folder, options.ckpt_path or "best")
         if options.ckpt_path is not None:
             self.checkpoint = read_checkpoint(options.ckpt_path)
+        if self.config.subcommand == "predict":
+            _require_output(options)
 
     def instantiate_trainer(self) -> Trainer:
         """The trainer of the subcommand."""
@@ -261,7 +273,7 @@ class TrainingCLI(LightningCLI):
             self._report = WriteReport(folder, title=name)
         else:
             self._report = WritePretrainingReport(folder, title=f"{name}, {self.task.replace('_', ' ')}")
-        self._predictions = WritePredictions(Path(self._option("predictions") or folder / "predictions.arrow"))
+        self._predictions = WritePredictions(_predictions_path(folder, self._option("predictions")))
         arguments = model.get("init_args", {})
         match = MatchData(arguments.get("input_dim"), arguments.get("num_classes"))
         callbacks = [*(settings["callbacks"] or []), match, self._report, self._predictions]
@@ -371,6 +383,20 @@ def _task_of_file(path: Path) -> Any:
 
 def _named_checkpoint(run_folder: str, name: str) -> str:
     return str(checkpoint_path(run_folder, name)) if name in ("best", "last") else name
+
+
+def _predictions_path(run_folder: str | Path, given: str | None) -> Path:
+    return Path(given) if given else Path(run_folder) / "predictions.arrow"
+
+
+def _require_output(options: Any) -> None:
+    """Refuse a file of predictions of an unknown kind, that is an input, or that exists, before anything is read."""
+    path, data = _predictions_path(options.run_folder, options.predictions), options.data
+    require_kind(path)
+    files = [resolve_file(file) for file in data.predict.files] if data.predict else []
+    described = (data.layout, data.weaver_yaml, data.features, data.context)
+    configs = [str(config) for config in options.get("config") or []]
+    require_output(path, (*files, *described, *configs, options.ckpt_path), force=options.force)
 
 
 def _checkpoint_to_resume(run_folder: str, name: str | None) -> str | None:

@@ -2,6 +2,7 @@
 
 import copy
 import csv
+import dataclasses
 import json
 import math
 import shutil
@@ -14,6 +15,7 @@ import fsspec
 import numpy as np
 import pytest
 import torch
+import uproot
 import wandb
 import yaml
 from sklearn.metrics import roc_auc_score
@@ -22,6 +24,8 @@ import train
 import zoo
 from tests.data.writers import LINES
 from zoo.checkpoints import CheckpointError, read_checkpoint
+from zoo.data.datasets import resolve_file
+from zoo.data.store import open_store, write_store
 from zoo.files import only_one
 from zoo.report import Predictions
 
@@ -300,6 +304,54 @@ def test_test_and_predict_repeat_the_answer(fitted, tmp_path):
     expected = first.logits[[order[row] for row in answer.index]]
     np.testing.assert_allclose(answer.logits, expected, atol=1e-5)
     assert len((folder / "run" / "metrics.csv").read_text().splitlines()) > 5, "testing leaves the history alone"
+
+
+def test_predict_writes_root_with_observers_and_never_over_an_input(fitted, tmp_path, capsys):
+    folder, config = fitted
+    jets = open_store(resolve_file("sample:top_tagging/test"))
+    event = np.arange(len(jets)) + 2**60
+    files = [str(tmp_path / name) for name in ("one.arrow", "two.arrow")]
+    for path, rows in zip(files, (slice(0, 30), slice(30, 50)), strict=True):
+        part = jets.slice(rows.start, rows.stop)
+        write_store(path, dataclasses.replace(part, fields={"event": event[rows], **part.fields}, source_rows=None))
+    data = config["data"] | {"predict": {"files": files}, "observers": ["event"]}
+    out = tmp_path / "new" / "answer.root"
+    for path in (out, tmp_path / "answer.arrow"):
+        run(
+            "predict",
+            config | {"data": data},
+            tmp_path,
+            "--run_folder",
+            str(folder / "run"),
+            "--predictions",
+            str(path),
+        )
+    with uproot.open(out) as file:
+        assert file.classnames() == {"scores;1": "TTree"}
+        found = file["scores"].arrays(library="np")
+    assert list(found) == ["index", "label", "weight", "score_qcd", "score_top", "event"]
+    order = np.argsort(found["index"])
+    np.testing.assert_array_equal(found["index"][order], np.arange(50))
+    np.testing.assert_array_equal(found["event"][order], event[:50])
+    np.testing.assert_array_equal(found["label"][order], jets.label[:50])
+    answer = Predictions.load(tmp_path / "answer.arrow")
+    np.testing.assert_array_equal(answer.fields["event"], event[answer.index])
+    probability = torch.tensor(answer.logits).double().softmax(dim=1)[:, 1].numpy()
+    np.testing.assert_allclose(found["score_top"][order], probability[np.argsort(answer.index)], rtol=1e-6)
+
+    options = ["--run_folder", str(folder / "run")]
+    (tmp_path / "link.arrow").symlink_to(files[1])
+    for path, force, message in (
+        (out, [], "exists; add --force"),
+        (files[0], ["--force"], "an input"),
+        (tmp_path / "link.arrow", ["--force"], "an input"),
+        (tmp_path / "answer.txt", [], "scores are written as .arrow"),
+    ):
+        with pytest.raises((ValueError, FileExistsError), match=message):
+            run("predict", config | {"data": data}, tmp_path, *options, "--predictions", str(path), *force)
+    with pytest.raises(ValueError, match="field 'events' is not among"):
+        run("predict", config | {"data": data | {"observers": ["events"]}}, tmp_path, *options)
+    run("predict", config | {"data": data}, tmp_path, *options, "--predictions", str(out), "--force")
 
 
 def test_report_quotes_the_rejection_of_the_signal_and_efficiencies_of_the_config(fitted, tmp_path):

@@ -18,6 +18,7 @@ from zoo.data.batch import JetBatch
 from zoo.data.hints import did_you_mean
 from zoo.files import remove_drafts
 from zoo.report import Predictions, write_report
+from zoo.score_files import join_columns, score_columns, write_scores
 
 _EPOCH_FIGURES = ("val_loss", "val_probe_auc", "val_auc", "val_accuracy", "val_background_rejection_0.3")
 
@@ -344,10 +345,13 @@ class WriteReport(Callback):
 
 
 class WritePredictions(Callback):
-    """Writes the logits of ``predict`` to one Arrow file, each with the row number of its jet.
+    """Writes what ``predict`` gave to one file, a row a jet with its number and the data module's observers.
+
+    An ``.arrow`` file holds the logits, see `zoo.report.Predictions`; one of another ending the score of each class for
+    other programs, see `zoo.score_files`.
 
     Args:
-        path: file to write.
+        path: file to write; an older one is replaced.
     """
 
     def __init__(self, path: Path) -> None:
@@ -369,7 +373,11 @@ class WritePredictions(Callback):
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the file."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        _joined_predictions(trainer, self._batches).save(self.path)
+        predictions = _joined_predictions(trainer, self._batches)
+        if self.path.suffix == ".arrow":
+            predictions.save(self.path)
+        else:
+            write_scores(self.path, _columns(predictions))
         self._batches = []
 
 
@@ -382,7 +390,15 @@ def _joined_predictions(trainer: Trainer, batches: list[dict[str, Tensor]]) -> P
     if not merged.is_merged:
         del columns["source"]
     sources = merged.sources if merged.is_merged else ()
-    return Predictions(**columns, classes=merged.names, sources=sources, rows=data.description.rows)
+    fields = data.observed("test" if trainer.testing else "predict", columns["index"])
+    return Predictions(**columns, classes=merged.names, sources=sources, rows=data.description.rows, fields=fields)
+
+
+def _columns(predictions: Predictions) -> dict[str, np.ndarray]:
+    """What a file for other programs holds: ``index``, ``label``, ``weight``, ``source``, the scores, the fields."""
+    names = ("index", "label", "weight", *(["source"] if predictions.sources else []))
+    of_jets = {name: getattr(predictions, name) for name in names}
+    return join_columns(of_jets | score_columns(predictions.logits, predictions.classes), predictions.fields)
 
 
 def _require_finite(trainer: Trainer) -> None:

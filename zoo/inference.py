@@ -154,7 +154,7 @@ def predict(
     logits = np.full((stop - start, len(classes)), np.nan, dtype=np.float32)
     label = np.full(len(logits), -1, dtype=np.int64)
     report = ReadReport(path, 0, {})
-    observers = description.observers if isinstance(description, WeaverYaml) and fields is None else ()
+    observers = description.kept_fields if isinstance(description, WeaverYaml) and fields is None else ()
     kept: dict[str, np.ndarray] = {}
     with progress_bar("jets") as progress:
         task = progress.add_task(path.name, total=len(logits))

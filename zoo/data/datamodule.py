@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import math
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -137,6 +138,8 @@ class JetDataModule(pl.LightningDataModule):
         normalise_weights: whether the weights of the training jets are divided by their mean absolute value, so that
             the learning rate fits whatever their scale is. They may be negative, as those of generators beyond leading
             order, as long as those of each class sum to more than 0.
+        observers: fields of the jets, by the names in the layout, that the predictions of a test and of ``predict``
+            keep beside the logits; None: the observers of ``weaver_yaml``.
         seed: with the epoch it determines the order of the training jets.
         layout: YAML file that says which columns of the files hold what, see `zoo.data.formats.layout_yaml`; it
             replaces ``dataset``, and the classes are its.
@@ -182,6 +185,7 @@ class JetDataModule(pl.LightningDataModule):
         augmentation: list[Literal["rotation", "reflection"]] | None = None,
         augmentation_columns: ColumnChanges | None = None,
         normalise_weights: bool = True,
+        observers: list[str] | None = None,
         max_rejected: float = 0.1,
     ) -> None:
         super().__init__()
@@ -211,6 +215,7 @@ class JetDataModule(pl.LightningDataModule):
         self.train_jets = None if train_jets is None else _at_least(1, "train_jets", train_jets)
         self.class_weights = _check_class_weights(class_weights, self.classes)
         self.normalise_weights = normalise_weights
+        self.observers = self._named_observers(observers)
         self._datasets: dict[str, JetDataset] = {}
         self._order_of_checkpoint: dict[str, int] | None = None
 
@@ -291,6 +296,8 @@ class JetDataModule(pl.LightningDataModule):
         ]
         if name != "predict":
             found.require(self.max_rejected)
+        if name in ("test", "predict"):
+            self._require_observers(ranges, [table for table, _ in tables])
         class_of_source = np.array(self.merged_classes.of_source)
         dataset = JetDataset(*zip(*tables, strict=True), self.feature_table, self.context_table, class_of_source)
         sums, sizes = dataset.weight_sums(len(self.classes))
@@ -304,6 +311,13 @@ class JetDataModule(pl.LightningDataModule):
             self._warn_of_absent(dataset.class_counts(len(self.description.classes)))
             dataset.class_weights = self._weigh_classes(sums, sizes, len(dataset))
         return dataset
+
+    def _require_observers(self, paths: Iterable[Path], tables: list[JetTable]) -> None:
+        for table, observer in itertools.product(tables, self.observers):
+            try:
+                table.field(observer)
+            except ValueError as error:
+                raise ValueError(f"data.observers: {error} ({', '.join(map(str, paths))})") from None
 
     def _check_weights(self, name: str, sums: np.ndarray, sizes: np.ndarray) -> None:
         """Refuse weights that no loss and no efficiency can be made of, before the first step of a training."""
@@ -376,6 +390,17 @@ class JetDataModule(pl.LightningDataModule):
         if self.normalise_weights and sizes.any():
             factors /= factors @ sizes / jets
         return None if (factors == 1).all() else factors.astype(np.float32)
+
+    def _named_observers(self, observers: list[str] | None) -> tuple[str, ...]:
+        if observers is None:
+            return self.layout.kept_fields if isinstance(self.layout, WeaverYaml) else ()
+        if len(set(observers)) < len(observers):
+            raise ValueError(f"observers: a name stands twice in {observers}")
+        return tuple(observers)
+
+    def observed(self, split: str, index: np.ndarray) -> dict[str, np.ndarray]:
+        """The observers of some jets of a split that is set up, (jet,) each, by their ``index`` in the batches."""
+        return self._datasets[split].fields_of(self.observers, index) if self.observers else {}
 
     def train_dataloader(self) -> JetLoader:
         """Batches of the training split in the order of the epoch, from where the trainer stands in it."""

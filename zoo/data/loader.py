@@ -98,6 +98,22 @@ class JetDataset(Dataset):
         """Number of jets of each class of the tables, int64 (class,)."""
         return np.sum([np.bincount(table.label, minlength=num_classes) for table in self.tables], axis=0)
 
+    def fields_of(self, names: Sequence[str], index: np.ndarray) -> dict[str, np.ndarray]:
+        """Fields of some jets by their names, (jet,) each.
+
+        Args:
+            names: of the fields.
+            index: `JetBatch.index` of the jets, int64 (jet,).
+
+        Raises:
+            ValueError: if there is no such field.
+        """
+        rows = [table.rows_in_source(np.arange(len(table))) for table in self.tables]
+        known = np.concatenate([first + of_table for first, of_table in zip(self.first_index, rows, strict=True)])
+        order = np.argsort(known, kind="stable")
+        jets = order[np.searchsorted(known[order], index)]
+        return {name: np.concatenate([table.field(name) for table in self.tables])[jets] for name in names}
+
     def weight_sums(self, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
         """Sums of the weights in the files and of their absolute values, float64 (class,), of the jets with a label."""
         sums = np.zeros((2, num_classes))

@@ -10,6 +10,9 @@ import pyarrow as pa
 
 from zoo.files import atomic_write
 
+#: Columns of the file beside the fields.
+_COLUMNS = ("logits", "label", "weight", "index", "source")
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Predictions:
@@ -24,6 +27,7 @@ class Predictions:
         source: where the classes were put together of others, the number of each jet's class among those, (batch,).
         sources: names of those; empty where no class was merged.
         rows: what they are, ``jets`` or ``events``.
+        fields: further numbers of the jets, (batch,) each, by names that no other column has.
 
     Raises:
         ValueError: where types or shapes do not fit or a label is no class.
@@ -37,6 +41,7 @@ class Predictions:
     source: np.ndarray | None = None
     sources: tuple[str, ...] = ()
     rows: str = "jets"
+    fields: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if (self.source is None) == bool(self.sources):
@@ -53,6 +58,11 @@ class Predictions:
         for name in self._of_jets:
             if getattr(self, name).shape != (len(self),):
                 raise ValueError(f"{name} must be ({len(self)},) like logits, got shape {getattr(self, name).shape}")
+        for name, values in self.fields.items():
+            if name in _COLUMNS:
+                raise ValueError(f"field {name!r} has the name of a column of predictions; give it another")
+            if values.shape != (len(self),) or values.dtype.kind not in "iuf":
+                raise ValueError(f"field {name!r} must be ({len(self)},) numbers, not {values.dtype} {values.shape}")
         for name, known in {"label": self.classes, **({"source": self.sources} if self.sources else {})}.items():
             values = getattr(self, name)
             if len(self) and not -1 <= values.min() <= values.max() < len(known):
@@ -77,10 +87,14 @@ class Predictions:
         flat = pa.array(self.logits.ravel())
         logits = pa.FixedSizeListArray.from_arrays(flat, len(self.classes))
         columns = [logits, *(pa.array(getattr(self, name)) for name in self._of_jets)]
+        columns += [pa.array(values) for values in self.fields.values()]
         metadata = {"classes": json.dumps(self.classes), "rows": self.rows, "sha256": self._checksum()}
         if self.sources:
             metadata["sources"] = json.dumps(self.sources)
-        schema = _prediction_schema(len(self.classes), is_merged=bool(self.sources))
+        types = {name: values.dtype.str for name, values in self.fields.items()}
+        if types:
+            metadata["fields"] = json.dumps(types)
+        schema = _prediction_schema(len(self.classes), bool(self.sources), types)
         table = pa.table(columns, schema.with_metadata(metadata))
         with atomic_write(Path(path)) as file, pa.ipc.new_file(file, table.schema) as writer:
             writer.write_table(table)
@@ -100,13 +114,15 @@ class Predictions:
             table = pa.ipc.open_file(pa.py_buffer(path.read_bytes())).read_all()
             metadata = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
             classes, sources = (tuple(json.loads(metadata.get(key, "[]"))) for key in ("classes", "sources"))
-            schema = _prediction_schema(len(classes), is_merged=bool(sources))
+            types = json.loads(metadata.get("fields", "{}"))
+            schema = _prediction_schema(len(classes), bool(sources), types)
             if not table.schema.remove_metadata().equals(schema):
                 raise ValueError(f"its columns are {', '.join(f'{f.name}: {f.type}' for f in table.schema)}")
             if any(column.null_count for column in table.columns):
                 raise ValueError("it has empty cells")
             logits = table["logits"].combine_chunks()
-            columns = {name: table[name].to_numpy() for name in schema.names if name != "logits"}
+            columns = {name: table[name].to_numpy() for name in schema.names if name not in {"logits", *types}}
+            columns["fields"] = {name: table[name].to_numpy() for name in types}
             columns["logits"] = logits.flatten().to_numpy().reshape(len(table), len(classes))
             predictions = cls(**columns, classes=classes, sources=sources, rows=metadata.get("rows", "jets"))
             intact = metadata["sha256"] == predictions._checksum()
@@ -121,10 +137,14 @@ class Predictions:
         digest = hashlib.sha256(json.dumps(names).encode())
         for name in self._types:
             digest.update(getattr(self, name).tobytes())
+        for name, values in self.fields.items():
+            digest.update(json.dumps([name, values.dtype.str]).encode())
+            digest.update(values.tobytes())
         return digest.hexdigest()
 
 
-def _prediction_schema(num_classes: int, is_merged: bool) -> pa.Schema:
+def _prediction_schema(num_classes: int, is_merged: bool, fields: dict[str, str]) -> pa.Schema:
     logits = pa.list_(pa.float32(), num_classes)
     columns = {"logits": logits, "label": pa.int64(), "weight": pa.float32(), "index": pa.int64()}
-    return pa.schema(columns | ({"source": pa.int64()} if is_merged else {}))
+    of_fields = {name: pa.from_numpy_dtype(np.dtype(dtype)) for name, dtype in fields.items()}
+    return pa.schema(columns | ({"source": pa.int64()} if is_merged else {}) | of_fields)

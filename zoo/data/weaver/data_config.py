@@ -240,6 +240,11 @@ class WeaverYaml:
         made = {variable.column for variable in self.features}
         return dataclasses.replace(self, kept=tuple(name for name in columns if name not in made))
 
+    @property
+    def kept_fields(self) -> tuple[str, ...]:
+        """What weaver writes beside its scores, by whichever of its two names."""
+        return self.monitors + self.observers
+
     def for_split(self, split: Split) -> "WeaverYaml":
         """The same for another split."""
         return dataclasses.replace(self, split=split)
