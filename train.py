@@ -30,7 +30,7 @@ from zoo.callbacks import (
 )
 from zoo.checkpoints import SafeCheckpointIO, checkpoint_path, read_checkpoint, require_same_model
 from zoo.data import JetDataModule
-from zoo.data.datasets import resolve_file
+from zoo.data.datasets import resolve_files
 from zoo.files import atomic_write, only_one, require_output
 from zoo.fine_tuning import require_same_fine_tuning
 from zoo.loggers import HistoryLogger
@@ -393,7 +393,7 @@ def _require_output(options: Any) -> None:
     """Refuse a file of predictions of an unknown kind, that is an input, or that exists, before anything is read."""
     path, data = _predictions_path(options.run_folder, options.predictions), options.data
     require_kind(path)
-    files = [resolve_file(file) for file in data.predict.files] if data.predict else []
+    files = resolve_files(data.predict.files) if data.predict else []
     described = (data.layout, data.weaver_yaml, data.features, data.context)
     configs = [str(config) for config in options.get("config") or []]
     require_output(path, (*files, *described, *configs, options.ckpt_path), force=options.force)

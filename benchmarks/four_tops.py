@@ -56,7 +56,7 @@ def main() -> None:
     finished = train_all(trainings, options.processes)
     judged = [run for (model, _), run in runs.items() if model in TREES or run in finished]
     if judged:
-        compare_runs(judged, folder / "comparison")
+        compare_runs(judged, folder / "comparison", force=True)
 
 
 if __name__ == "__main__":

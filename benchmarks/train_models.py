@@ -117,7 +117,7 @@ def main() -> None:
     train_all(trainings, options.processes)
     finished = [report.parent.parent for report in sorted(folder.glob("*-seed*/report/metrics.json"))]
     if finished:
-        compare_runs(finished, folder / "comparison")
+        compare_runs(finished, folder / "comparison", force=True)
         write_table(folder, models.RESULTS.with_name(f"trained_{options.jets}.csv"))
 
 

@@ -52,3 +52,28 @@ def test_an_unknown_command_is_refused(capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["simulat"])
     assert "simulate" in capsys.readouterr().err
+
+
+def test_extract_and_fit_scaling_write_over_no_input_and_nothing_unasked(tmp_path, capsys):
+    jets, features = tmp_path / "jets.arrow", tmp_path / "features.yaml"
+    main(["data", "extract", "sample:top_tagging/test", "--rows", "0", "40", "--out", str(jets)])
+    before = jets.read_bytes()
+    features.write_text("features: [{name: pt_log, formula: log(pt), centre: auto, scale: 1.0}]\n")
+    (tmp_path / "link.yaml").symlink_to(features)
+    fit = ["data", "fit-scaling", str(jets), "--features", str(features), "--out"]
+    extract = ["data", "extract", str(jets), "--rows", "0", "20", "--out"]
+    for command, message in (
+        ([*extract, str(jets), "--force"], "an input"),
+        ([*fit, str(jets), "--force"], "an input"),
+        ([*fit, str(tmp_path / "link.yaml"), "--force"], "an input"),
+        ([*extract, str(features)], "exists; add --force"),
+        ([*fit, str(tmp_path)], "is a folder"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            main(command)
+        assert message in capsys.readouterr().err
+    assert jets.read_bytes() == before
+    assert "auto" in features.read_text()
+    main([*fit, str(tmp_path / "scaled.yaml")])
+    main([*fit, str(tmp_path / "scaled.yaml"), "--force"])
+    assert "auto" not in (tmp_path / "scaled.yaml").read_text()

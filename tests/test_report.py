@@ -494,6 +494,19 @@ class TestCompareRuns:
         compare_runs([runs[0], shuffled], tmp_path / "out")
         assert (tmp_path / "out" / "comparison.png").is_file()
 
+    def test_an_older_comparison_and_the_runs_are_never_overwritten(self, runs, tmp_path):
+        compare_runs(runs[:2], tmp_path / "out")
+        with pytest.raises(FileExistsError, match="add --force"):
+            compare_runs(runs[:2], tmp_path / "out")
+        compare_runs(runs[:2], tmp_path / "out", force=True)
+        figures = runs[0] / "report" / "metrics.json"
+        before = figures.read_bytes()
+        (tmp_path / "out" / "comparison.csv").unlink()
+        (tmp_path / "out" / "comparison.csv").symlink_to(figures)
+        with pytest.raises(ValueError, match="an input"):
+            compare_runs(runs[:2], tmp_path / "out", force=True)
+        assert figures.read_bytes() == before
+
     def test_a_file_in_the_way_is_named(self, runs, tmp_path):
         (tmp_path / "out").write_text("")
         with pytest.raises(FileExistsError, match="out is a file"):

@@ -205,6 +205,11 @@ def test_command_says_where_the_cut_was_chosen_on_the_test(run, capsys):
     main(["significance", str(run), "--signal_yield", "50", "--background_yield", "1000"])
     assert "leans upwards" in " ".join(capsys.readouterr().out.split())
     assert json.loads((run / "significance" / "significance.json").read_text())["cut_chosen_on"] == "test"
+    with pytest.raises(SystemExit, match="2"):
+        main(["significance", str(run), "--signal_yield", "60", "--background_yield", "1000"])
+    assert "add --force" in capsys.readouterr().err
+    main(["significance", str(run), "--signal_yield", "60", "--background_yield", "1000", "--force"])
+    assert json.loads((run / "significance" / "significance.json").read_text())["yields"]["signal"] == 60
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
         default=True,
         help="whether the protons interact more than once, as in the reference jets",
     )
+    _add_force(simulate)
     simulate.set_defaults(run=_simulate)
 
     convert = commands.add_parser("convert", help="shuffle files of jets into a folder that is read without loading it")
@@ -85,6 +86,7 @@ def build_parser() -> argparse.ArgumentParser:
     described.add_argument("--context", type=Path, help="YAML file of context features")
     fit.add_argument("--layout", type=Path, help="YAML file that says which columns hold what; not with --weaver-yaml")
     fit.add_argument("--out", type=Path, required=True, help="the same with the fitted numbers, to write")
+    _add_force(fit)
     fit.set_defaults(run=_fit_scaling)
     extract = data.add_parser("extract", help="copy some rows of a file to a small file of the zoo")
     extract.add_argument("file", metavar="FILE", help="file of jets of any format the zoo reads")
@@ -93,6 +95,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     _add_description(extract)
     extract.add_argument("--out", type=Path, required=True, help="Arrow file to write, compressed")
+    _add_force(extract)
     extract.set_defaults(run=_extract)
     verify = data.add_parser("verify", help="compare every column of a converted folder with its checksum")
     verify.add_argument("folder", type=Path, metavar="DIR", help="what 'zoo convert' wrote")
@@ -105,6 +108,7 @@ def build_parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="put several runs or seeds in one table and one picture")
     report.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders that hold a tested report")
     report.add_argument("--out", type=Path, default=Path("comparison"), help="folder to write")
+    _add_force(report)
     report.set_defaults(run=_report)
 
     baseline = commands.add_parser("baseline", help="train what networks have to beat on the data of a config")
@@ -143,6 +147,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--validation", type=Path, metavar="FILE", help="predictions of other events, to choose the cut on"
     )
     significance.add_argument("--out", type=Path, help="folder to write (default: RUN/significance)")
+    _add_force(significance)
     significance.set_defaults(run=_significance)
 
     publish = commands.add_parser("publish", help="make a pretrained folder of a tested run or a pretraining")
@@ -237,19 +242,20 @@ def _fit_scaling(
     context: Path | None,
     layout: Path | None,
     out: Path,
+    force: bool,
 ) -> None:
     from zoo.data.fit import fit_context, fit_features, fit_weaver_yaml
 
     if features is not None:
-        fit_features(files, features, out, layout)
+        fit_features(files, features, out, layout, force=force)
     elif context is not None:
-        fit_context(files, context, out, layout)
+        fit_context(files, context, out, layout, force=force)
     elif layout is not None:
         raise ValueError(
             "--layout: belongs to --features or --context; a data file of weaver describes the files itself"
         )
     else:
-        fit_weaver_yaml(files, weaver_yaml, out)
+        fit_weaver_yaml(files, weaver_yaml, out, force=force)
 
 
 def _extract(
@@ -259,16 +265,18 @@ def _extract(
     weaver_yaml: Path | None,
     classes: list[str] | None,
     out: Path,
+    force: bool,
 ) -> None:
     from zoo.data.datasets import resolve_file
     from zoo.data.description import read_description
     from zoo.data.readers import read_jets
     from zoo.data.store import write_store
+    from zoo.files import require_output
 
-    if out.exists():
-        raise FileExistsError(f"{out} exists; remove it or choose another file")
+    path = resolve_file(file)
+    require_output(out, (path, layout, weaver_yaml), force=force)
     described = read_description(layout, weaver_yaml, classes)
-    jets = read_jets(resolve_file(file), None if rows is None else (rows[0], rows[1]), described)
+    jets = read_jets(path, None if rows is None else (rows[0], rows[1]), described)
     write_store(out, jets, compression="zstd")
     print(f"{out}: {len(jets)} jets")
 
@@ -287,11 +295,19 @@ def _import(kind: str, file: Path, out: Path, dataset: str, licence: str) -> Non
 
 
 def _simulate(
-    dataset: str, jets: int, seed: int, out: Path, processes: int | None, multiple_interactions: bool
+    dataset: str, jets: int, seed: int, out: Path, processes: int | None, multiple_interactions: bool, force: bool
 ) -> None:
     from zoo.simulate import simulate
 
-    simulate(dataset, jets=jets, seed=seed, out=out, processes=processes, multiple_interactions=multiple_interactions)
+    simulate(
+        dataset,
+        jets=jets,
+        seed=seed,
+        out=out,
+        processes=processes,
+        multiple_interactions=multiple_interactions,
+        force=force,
+    )
 
 
 def _convert(
@@ -337,10 +353,10 @@ def _download(name: str, out: Path | None) -> None:
         print(path)
 
 
-def _report(runs: list[Path], out: Path) -> None:
+def _report(runs: list[Path], out: Path, force: bool) -> None:
     from zoo.report import compare_runs
 
-    compare_runs(runs, out)
+    compare_runs(runs, out, force=force)
 
 
 def _baseline(kind: str, config: Path, run_folder: Path, inputs: str, seed: int | None, train_jets: int | None) -> None:
@@ -357,11 +373,12 @@ def _significance(
     signal: str | None,
     validation: Path | None,
     out: Path | None,
+    force: bool,
 ) -> None:
     from zoo.significance import Yields, show_significance
 
     yields = Yields(signal_yield, background_yield, background_uncertainty)
-    show_significance(run_folder, yields, signal=signal, validation=validation, out=out)
+    show_significance(run_folder, yields, signal=signal, validation=validation, out=out, force=force)
 
 
 def _publish(source: Path, out: Path, licence: str, paper: str) -> None:

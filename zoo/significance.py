@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 from rich.console import Console
 from rich.table import Table
 
-from zoo.files import atomic_write
+from zoo.files import atomic_write, require_output
 from zoo.metrics import MINIMUM_PASS, RocCurve, log_probability, roc_curve
 from zoo.pictures import SIGNAL_COLOURS, add_legend, labelled_axes, render
 from zoo.report import Predictions, for_terminal, rounded
@@ -204,7 +204,13 @@ def signal_curve(predictions: Predictions, signal: int) -> RocCurve:
 
 
 def show_significance(
-    run: Path, yields: Yields, *, signal: str | None = None, validation: Path | None = None, out: Path | None = None
+    run: Path,
+    yields: Yields,
+    *,
+    signal: str | None = None,
+    validation: Path | None = None,
+    out: Path | None = None,
+    force: bool = False,
 ) -> None:
     """Print the expected significance of a tested run, and write it as ``significance.json``, ``.png`` and ``.pdf``.
 
@@ -215,13 +221,20 @@ def show_significance(
         validation: predictions of other events, as ``train.py predict`` writes them, on which the cut is chosen; None:
             on those of the test, so that the value leans upwards.
         out: folder to write, ``<run>/significance`` unless told.
+        force: whether older files there are replaced.
 
     Raises:
         FileNotFoundError: if there are no predictions.
+        FileExistsError: if there are such files, and ``force`` was not given.
         ValueError: if a file is damaged, the classes do not fit, or too few events are there.
     """
-    test = Predictions.load(run / "report" / "predictions.arrow")
-    number = _signal_class(test.classes, signal, run / "report" / "metrics.json")
+    out = out or run / "significance"
+    report = run / "report"
+    for kind in ("json", "png", "pdf"):
+        inputs = (report / "predictions.arrow", report / "metrics.json", validation)
+        require_output(out / f"significance.{kind}", inputs, force=force)
+    test = Predictions.load(report / "predictions.arrow")
+    number = _signal_class(test.classes, signal, report / "metrics.json")
     curve = signal_curve(test, number)
     if validation is None:
         scan = scan_significance(curve, yields)
@@ -232,7 +245,6 @@ def show_significance(
         chosen = scan.passed_by(others.threshold[others.best].item())
     document = _document(scan, chosen, yields, test.classes[number], len(test), validation)
     picture = render(lambda figure: _draw(figure, scan, chosen, document))
-    out = out or run / "significance"
     out.mkdir(parents=True, exist_ok=True)
     text = json.dumps(document, indent=2, allow_nan=False) + "\n"
     for kind, content in (picture | {"json": text.encode()}).items():

@@ -216,6 +216,7 @@ class JetDataModule(pl.LightningDataModule):
         self.class_weights = _check_class_weights(class_weights, self.classes)
         self.normalise_weights = normalise_weights
         self.observers = self._named_observers(observers)
+        self._must_observe = observers is not None
         self._datasets: dict[str, JetDataset] = {}
         self._order_of_checkpoint: dict[str, int] | None = None
 
@@ -296,7 +297,7 @@ class JetDataModule(pl.LightningDataModule):
         ]
         if name != "predict":
             found.require(self.max_rejected)
-        if name in ("test", "predict"):
+        if name in ("test", "predict") and self._must_observe:
             self._require_observers(ranges, [table for table, _ in tables])
         class_of_source = np.array(self.merged_classes.of_source)
         dataset = JetDataset(*zip(*tables, strict=True), self.feature_table, self.context_table, class_of_source)
@@ -400,7 +401,9 @@ class JetDataModule(pl.LightningDataModule):
 
     def observed(self, split: str, index: np.ndarray) -> dict[str, np.ndarray]:
         """The observers of some jets of a split that is set up, (jet,) each, by their ``index`` in the batches."""
-        return self._datasets[split].fields_of(self.observers, index) if self.observers else {}
+        dataset = self._datasets[split]
+        names = [name for name in self.observers if all(name in table.fields for table in dataset.tables)]
+        return dataset.fields_of(names, index) if names else {}
 
     def train_dataloader(self) -> JetLoader:
         """Batches of the training split in the order of the epoch, from where the trainer stands in it."""

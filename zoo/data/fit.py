@@ -22,7 +22,7 @@ from zoo.data.weaver.data_config import Reweighting, WeaverYaml, read_without_cl
 from zoo.data.weaver.reader import VariableReader, Variables, open_weaver_columns, wanted_by_weights, weight_inputs
 from zoo.data.weaver.weights import make_histograms
 from zoo.data.yaml_values import read_yaml
-from zoo.files import atomic_write
+from zoo.files import atomic_write, require_output
 
 #: One standard deviation of a normal distribution on either side of its middle, and the middle, in percent.
 PERCENTILES = (16, 50, 84)
@@ -43,7 +43,9 @@ def centre_and_scale(values: np.ndarray) -> tuple[float, float]:
     return float(centre), float(1.0 if width == 0 else 1.0 / width)
 
 
-def fit_weaver_yaml(files: Sequence[str | Path], weaver_yaml: str | Path, out: str | Path) -> None:
+def fit_weaver_yaml(
+    files: Sequence[str | Path], weaver_yaml: str | Path, out: str | Path, *, force: bool = False
+) -> None:
     """Write one of weaver's data files again with the numbers that weaver would fit when it loads jets.
 
     Centres and scales come from the first part (``data_fraction``) of each file, histograms for the reweighting from
@@ -54,14 +56,15 @@ def fit_weaver_yaml(files: Sequence[str | Path], weaver_yaml: str | Path, out: s
         files: the jets to train on.
         weaver_yaml: data file.
         out: file to write.
+        force: whether an older file is replaced.
 
     Raises:
-        FileExistsError: if ``out`` exists.
+        FileExistsError: if ``out`` exists, and ``force`` was not given.
         ValueError: if there is nothing to fit, or a file is bad.
     """
-    out = _require_new(out)
-    description = read_without_classes(weaver_yaml)
     paths = resolve_files(files)
+    require_output(out, (*paths, weaver_yaml), force=force)
+    description = read_without_classes(weaver_yaml)
     weights = description.weights
     needs_histograms = isinstance(weights, Reweighting) and weights.histograms is None
     if not description.unfitted and not needs_histograms:
@@ -81,6 +84,8 @@ def fit_features(
     out: str | Path,
     layout: str | Path | None = None,
     max_rows: int = 100_000,
+    *,
+    force: bool = False,
 ) -> None:
     """Write a file of features again, with a centre and a scale in place of every centre that is ``auto``.
 
@@ -90,9 +95,10 @@ def fit_features(
         out: file to write.
         layout: YAML file that describes the files of jets, see `zoo.data.formats.layout_yaml`.
         max_rows: number of rows of each file to read at most.
+        force: whether an older file is replaced.
 
     Raises:
-        FileExistsError: if ``out`` exists.
+        FileExistsError: if ``out`` exists, and ``force`` was not given.
         ValueError: if there is nothing to fit, or a file is bad.
     """
 
@@ -100,7 +106,7 @@ def fit_features(
         batch = collate(gather(jets, np.arange(len(jets)), table.columns), table)
         return batch.features[batch.mask].numpy()
 
-    _fit("features", FeatureTable, raw_values, files, features, out, layout, max_rows)
+    _fit("features", FeatureTable, raw_values, files, features, out, layout, max_rows, force)
 
 
 def fit_context(
@@ -109,11 +115,13 @@ def fit_context(
     out: str | Path,
     layout: str | Path | None = None,
     max_rows: int = 100_000,
+    *,
+    force: bool = False,
 ) -> None:
     """The same as `fit_features` for a file of context features, see `zoo.data.context`.
 
     Raises:
-        FileExistsError: if ``out`` exists.
+        FileExistsError: if ``out`` exists, and ``force`` was not given.
         ValueError: if there is nothing to fit, a field is missing, or a file is bad.
     """
 
@@ -122,7 +130,7 @@ def fit_context(
         fields = {name: torch.from_numpy(jets.fields[name]) for name in table.fields}
         return table.standardise(len(jets), fields).numpy()
 
-    _fit("context", ContextTable, raw_values, files, context, out, layout, max_rows)
+    _fit("context", ContextTable, raw_values, files, context, out, layout, max_rows, force)
 
 
 AnyTable = TypeVar("AnyTable", FeatureTable, ContextTable)
@@ -137,9 +145,11 @@ def _fit(
     out: str | Path,
     layout: str | Path | None,
     max_rows: int,
+    force: bool,
 ) -> None:
     """Fit what a file lists under ``key`` to the raw values (value, feature) of jets."""
-    out = _require_new(out)
+    paths = resolve_files(files)
+    require_output(out, (*paths, description, layout), force=force)
     values = read_feature_values(description, key)
     unfitted = [feature for feature in values if feature.get("centre") == AUTO]
     if not unfitted:
@@ -147,7 +157,7 @@ def _fit(
     table = kind(tuple(KINDS[key](feature["name"], feature["formula"]) for feature in unfitted))
     described = None if layout is None else read_layout(layout)
     parts = []
-    for path in resolve_files(files):
+    for path in paths:
         rows = min(count_rows(path, described), max_rows)
         if rows:
             parts.append(raw_values(read_jets(path, (0, rows), described), table))
@@ -160,14 +170,8 @@ def _fit(
     _write(out, {key: values})
 
 
-def _require_new(out: str | Path) -> Path:
-    if Path(out).exists():
-        raise FileExistsError(f"{out} exists; remove it or choose another file")
-    return Path(out)
-
-
-def _write(out: Path, values: dict[str, Any]) -> None:
-    with atomic_write(out) as file:
+def _write(out: str | Path, values: dict[str, Any]) -> None:
+    with atomic_write(Path(out)) as file:
         file.write(yaml.safe_dump(values, sort_keys=False).encode())
 
 

@@ -15,6 +15,7 @@ import rich.box
 from rich.console import Console
 from rich.table import Table
 
+from zoo.files import require_output
 from zoo.pictures import SIGNAL_COLOURS, add_legend, coloured, labelled_axes, render
 from zoo.report.drawings import INTERVAL_NOTE, Scan, scale_rejection
 from zoo.report.figures import FEW_JETS, curves_of
@@ -41,7 +42,7 @@ SPREAD_NOTE = (
 )
 
 
-def compare_runs(runs: Sequence[Path], out: Path) -> None:
+def compare_runs(runs: Sequence[Path], out: Path, *, force: bool = False) -> None:
     """Put several tested runs in one table and one picture, seeds of the same training as mean and spread.
 
     Runs belong together if title and settings are the same but for the seed. Writes ``comparison.md``,
@@ -50,13 +51,18 @@ def compare_runs(runs: Sequence[Path], out: Path) -> None:
     Args:
         runs: run folders that hold a ``report/`` (or report folders).
         out: folder to write.
+        force: whether an older comparison there is replaced.
 
     Raises:
         FileNotFoundError: where a run lacks its report.
+        FileExistsError: where there is a comparison, and ``force`` was not given.
         ValueError: where a report is damaged, two are the same, or they judge different classes or jets.
     """
     if not runs:
         raise ValueError("no runs to compare: name at least one run folder")
+    reports = [_report_folder(Path(run)) / name for run in runs for name in ("metrics.json", "predictions.arrow")]
+    for kind in ("csv", "md", "png", "pdf"):
+        require_output(Path(out) / f"comparison.{kind}", reports, force=force)
     loaded = [_load_run(Path(run)) for run in runs]
     _require_comparable(loaded)
     groups = _group_by_training(loaded)
@@ -267,7 +273,7 @@ def _draw_label_counts(figure: "Figure", rows: Mapping[tuple[str, int], _Row], r
 
 def _load_run(folder: Path) -> _Run:
     """Figures and predictions of a run folder, or what is wrong with them and what to do."""
-    report = folder if (folder / "metrics.json").is_file() and not (folder / "report").is_dir() else folder / "report"
+    report = _report_folder(folder)
     path = report / "metrics.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: test the run first (python train.py test --config ...)")
@@ -279,6 +285,11 @@ def _load_run(folder: Path) -> _Run:
     if len(predictions) != sum(document["jets"].values()) or list(predictions.classes) != document["classes"]:
         raise ValueError(f"{path} and predictions.arrow beside it do not belong together: test the run again")
     return _Run(folder, document, predictions)
+
+
+def _report_folder(folder: Path) -> Path:
+    """The report of a run folder, or the folder itself if it is a report."""
+    return folder if (folder / "metrics.json").is_file() and not (folder / "report").is_dir() else folder / "report"
 
 
 def _checked_document(document: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from zoo.data.store import write_store
+from zoo.files import require_output
 from zoo.progress import progress_bar
 from zoo.simulate.chunks import assemble, make_chunks, plan
 from zoo.simulate.folder import fill_folder
@@ -25,6 +26,7 @@ def simulate(
     out: str | Path,
     processes: int | None = None,
     multiple_interactions: bool = True,
+    force: bool = False,
 ) -> Path:
     """Make labelled jets with Pythia 8, a parametric detector and FastJet, and write them as the zoo's own file.
 
@@ -41,6 +43,7 @@ def simulate(
         processes: Worker processes; None for one a core.
         multiple_interactions: Whether the protons interact more than once, the underlying event. The reference jets
             show that they did, whatever their description says (see the page on simulation).
+        force: Whether an older file is replaced.
 
     Returns:
         The file or folder written.
@@ -55,6 +58,8 @@ def simulate(
     """
     out = Path(out)
     processes = check_arguments(dataset, jets, seed, out, processes)
+    if is_file(out):
+        require_output(out, force=force)
     for name in ("pythia8mc", "fastjet"):
         import_extra(name)
     if is_file(out):
