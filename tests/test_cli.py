@@ -58,7 +58,7 @@ def test_extract_and_fit_scaling_write_over_no_input_and_nothing_unasked(tmp_pat
     jets, features = tmp_path / "jets.arrow", tmp_path / "features.yaml"
     main(["data", "extract", "sample:top_tagging/test", "--rows", "0", "40", "--out", str(jets)])
     before = jets.read_bytes()
-    features.write_text("features: [{name: pt_log, formula: log(pt), centre: auto, scale: 1.0}]\n")
+    features.write_text("features: [{name: pt_log, formula: log_pt, centre: auto}]\n")
     (tmp_path / "link.yaml").symlink_to(features)
     fit = ["data", "fit-scaling", str(jets), "--features", str(features), "--out"]
     extract = ["data", "extract", str(jets), "--rows", "0", "20", "--out"]
