@@ -50,7 +50,7 @@ MAY_IMPORT = {
     "score_files": {"files", "score_files"},
     "inference": {"data", "hub", "files", "progress", "score_files", "inference"},
     "torch_files": set(),
-    "importers": {"registry", "data", "hub", "card", "torch_files", "importers"},
+    "importers": {"physics", "registry", "data", "hub", "card", "torch_files", "importers"},
     "check": {"physics", "registry", "data", "hub", "check"},
     **{model: {"physics", "layers", "block_norm", "registry", model} for model in MODELS},
 }

@@ -1,5 +1,6 @@
 """Models of weaver-core, their weights imported, beside ours on real jets."""
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,22 +8,18 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from zoo import create_model, load_pretrained
-from zoo.cli import main
+from zoo import create_model
 from zoo.data.batch import collate, gather
-from zoo.data.datasets import describe_dataset
 from zoo.data.features import feature_table
 from zoo.data.readers import read_jets
-from zoo.importers import import_weights
+from zoo.importers import WEAVER, _fitted, _renamed, import_weights
+from zoo.particle_transformer import KinematicPairs, WeaverPairs
 
 weaver_models = pytest.importorskip("weaver.nn.model.ParticleTransformer")
 from weaver.nn.model.ParticleNet import ParticleNet  # noqa: E402
 from weaver.nn.model.ParticleTransformer import ParticleTransformer  # noqa: E402
-
-OF_TOP_TAGGING = ("--dataset", "top_tagging", "--licence", "MIT")
 
 
 class Jets:
@@ -93,18 +90,37 @@ def particlenet(input_dim: int, num_classes: int) -> nn.Module:
     return ParticleNet(input_dim, num_classes, conv_params, [(256, 0.1)], use_fusion=False, trim=False)
 
 
-WITNESSES = {"particle_transformer": particle_transformer, "particlenet": particlenet}
+def pre_activation(input_dim: int, num_classes: int) -> nn.Module:
+    """As by weaver's constructor, which leaves out the last activation of pairs."""
+    return ParticleTransformer(input_dim, num_classes, trim=False)
+
+
+WITNESSES = {
+    "particle_transformer_weaver": particle_transformer,
+    "particle_transformer_weaver_pre_activation": pre_activation,
+    "particlenet_weaver": particlenet,
+}
+
+#: What `import_weights` has to be told of each.
+OPTIONS = {
+    "particle_transformer_weaver": {"use_pre_activation_pair": False},
+    "particle_transformer_weaver_pre_activation": {"use_pre_activation_pair": True},
+    "particlenet_weaver": {},
+}
+
+_LAYERS_OF_PART = {"embed.input_bn.weight": "embedding.0.weight", "fc.0.weight": "head.0.weight"}
 
 #: First and last layer, in weaver's names and in ours.
 SAME_LAYERS = {
-    "particle_transformer": {"embed.input_bn.weight": "embedding.0.weight", "fc.0.weight": "head.0.weight"},
-    "particlenet": {"bn_fts.weight": "norm.weight", "fc.1.weight": "head.3.weight"},
+    "particle_transformer_weaver": _LAYERS_OF_PART,
+    "particle_transformer_weaver_pre_activation": _LAYERS_OF_PART,
+    "particlenet_weaver": {"bn_fts.weight": "norm.weight", "fc.1.weight": "head.3.weight"},
 }
 
 
 def witness_logits(name: str, witness: nn.Module, jets: Jets) -> Tensor:
     inputs = jets.channels_first
-    if name == "particlenet":
+    if name == "particlenet_weaver":
         return witness(inputs["points"], inputs["features"].clone().requires_grad_(), inputs["mask"])
     return witness(inputs["features"].clone().requires_grad_(), v=inputs["momenta"], mask=inputs["mask"])
 
@@ -123,7 +139,7 @@ def jets(shared_data: Path) -> Jets:
     return Jets(shared_data / "top_tagging" / "train_100k.h5")
 
 
-@pytest.fixture(scope="module", params=sorted(WITNESSES))
+@pytest.fixture(scope="module", params=["particle_transformer_weaver", "particlenet_weaver"])
 def trained(request: pytest.FixtureRequest, jets: Jets) -> Iterator[tuple[str, nn.Module]]:
     """A model of weaver after a few steps, so that no statistic and no scale is trivial."""
     torch.manual_seed(7)
@@ -147,8 +163,8 @@ def save(witness: nn.Module, path: Path, prefix: str = "", **renamed: str) -> Pa
     return path
 
 
-def ours(witness: nn.Module, path: Path) -> nn.Module:
-    return without_dropout(import_weights(save(witness, path)).model.double())
+def ours(name: str, witness: nn.Module, path: Path) -> nn.Module:
+    return without_dropout(import_weights(save(witness, path), **OPTIONS[name]).model.double())
 
 
 def test_jets_are_ragged(jets):
@@ -157,17 +173,68 @@ def test_jets_are_ragged(jets):
 
 def test_logits_equal_those_of_weaver(trained, jets, tmp_path):
     name, witness = trained
-    model = ours(witness, tmp_path / "net.pt")
+    model = ours(name, witness, tmp_path / "net.pt")
     logits = model(jets.features, jets.four_momenta, jets.mask)
     expected = witness_logits(name, witness, jets)
     assert expected.std(0).min() > 1e-3
     torch.testing.assert_close(logits, expected, rtol=0, atol=1e-9)
+    # our own rules for masses and neighbours give the same on these jets
+    own = create_model(name.removesuffix("_weaver"), input_dim=7, num_classes=2).double().eval()
+    own.load_state_dict(model.state_dict())
+    torch.testing.assert_close(own(jets.features, jets.four_momenta, jets.mask), expected, rtol=0, atol=1e-9)
+
+
+@torch.no_grad()
+def test_float32_momenta_have_the_noise_of_weaver(trained, jets, real_jets):
+    """Of a pair of massless particles, weaver takes the logarithm of what rounding leaves of the mass."""
+    name, witness = trained
+    if name == "particlenet_weaver":
+        pytest.skip("looks at no masses")
+    witness = copy.deepcopy(witness).float()
+    momenta = torch.cat([real_jets.four_momenta[..., 1:], real_jets.four_momenta[..., :1]], dim=-1).mT
+    expected = witness(real_jets.features.mT, v=momenta, mask=real_jets.mask[:, None])
+    renamed = {_renamed(key, WEAVER[0].names): value for key, value in witness.state_dict().items()}
+    differences = []
+    for pairs in (WeaverPairs(), KinematicPairs()):
+        model = create_model(name, input_dim=7, num_classes=2).eval()
+        model.pair_inputs[0] = pairs
+        model.load_state_dict(_fitted({key: (key, value) for key, value in renamed.items()}, model.state_dict(), ""))
+        logits = model(real_jets.features, real_jets.four_momenta, real_jets.mask)
+        differences.append((logits - expected).abs().max().item() / expected.std(0).max().item())
+    assert differences[0] < 1e-3 < differences[1], "relative to the spread of the logits"
+
+
+@torch.no_grad()
+def test_pairs_before_their_last_activation(jets, tmp_path):
+    """As weaver's constructor builds it; control: with the activation the logits are others."""
+    name = "particle_transformer_weaver_pre_activation"
+    witness = without_dropout(WITNESSES[name](7, 2).double())
+    for _ in range(3):
+        witness_logits(name, witness, jets)
+    path = save(witness.eval(), tmp_path / "net.pt")
+    expected = witness_logits(name, witness, jets)
+    for is_pre_activation in (True, False):
+        model = import_weights(path, use_pre_activation_pair=is_pre_activation).model.double()
+        difference = (model(jets.features, jets.four_momenta, jets.mask) - expected).abs().max()
+        assert difference < 1e-9 if is_pre_activation else difference > 0.01
+
+
+def test_the_last_activation_of_pairs_is_asked_for(tmp_path):
+    """The weights are the same tensors with and without it, the logits are not."""
+    torch.save(particle_transformer(7, 2).state_dict(), tmp_path / "net.pt")
+    with pytest.raises(
+        ValueError, match=r"net.pt: the weights do not tell whether .* --use_pre_activation_pair true or"
+    ):
+        import_weights(tmp_path / "net.pt")
+    torch.save(particlenet(7, 2).state_dict(), tmp_path / "net.pt")
+    with pytest.raises(ValueError, match=r"net.pt: is a particlenet_weaver, for which use_pre_activation_pair means"):
+        import_weights(tmp_path / "net.pt", use_pre_activation_pair=True)
 
 
 def test_training_step_equals_that_of_weaver(trained, jets, tmp_path):
     """Logits and gradients of the same batch statistics."""
     name, witness = trained
-    model = ours(witness, tmp_path / "net.pt").train()
+    model = ours(name, witness, tmp_path / "net.pt").train()
     witness.train().zero_grad()
     originals = {}
     for path, module in list(witness.named_modules()):
@@ -193,9 +260,9 @@ def test_training_step_equals_that_of_weaver(trained, jets, tmp_path):
 def test_prefixes_and_old_names_of_attention(trained, jets, tmp_path, prefix):
     name, witness = trained
     old = {"attn.in_proj.weight": "attn.in_proj_weight", "attn.in_proj.bias": "attn.in_proj_bias"}
-    imported = import_weights(save(witness, tmp_path / "net.pt", prefix, **old))
-    assert imported.foreign.model == name
-    plain = ours(witness, tmp_path / "plain.pt")
+    imported = import_weights(save(witness, tmp_path / "net.pt", prefix, **old), **OPTIONS[name])
+    assert imported.name == name
+    plain = ours(name, witness, tmp_path / "plain.pt")
     inputs = (jets.features, jets.four_momenta, jets.mask)
     torch.testing.assert_close(imported.model.double()(*inputs), plain(*inputs))
 
@@ -203,25 +270,27 @@ def test_prefixes_and_old_names_of_attention(trained, jets, tmp_path, prefix):
 def test_wrong_shape_is_named(trained, tmp_path):
     name, witness = trained
     state = dict(witness.state_dict())
-    key = "fc.0.weight" if name == "particle_transformer" else "fc.1.weight"
+    key = "fc.0.weight" if name.startswith("particle_transformer") else "fc.1.weight"
     state[key] = state[key][:, :-1]
     torch.save(state, tmp_path / "net.pt")
     with pytest.raises(ValueError, match=rf"net.pt: .*{key} has shape \[2, \d+\], expected"):
-        import_weights(tmp_path / "net.pt")
+        import_weights(tmp_path / "net.pt", **OPTIONS[name])
 
 
 def test_missing_tensor_is_named(trained, tmp_path):
     name, witness = trained
     state = dict(witness.state_dict())
-    state.pop("blocks.3.fc1.weight" if name == "particle_transformer" else "edge_convs.1.convs.2.weight")
+    state.pop("blocks.3.fc1.weight" if name.startswith("particle_transformer") else "edge_convs.1.convs.2.weight")
     torch.save(state, tmp_path / "net.pt")
     with pytest.raises(ValueError, match=r"net.pt: does not fit .*missing: blocks\.\d"):
-        import_weights(tmp_path / "net.pt")
+        import_weights(tmp_path / "net.pt", **OPTIONS[name])
 
 
 def test_file_of_another_model_is_refused(tmp_path):
     torch.save(nn.Linear(2, 3).state_dict(), tmp_path / "net.pt")
-    with pytest.raises(ValueError, match=r"net.pt: is no particle_transformer .* or particlenet .*weight, bias"):
+    with pytest.raises(
+        ValueError, match=r"net.pt: is no particle_transformer_weaver .* or particlenet_weaver .*weight, bias"
+    ):
         import_weights(tmp_path / "net.pt")
 
 
@@ -248,7 +317,7 @@ def test_old_format_has_no_checksums_and_says_so(tmp_path):
     path = tmp_path / "net.pt"
     torch.save(particlenet(7, 2).state_dict(), path, _use_new_zipfile_serialization=False)
     with pytest.warns(UserWarning, match=r"net\.pt: .* torch before 1\.6, which has no checksums"):
-        assert import_weights(path).foreign.model == "particlenet"
+        assert import_weights(path).name == "particlenet_weaver"
 
 
 def test_tensor_of_more_numbers_than_stored_is_refused(tmp_path):
@@ -262,40 +331,6 @@ def test_tensor_of_more_numbers_than_stored_is_refused(tmp_path):
 def test_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none.pt: no such file"):
         import_weights(tmp_path / "none.pt")
-
-
-@pytest.mark.parametrize("name", sorted(WITNESSES))
-@pytest.mark.parametrize("features", ["kin", "kinpid", "full"])
-def test_command_imports_models_of_jetclass(tmp_path, shared_data, name, features):
-    """Of 7, 13 or 17 features and ten classes; what was imported answers to jets that have the columns."""
-    table, out = feature_table(features), tmp_path / "out"
-    torch.manual_seed(3)
-    torch.save(WITNESSES[name](table.input_dim, 10).state_dict(), tmp_path / "net.pt")
-    where = ["--out", str(out), "--dataset", "jetclass", "--licence", "MIT"]
-    main(["import", "weaver-checkpoint", str(tmp_path / "net.pt"), *where])
-    tagger = load_pretrained(out)
-    assert tagger.feature_table == table
-    assert tagger.config.classes == list(describe_dataset("jetclass").classes)
-    golden = load_file(out / "golden.safetensors")
-    if features != "kin":
-        types = golden["features"][golden["mask"]][:, 6:11]
-        assert types.sum(1).tolist() == [1.0] * len(types)
-        assert types.any(0).all()
-    jets = read_jets(shared_data / "jetclass2" / "JetClassII_example.parquet", rows=(0, 4))
-    packed = gather(jets, np.arange(4), table.columns)
-    batch = collate(packed, table)
-    columns = {key: torch.from_numpy(packed.columns[key]) for key in packed.columns}
-    for key in table.columns:
-        padded = torch.zeros(batch.mask.shape)
-        padded[batch.mask] = columns[key].float()
-        columns[key] = padded
-    logits = tagger(batch.four_momenta, batch.mask, columns)
-    with torch.no_grad():
-        expected = tagger.model(batch.features, batch.four_momenta, batch.mask)
-    torch.testing.assert_close(logits, expected)
-    if table.columns:
-        with pytest.raises(ValueError, match=r"'part_charge' is missing, .* use the features kin"):
-            tagger(batch.four_momenta, batch.mask)
 
 
 @pytest.fixture
@@ -312,76 +347,13 @@ def release_file(tmp_path):
     return tmp_path / "best-val-model.pt"
 
 
-def test_lorentznet_release_reads_out_over_the_rows_of_the_batch(release_file, jets):
-    """With as many rows as a jet has particles and beams, it is the mean; control: with more it is not."""
-    release = import_weights(release_file, "lorentznet-release").model.double()
-    plain = create_model("lorentznet", input_dim=7, num_classes=2).double().eval()
-    plain.load_state_dict(release.state_dict())
-    count = int(jets.mask[0].sum())
-    jet = (jets.features[:1], jets.four_momenta[:1], jets.mask[:1])
-    release.readout_rows = count + 2
-    torch.testing.assert_close(release(*jet), plain(*jet), rtol=0, atol=1e-12)
-    release.readout_rows = count + 12
-    assert (release(*jet) - plain(*jet)).abs().max() > 1e-4
-
-
-def test_command_makes_a_pretrained_folder(release_file, tmp_path):
-    out = tmp_path / "released"
-    main(
-        [
-            "import",
-            "lorentznet-release",
-            str(release_file),
-            "--out",
-            str(out),
-            "--dataset",
-            "top_tagging",
-            "--licence",
-            "MIT",
-        ]
-    )
-    loaded = load_pretrained(out)
-    assert loaded.config.model == "lorentznet_release"
-    assert loaded.config.paper == "arXiv:2201.08187"
-
-
-def test_command_refuses_features_that_the_zoo_does_not_know(tmp_path, capsys):
-    torch.save(particlenet(9, 2).state_dict(), tmp_path / "net.pt")
-    with pytest.raises(SystemExit, match="2"):
-        main(
-            [
-                "import",
-                "weaver-checkpoint",
-                str(tmp_path / "net.pt"),
-                "--out",
-                str(tmp_path / "out"),
-                "--dataset",
-                "top_tagging",
-                "--licence",
-                "MIT",
-            ]
-        )
-    assert "net.pt: takes 9 features of a particle; the zoo knows kin (7)" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
-
-
-def test_command_refuses_another_number_of_classes(tmp_path, capsys):
-    torch.save(particlenet(7, 10).state_dict(), tmp_path / "net.pt")
-    with pytest.raises(SystemExit, match="2"):
-        main(
-            [
-                "import",
-                "weaver-checkpoint",
-                str(tmp_path / "net.pt"),
-                "--out",
-                str(tmp_path / "out"),
-                "--dataset",
-                "top_tagging",
-                "--licence",
-                "MIT",
-            ]
-        )
-    assert "net.pt: has 10 classes, top_tagging has qcd, top" in capsys.readouterr().err
+def test_wide_release_is_refused(release_file):
+    state = torch.load(release_file)
+    key = "module.embedding.weight"
+    state[key] = torch.cat([state[key], state[key][:, :1]], dim=1)
+    torch.save(state, release_file)
+    with pytest.raises(ValueError, match=r"takes 3 scalars of a particle; .* 2 \(lorentznet_release\) or 8 \(lorentz"):
+        import_weights(release_file, "lorentznet-release")
 
 
 def test_unknown_kind_is_named(tmp_path):

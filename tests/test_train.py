@@ -101,7 +101,13 @@ def test_configs_are_found():
 
 
 #: Models that reproduce the answers of other programs with their weights, and that nobody should train.
-FOR_IMPORTED_WEIGHTS = {"lorentznet_release", "lorentznet_qg_release"}
+FOR_IMPORTED_WEIGHTS = {
+    "lorentznet_release",
+    "lorentznet_qg_release",
+    "particle_transformer_weaver",
+    "particle_transformer_weaver_pre_activation",
+    "particlenet_weaver",
+}
 
 
 def test_every_model_has_its_configs():

@@ -2,7 +2,7 @@
 
 It is a function of the config alone, so it can be written anew at any time. ``training`` of the config holds what is
 known: ``command``, ``settings`` (the configuration of the run), ``facts`` (seed, epochs, ...), ``versions``, ``jets``
-(of the test, by class), or ``origin`` for weights that were trained elsewhere.
+(of the test, by class), or ``origin`` for weights that were trained elsewhere, and ``notes`` on their limits.
 """
 
 import re
@@ -199,9 +199,10 @@ def _limits(config: PretrainedConfig) -> str:
     alike = f" ({dataset.conditions})" if dataset and dataset.conditions else ""
     purpose = "a start for trainings" if config.kind == "backbone" else "comparisons, and as a start for trainings"
     calibrated = "" if config.kind == "backbone" else _CALIBRATION
+    notes = "".join(f"\n- {note}" for note in config.training.get("notes", ()))
     rows = _rows(config)
     studies = "jet tagging on simulated jets" if rows == "jets" else f"simulated {rows}"
     return f"""For studies of {studies}, {purpose}.
 
 - It knows {rows} like those of its training only{alike}. Other energies, jet radii, generators, detectors or pile-up \
-need a training of their own, or at least a test.{calibrated}"""
+need a training of their own, or at least a test.{calibrated}{notes}"""

@@ -203,8 +203,21 @@ def build_parser() -> argparse.ArgumentParser:
     importing.add_argument("kind", choices=["weaver-checkpoint", "lorentznet-release"], help="who wrote the file")
     importing.add_argument("file", type=Path, metavar="FILE", help="file of weights; nothing in it is run")
     importing.add_argument("--out", type=Path, required=True, help="folder to write, named as the model shall be")
-    importing.add_argument("--dataset", required=True, help="what it was trained on, such as top_tagging")
     importing.add_argument("--licence", required=True, help="of the weights, such as MIT")
+    importing.add_argument("--dataset", help="what it was trained on, such as top_tagging")
+    importing.add_argument(
+        "--weaver-yaml",
+        type=Path,
+        metavar="FILE",
+        help="weaver's data file of the training: features and classes (default: the only one beside the weights)",
+    )
+    importing.add_argument("--features", help="feature table, such as kin, or a YAML file of features, instead")
+    importing.add_argument("--classes", nargs="+", metavar="NAME", help="classes in order (default: those of the data)")
+    importing.add_argument(
+        "--use_pre_activation_pair",
+        choices=["true", "false"],
+        help="what weaver's ParticleTransformer was built with: its default is true, the published networks have false",
+    )
     importing.set_defaults(run=_import)
     return parser
 
@@ -288,10 +301,30 @@ def _check(name: str, data: str, jets: int, features: str, classes: int) -> None
         sys.exit(1)
 
 
-def _import(kind: str, file: Path, out: Path, dataset: str, licence: str) -> None:
+def _import(
+    kind: str,
+    file: Path,
+    out: Path,
+    licence: str,
+    dataset: str | None,
+    weaver_yaml: Path | None,
+    features: str | None,
+    classes: list[str] | None,
+    use_pre_activation_pair: str | None,
+) -> None:
     from zoo.importers import import_pretrained
 
-    import_pretrained(kind, file, out, dataset=dataset, licence=licence)
+    import_pretrained(
+        kind,
+        file,
+        out,
+        licence=licence,
+        dataset=dataset,
+        features=features,
+        weaver_yaml=weaver_yaml,
+        classes=classes,
+        use_pre_activation_pair=None if use_pre_activation_pair is None else use_pre_activation_pair == "true",
+    )
 
 
 def _simulate(

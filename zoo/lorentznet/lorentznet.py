@@ -308,8 +308,8 @@ def released_mass2(four_momenta: Tensor) -> Tensor:
 
     For a massless particle they are rounding noise of some :math:`10^{-7} E^2`, which its weights have learnt from.
     """
-    squares = four_momenta.float().square()
-    return (2 * squares[..., 0] - squares.sum(-1)).double()
+    energy2, x2, y2, z2 = four_momenta.float().square().unbind(-1)
+    return (2 * energy2 - (energy2 + x2 + y2 + z2)).double()  # in this order, which decides on the noise
 
 
 class PairBatchNorm(nn.BatchNorm1d):

@@ -5,12 +5,15 @@ from zoo.particle_transformer.particle_transformer import (
     KinematicPairs,
     PairInputs,
     ParticleTransformer,
+    WeaverPairs,
     particle_transformer,
     particle_transformer_for_events,
     particle_transformer_for_events_plain,
     particle_transformer_for_events_sm,
     particle_transformer_for_events_sm_only,
     particle_transformer_plain,
+    particle_transformer_weaver,
+    particle_transformer_weaver_pre_activation,
 )
 
 __all__ = [
@@ -18,10 +21,13 @@ __all__ = [
     "KinematicPairs",
     "PairInputs",
     "ParticleTransformer",
+    "WeaverPairs",
     "particle_transformer",
     "particle_transformer_for_events",
     "particle_transformer_for_events_plain",
     "particle_transformer_for_events_sm",
     "particle_transformer_for_events_sm_only",
     "particle_transformer_plain",
+    "particle_transformer_weaver",
+    "particle_transformer_weaver_pre_activation",
 ]

@@ -21,13 +21,20 @@ PAIRS_PER_BLOCK = 4096
 
 
 class PairEmbedding(nn.Sequential):
-    """Linear layers, a batch normalisation and a GELU after each, and a normalisation before all."""
+    """Linear layers, a batch normalisation and a GELU after each, and a normalisation before all.
 
-    def __init__(self, input_dim: int, dims: Sequence[int]) -> None:
+    Args:
+        input_dim: numbers of a pair.
+        dims: widths of the layers.
+        last_activation: whether there is a GELU after the last layer, too.
+    """
+
+    def __init__(self, input_dim: int, dims: Sequence[int], *, last_activation: bool = True) -> None:
         layers: list[nn.Module] = [RowBatchNorm(input_dim)]
         for before, after in itertools.pairwise([input_dim, *dims]):
             layers += [Linear(before, after), RowBatchNorm(after), nn.GELU()]
-        super().__init__(*layers)
+        super().__init__(*(layers if last_activation else layers[:-1]))
+        self.last_activation = last_activation
 
     def forward(self, pairs: Tensor) -> Tensor:
         """Embedded pairs (pair, dims[-1]) of (pair, input_dim)."""
@@ -45,9 +52,10 @@ class PairEmbedding(nn.Sequential):
         blocks = []
         for block in pairs.split(PAIRS_PER_BLOCK):
             block = norm(block)
-            for weight, bias in folded:
+            *hidden, last = folded
+            for weight, bias in hidden:
                 block = linear(block, weight, bias, activation="gelu")
-            blocks.append(block)
+            blocks.append(linear(block, *last, activation="gelu" if self.last_activation else "none"))
         return torch.cat(blocks)
 
     def _by_statistics_of_batch(self, pairs: Tensor) -> Tensor:
@@ -61,7 +69,7 @@ class PairEmbedding(nn.Sequential):
             z, mean, variance = _NormGeluLinear.apply(
                 z, mean, variance, norm.eps, norm.weight, norm.bias, layer.weight, layer.bias
             )
-        return F.gelu(last(z))
+        return F.gelu(last(z)) if self.last_activation else last(z)
 
 
 @torch.no_grad()

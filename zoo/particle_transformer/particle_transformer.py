@@ -30,7 +30,7 @@ from zoo.layers import (
 )
 from zoo.particle_transformer.pair_embedding import PairEmbedding
 from zoo.physics.couplings import NO_TYPE, OBJECT_TYPES, pair_couplings, pair_mass
-from zoo.physics.kinematics import pair_features
+from zoo.physics.kinematics import SMALLEST, delta_phi, pair_features, phi
 from zoo.registry import register_model
 
 #: Added to the score of a padded key: finite in half precision too, so that a jet without particles gives no NaN.
@@ -68,6 +68,29 @@ class KinematicPairs(PairInputs):
 
     def forward(self, features: Tensor, four_momenta: Tensor, i: Tensor, j: Tensor) -> Tensor:
         return pair_features(four_momenta, i, j)
+
+
+class WeaverPairs(PairInputs):
+    r"""The pair inputs of the paper in the precision of the momenta, as weaver-core forms them.
+
+    Where :math:`m^2 = E^2 - p^2` of the sum of a pair is rounding noise, as of a massless particle and itself, its
+    logarithm is that of the noise, on which weights that weaver-core trained have learnt; `KinematicPairs` takes such
+    particles as massless. In float64 both are the same.
+    """
+
+    dim = 4
+
+    def forward(self, features: Tensor, four_momenta: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        energy, px, py, pz = four_momenta.unbind(-1)
+        pt, azimuth = (px.square() + py.square()).sqrt(), phi(four_momenta)
+        # the last limit is ours: there is no finite answer for a massless particle against the z axis
+        rapidity = 0.5 * torch.log((1 + 2 * pz / (energy - pz).clamp(min=1e-20)).clamp(min=1e-20))
+        of_angles = (rapidity[i] - rapidity[j]).square() + delta_phi(azimuth[i], azimuth[j]).square()
+        distance, softer = of_angles.sqrt(), torch.minimum(pt[i], pt[j])
+        energy2, x2, y2, z2 = (four_momenta[i] + four_momenta[j]).square().unbind(-1)
+        mass2 = energy2 - (x2 + y2 + z2)
+        fraction = softer / (pt[i] + pt[j]).clamp(min=SMALLEST)
+        return torch.stack([softer * distance, fraction, distance, mass2], dim=-1).clamp(min=SMALLEST).log()
 
 
 class CouplingPairs(PairInputs):
@@ -134,6 +157,7 @@ class ParticleTransformer(nn.Module):
         pair_inputs: what enters the attention scores for each pair; none leaves attention without interactions.
         embed_dims: widths of the embedding of a particle; the last is the width of all that follows.
         pair_embed_dims: widths of the embedding of a pair, before that to ``num_heads``.
+        pair_activation: whether the embedding of a pair ends with a GELU, as in the published weights.
         num_heads: attention heads.
         num_layers: particle attention blocks.
         num_class_layers: class attention blocks.
@@ -158,6 +182,7 @@ class ParticleTransformer(nn.Module):
         pair_inputs: Sequence[PairInputs] = (),
         embed_dims: Sequence[int] = (128, 512, 128),
         pair_embed_dims: Sequence[int] = (64, 64, 64),
+        pair_activation: bool = True,
         num_heads: int = 8,
         num_layers: int = 8,
         num_class_layers: int = 2,
@@ -174,7 +199,9 @@ class ParticleTransformer(nn.Module):
         self.pair_embedding = None
         if pair_inputs:
             pair_dim = sum(inputs.dim for inputs in pair_inputs)
-            self.pair_embedding = PairEmbedding(pair_dim, (*pair_embed_dims, num_heads))
+            self.pair_embedding = PairEmbedding(
+                pair_dim, (*pair_embed_dims, num_heads), last_activation=pair_activation
+            )
         self.blocks = nn.ModuleList(ParticleAttention(embed_dim, num_heads, dropout) for _ in range(num_layers))
         self.class_blocks = nn.ModuleList(ClassAttention(embed_dim, num_heads) for _ in range(num_class_layers))
         self.class_token = nn.Parameter(torch.empty(embed_dim))
@@ -381,6 +408,25 @@ def _head(input_dim: int, dims: Sequence[int], num_classes: int, dropout: float)
 def particle_transformer(input_dim: int, num_classes: int) -> ParticleTransformer:
     """Particle Transformer of arXiv:2202.03772, 2,141,134 parameters with 7 features and 2 classes."""
     return ParticleTransformer(input_dim, num_classes, pair_inputs=[KinematicPairs()])
+
+
+@register_model
+def particle_transformer_weaver(input_dim: int, num_classes: int) -> ParticleTransformer:
+    """`particle_transformer` for weights that weaver-core trained with ``use_pre_activation_pair=False``.
+
+    The published ones are such. The numbers of a pair are formed in the precision of the momenta, as there
+    (`WeaverPairs`). Train `particle_transformer` instead.
+    """
+    return ParticleTransformer(input_dim, num_classes, pair_inputs=[WeaverPairs()])
+
+
+@register_model
+def particle_transformer_weaver_pre_activation(input_dim: int, num_classes: int) -> ParticleTransformer:
+    """`particle_transformer_weaver` for ``use_pre_activation_pair=True``, weaver-core's default.
+
+    The embedding of a pair then ends before its last GELU.
+    """
+    return ParticleTransformer(input_dim, num_classes, pair_inputs=[WeaverPairs()], pair_activation=False)
 
 
 @register_model

@@ -47,6 +47,9 @@ class ParticleNet(nn.Module):
         input_dim: number of features of a particle.
         num_classes: number of logits.
         num_neighbors: k.
+        as_weaver: whether the neighbourhood is that of weaver-core (`weaver_neighbors`): the nearest of k + 1 is
+            dropped as the particle itself, and where there are fewer, particles without features fill up to k. Weights
+            of weaver-core are used to that.
         conv_dims: widths of the layers of each block.
         head_dim: width of the hidden layer before the logits.
         dropout: after it.
@@ -66,6 +69,7 @@ class ParticleNet(nn.Module):
         num_classes: int,
         *,
         num_neighbors: int = 16,
+        as_weaver: bool = False,
         conv_dims: Sequence[Sequence[int]] = ((64, 64, 64), (128, 128, 128), (256, 256, 256)),
         head_dim: int = 256,
         dropout: float = 0.1,
@@ -73,6 +77,7 @@ class ParticleNet(nn.Module):
     ) -> None:
         super().__init__()
         self.num_neighbors = num_neighbors
+        self.as_weaver = as_weaver
         self.embed_dim = conv_dims[-1][-1]
         self.context_dim = context_dim
         self.norm = RowBatchNorm(input_dim)
@@ -105,9 +110,15 @@ class ParticleNet(nn.Module):
         jets, features, four_momenta = sort_by_length(mask, features, four_momenta)
         x = self.norm(features)
         points = torch.stack(relative_to_jet(four_momenta, jets.counts), dim=1)
+        points = points.to(x.dtype) if self.as_weaver else points
         for block in self.blocks:
-            x = points = block(x, nearest_neighbors(points, jets.groups, self.num_neighbors))
+            x = points = block(x, self._neighbors(points, jets))
         return x, jets
+
+    def _neighbors(self, points: Tensor, jets: SortedJets) -> Neighbors:
+        if self.as_weaver:
+            return weaver_neighbors(points, jets.counts, self.num_neighbors)
+        return nearest_neighbors(points, jets.groups, self.num_neighbors)
 
 
 class EdgeConv(nn.Module):
@@ -129,12 +140,15 @@ class EdgeConv(nn.Module):
         self.shortcut_norm = RowBatchNorm(dims[-1])
 
     def forward(self, x: Tensor, neighbors: Neighbors) -> Tensor:
-        """Updated features (node, dims[-1]) of particles (node, input_dim)."""
+        """Updated features (node, dims[-1]) of particles (node, input_dim).
+
+        A neighbour with the number of no particle, ``len(x)``, counts as one whose features are all zero.
+        """
         if not (self.training or torch.is_grad_enabled()):
             return self._infer(x, neighbors)
         first, *further = (layer.weight for layer in self.layers)
         of_i, of_difference = first.chunk(2, dim=1)
-        receiver, sender = linear(x, of_i - of_difference), linear(x, of_difference)
+        receiver, sender = linear(x, of_i - of_difference), _with_none(linear(x, of_difference))
         mean = edge_mean(receiver, sender, further, list(self.norms), neighbors)
         return F.relu(self.shortcut_norm(self.shortcut(x)) + mean)
 
@@ -142,7 +156,7 @@ class EdgeConv(nn.Module):
         """The same with fixed statistics, which are factors of the weights, so one pass over the edges is enough."""
         (weight, bias), *layers = (fold_norm(layer, norm) for layer, norm in zip(self.layers, self.norms, strict=True))
         of_i, of_difference = weight.chunk(2, dim=1)
-        receiver, sender = linear(x, of_i - of_difference, bias), linear(x, of_difference)
+        receiver, sender = linear(x, of_i - of_difference, bias), _with_none(linear(x, of_difference))
         mean = linear(x, *fold_norm(self.shortcut, self.shortcut_norm))
         for block in edge_blocks(neighbors, max(norm.num_features for norm in self.norms)):
             edge = block.first_layer(receiver, sender).relu_()
@@ -150,6 +164,11 @@ class EdgeConv(nn.Module):
                 edge = linear(edge, weight, bias, activation="relu")
             mean[block.nodes] += block.mean(edge)
         return mean.relu_()
+
+
+def _with_none(rows: Tensor) -> Tensor:
+    """A row of zeros at the end, for what is no particle."""
+    return F.pad(rows, (0, 0, 0, 1))
 
 
 @torch.no_grad()
@@ -184,10 +203,47 @@ def _nearest_slots(points: Tensor, mask: Tensor, num_neighbors: int) -> tuple[Te
     return slot, distance.isfinite() & mask[:, :, None]
 
 
+@torch.no_grad()
+def weaver_neighbors(points: Tensor, counts: Tensor, num_neighbors: int) -> Neighbors:
+    """The neighbours of weaver-core: always ``num_neighbors``; ``len(points)`` stands for what is no particle.
+
+    The nearest of one more is dropped as the particle itself. Among particles at the same point it may be another, and
+    which one depends on the number of rows that the batch is padded to, there and here, and on the processor.
+
+    Args:
+        points: packed coordinates (node, coordinate).
+        counts: (jet,) particles of each jet.
+        num_neighbors: of each particle.
+    """
+    if points.dtype in (torch.float16, torch.bfloat16):
+        points = points.float()
+    rows = max([num_neighbors + 1, *counts.tolist()])
+    is_real = torch.arange(rows, device=points.device) < counts[:, None]
+    padded = points.new_zeros(*is_real.shape, points.shape[1])
+    padded[is_real] = points
+    node = torch.full(is_real.shape, len(points), device=points.device)
+    node[is_real] = torch.arange(len(points), device=points.device)
+    columns = padded.mT.contiguous()
+    with torch.autocast(points.device.type, enabled=False):
+        square = columns.square().sum(1, keepdim=True)
+        distance = (square.mT - 2 * (columns.mT @ columns) + square).clamp(min=0)
+    distance.masked_fill_(~is_real[:, None], torch.inf)
+    slot = distance.topk(num_neighbors + 1, largest=False).indices[..., 1:]
+    j = node[:, None].expand(-1, rows, -1).gather(2, slot)[is_real]
+    starts = torch.arange(len(points) + 1, device=points.device) * num_neighbors
+    return Neighbors(j.flatten(), starts)
+
+
 @register_model
 def particlenet(input_dim: int, num_classes: int) -> ParticleNet:
     """ParticleNet of arXiv:1902.08570, 366,160 parameters with 7 features and 2 classes."""
     return ParticleNet(input_dim, num_classes)
+
+
+@register_model
+def particlenet_weaver(input_dim: int, num_classes: int) -> ParticleNet:
+    """`particlenet` for weights that weaver-core trained, with its neighbourhoods; train `particlenet` instead."""
+    return ParticleNet(input_dim, num_classes, as_weaver=True)
 
 
 @register_model
