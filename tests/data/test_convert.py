@@ -25,7 +25,7 @@ from zoo.data.convert import convert
 from zoo.data.datamodule import Split
 from zoo.data.datasets import DATASETS
 from zoo.data.formats.layout_yaml import read_layout
-from zoo.data.manifest import read_manifest
+from zoo.data.manifest import read_manifest, write_manifest
 from zoo.data.readers import read_jets
 from zoo.data.store import MOMENTUM_COLUMNS, JetTable, bad_jets, write_store
 
@@ -181,7 +181,7 @@ def count(function):
             os.kill(os.getpid(), signal.SIGKILL)
         return function(*arguments, **options)
     return counted
-os.replace, zoo.files.sync, room.shutil.rmtree = count(os.replace), count(zoo.files.sync), count(room.shutil.rmtree)
+os.replace, zoo.files.sync, os.rmdir = count(os.replace), count(zoo.files.sync), count(os.rmdir)
 room.convert(sys.argv[3:], sys.argv[2], jets_per_shard=150, processes=1)
 print(next(calls) - 1)
 """
@@ -240,6 +240,104 @@ def test_finished_parts_are_not_done_again(files, tmp_path, monkeypatch):
     convert(files, tmp_path / "out", jets_per_shard=150, processes=1)
     assert len(done) == len(set(done)) == 3 + 4 + 2
     assert [path.stat().st_mtime_ns for path in done[:3]] == times
+
+
+@pytest.fixture
+def interrupted(make_table, tmp_path, monkeypatch):
+    """A file of the zoo, a conversion of it that stopped after two of four parts, and what it would have made."""
+    source, out = tmp_path / "jets.arrow", tmp_path / "out"
+    write_store(source, make_table(500))
+    expected = convert([source], tmp_path / "whole", jets_per_shard=150, processes=1)
+    assert len(expected.shards) > 1
+    deal_part, begun = room.deal_part, itertools.count(1)
+
+    def stop(part):
+        if next(begun) > 2:
+            raise KeyboardInterrupt
+        deal_part(part)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(room, "deal_part", stop)
+        patch.setattr(room, "THREADS", 1)
+        with pytest.raises(KeyboardInterrupt):
+            convert([source], out, jets_per_shard=150, processes=1)
+    return source, out, contents(tmp_path / "whole")
+
+
+def flip(path: Path, place: float, keep_time: bool = True) -> None:
+    times = path.stat().st_atime_ns, path.stat().st_mtime_ns
+    content = bytearray(path.read_bytes())
+    content[int(place * len(content))] ^= 16
+    path.write_bytes(content)
+    if keep_time:
+        os.utime(path, ns=times)
+
+
+@pytest.mark.parametrize("place", [0.3, 0.5, 0.7, 0.9])
+def test_a_part_that_is_damaged_between_kill_and_resume_is_made_again(interrupted, place):
+    source, out, expected = interrupted
+    flip(sorted((out / "parts").glob("*.arrow"))[0], place)
+    convert([source], out, jets_per_shard=150, processes=1)
+    assert contents(out) == expected
+
+
+def test_a_shard_that_is_damaged_between_kill_and_resume_is_made_again(interrupted, monkeypatch):
+    source, out, expected = interrupted
+    with monkeypatch.context() as patch:
+        patch.setattr(room, "write_manifest", lambda *_: pytest.fail("stop here"))
+        with pytest.raises(pytest.fail.Exception):
+            convert([source], out, jets_per_shard=150, processes=1)
+    flip(sorted(out.glob("shard-*.arrow"))[1], 0.6)
+    convert([source], out, jets_per_shard=150, processes=1)
+    assert contents(out) == expected
+
+
+def test_a_source_that_is_damaged_between_kill_and_resume_is_told(interrupted):
+    """Also though the first row, with which reading began, is done."""
+    source, out, _ = interrupted
+    assert (out / "parts" / "000000-000000000000.arrow").exists()
+    flip(source, 0.6)
+    with pytest.raises(ValueError, match=r"jets.arrow cannot be read .* does not match its checksum"):
+        convert([source], out, jets_per_shard=150, processes=1)
+
+
+@pytest.mark.parametrize("while_running", [True, False])
+def test_a_source_that_is_written_again_meanwhile_is_told(interrupted, make_table, monkeypatch, while_running):
+    """With the same size and time, other jets."""
+    source, out, _ = interrupted
+    times = source.stat().st_atime_ns, source.stat().st_mtime_ns
+
+    def rewrite():
+        table = make_table(500)
+        write_store(source, dataclasses.replace(table, weight=table.weight + 1))
+        os.utime(source, ns=times)
+
+    if while_running:
+        deal_part = room.deal_part
+        monkeypatch.setattr(room, "deal_part", lambda part: (deal_part(part), rewrite()))
+    else:
+        rewrite()
+    with pytest.raises(OSError, match=r"jets.arrow: was changed while it was converted; delete .*out"):
+        convert([source], out, jets_per_shard=150, processes=1)
+    assert not list((out / "parts").glob("*.arrow"))
+
+
+def test_what_somebody_keeps_in_a_finished_folder_stays(files, tmp_path):
+    convert(files, tmp_path / "out", processes=1)
+    (tmp_path / "out" / "parts").mkdir()
+    (tmp_path / "out" / "parts" / "thesis.tex").write_text("years of work")
+    convert(files, tmp_path / "out", processes=1)
+    assert (tmp_path / "out" / "parts" / "thesis.tex").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("name", ["../jets.arrow", "/tmp/jets.arrow", "..", "", "a/b.arrow"])
+def test_a_manifest_names_files_of_its_folder_only(make_table, tmp_path, name):
+    write_store(tmp_path / "jets.arrow", make_table(20))
+    manifest = convert([tmp_path / "jets.arrow"], tmp_path / "out", processes=1)
+    shard = dataclasses.replace(manifest.shards[0], file=name)
+    write_manifest(tmp_path / "out", dataclasses.replace(manifest, shards=(shard,)))
+    with pytest.raises(ValueError, match="is no file of the folder"):
+        read_jets(tmp_path / "out")
 
 
 def test_a_finished_conversion_is_left_alone(files, tmp_path, monkeypatch):

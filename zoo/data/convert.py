@@ -15,7 +15,7 @@ import functools
 import itertools
 import json
 import os
-import shutil
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -49,6 +49,10 @@ SHARDS_AT_ONCE = 8
 #: Most threads of a process: decoding and copying leave the interpreter to others, what is between does not.
 THREADS = 4
 
+#: A file is told from another of its size and time by so many blocks of so many bytes.
+BLOCKS = 64
+BLOCK_BYTES = 4096
+
 Work = TypeVar("Work")
 Result = TypeVar("Result")
 #: Function and its arguments -> each argument with its result, in any order.
@@ -57,7 +61,7 @@ Run = Callable[[Callable[[Work], Result], Sequence[Work]], Iterator[tuple[Work, 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """All that the bytes of a converted folder depend on.
+    """All that the bytes of a converted folder depend on, but for what the files hold.
 
     Args:
         seed: of the shuffle.
@@ -161,7 +165,8 @@ def convert(
     Raises:
         ValueError: if an argument makes no sense, the folder holds something else, a file cannot be read, the files do
             not fit together, or no good jet is left.
-        OSError: if a file is missing, the disk is full, another process converts to the folder, or a worker dies.
+        OSError: if a file is missing or changes meanwhile, the disk is full, another process converts to the folder, or
+            a worker dies.
         ModuleNotFoundError: if dask is needed and not installed.
     """
     out, files = Path(out), [file for name in files for file in expand_pattern(name)]
@@ -176,7 +181,9 @@ def convert(
                 _clean_up_drafts(out)
                 (out / PARTS).mkdir(exist_ok=True)
                 parts = plan.parts(out, layout)
+                prints = _fingerprints_of(out, paths)
                 _deal(parts, run)
+                _require_unchanged(out, plan, prints)
                 manifest = _gather(out, plan, parts, run)
                 write_manifest(out, manifest)
         _remove_scaffold(out)
@@ -257,10 +264,41 @@ def _make_plan(folder: Path, paths: list[Path], run: Run, wanted: Plan, layout: 
         return old
     if any(not entry.match(DRAFTS) for entry in folder.iterdir()):
         raise ValueError(f"{folder} holds other files; name a folder that is empty or does not exist")
+    prints = [fingerprint(path) for path in paths]
     plan = dataclasses.replace(wanted, sources=_inspect(paths, now, run, layout))
     with atomic_write(folder / PLAN) as file:
-        file.write(json.dumps({"version": PLAN_VERSION, **dataclasses.asdict(plan)}, indent=1).encode())
+        content = {"version": PLAN_VERSION, **dataclasses.asdict(plan), "fingerprints": prints}
+        file.write(json.dumps(content, indent=1).encode())
     return plan
+
+
+def fingerprint(path: Path) -> int:
+    """Checksum of `BLOCKS` blocks of a file, which tells one that was written again with the same size and time."""
+    found = 0
+    with path.open("rb") as file:
+        for start in np.linspace(0, max(0, path.stat().st_size - BLOCK_BYTES), BLOCKS, dtype=np.int64):
+            file.seek(int(start))
+            found = zlib.crc32(file.read(BLOCK_BYTES), found)
+    return found
+
+
+def _fingerprints_of(folder: Path, paths: list[Path]) -> list[int]:
+    """The fingerprints when the conversion began; a conversion of an older version kept none, and has those of now."""
+    content = json.loads((folder / PLAN).read_bytes())
+    return content.get("fingerprints") or [fingerprint(path) for path in paths]
+
+
+def _require_unchanged(folder: Path, plan: Plan, prints: list[int]) -> None:
+    """Refuse files that were written anew since the conversion began, whose parts are of both; these are removed."""
+    for number, ((name, size, modified, _), print_) in enumerate(zip(plan.sources, prints, strict=True)):
+        path = Path(name)
+        state = path.stat()
+        if (state.st_size, state.st_mtime_ns) != (size, modified) or fingerprint(path) != print_:
+            for part in (folder / PARTS).glob(f"{number:06d}-*.arrow"):
+                part.unlink()
+            raise OSError(
+                f"{path}: was changed while it was converted; delete {folder} and convert again when it is complete"
+            )
 
 
 def _check_settings(folder: Path, old: dict[str, Any], wanted: dict[str, Any]) -> None:
@@ -283,6 +321,7 @@ def _read_plan(folder: Path) -> Plan | None:
     if content.pop("version") != PLAN_VERSION:
         raise ValueError(f"{path} was begun by another version of the zoo; delete the folder and convert again")
     content["sources"] = tuple(tuple(source) for source in content["sources"])
+    content.pop("fingerprints", None)
     return Plan(**content)
 
 
@@ -322,7 +361,7 @@ def _look_at(path: Path, layout: Description | None) -> tuple[int, dict[str, Any
     rows = count_rows(path, layout)
     if not rows:
         return 0, {}
-    table, _ = next(read_chunks(path, (0, 1), layout))
+    table, _ = next(read_chunks(path, (0, 1), layout, verify=False))
     for key in FACTS:
         if key not in table.metadata:
             raise ValueError(f"{path} does not say its {key}; write it again with them in the metadata")
@@ -344,13 +383,26 @@ def _clean_up_drafts(folder: Path) -> None:
 
 
 def _remove_scaffold(folder: Path) -> None:
-    shutil.rmtree(folder / PARTS, ignore_errors=True)
-    (folder / PLAN).unlink(missing_ok=True)
+    """Remove what only a conversion needs; a folder ``parts`` of somebody else's in a finished one is left alone."""
+    if not (folder / PLAN).exists():
+        return
+    for part in (folder / PARTS).glob("[0-9]*-[0-9]*.arrow"):
+        part.unlink()
+    with contextlib.suppress(OSError):  # it holds something else, or is gone
+        (folder / PARTS).rmdir()
+    (folder / PLAN).unlink()
 
 
 def _deal(parts: list[Part], run: Run) -> None:
-    """First pass: write the parts that are not yet there."""
+    """First pass: write the parts that are not yet there, or were damaged since an interruption."""
+    done = [part for part in parts if part.path.exists()]
+    for part, is_intact in run(_is_intact, done):
+        if not is_intact:
+            part.path.unlink()
     left = [part for part in parts if not part.path.exists()]
+    sources = {part.file: part.layout for part in left}
+    for _ in run(_verify_source, list(sources.items())):
+        pass
     with progress_bar("jets") as progress:
         total = sum(part.rows[1] - part.rows[0] for part in parts)
         missing = sum(part.rows[1] - part.rows[0] for part in left)
@@ -359,11 +411,26 @@ def _deal(parts: list[Part], run: Run) -> None:
             progress.update(task, advance=part.rows[1] - part.rows[0])
 
 
+def _is_intact(part: Part) -> bool:
+    try:
+        open_store(part.path)
+    except ValueError:
+        return False
+    return True
+
+
+def _verify_source(source: tuple[Path, Description | None]) -> None:
+    """Compare a file of the zoo with its checksums once, before it is read in parts."""
+    path, layout = source
+    if find_format(path, layout) is None:
+        open_store(path)
+
+
 def deal_part(part: Part) -> None:
     """Deal the good jets of a part to the shards and write them, sorted by shard."""
     start, stop = part.rows
     chunks, report = [], ReadReport(part.file, 0, {})
-    for chunk, of_chunk in read_chunks(part.file, part.rows, part.layout):
+    for chunk, of_chunk in read_chunks(part.file, part.rows, part.layout, verify=False):
         chunks.append(chunk)
         report += of_chunk
     table = join_tables(chunks)
@@ -444,15 +511,22 @@ def gather_shards(work: Gathering) -> list[list[int]]:
 def _gather_shard(work: Gathering, number: int, parts: list[JetTable]) -> list[int]:
     metadata = parts[0].metadata["of"]
     path = _shard_path(work.folder, number)
-    if path.exists():
-        label = open_store(path, verify=False).label
-    else:
+    label = _label_of_finished(path)
+    if label is None:
         pieces = join_tables([_piece(part, number) for part in parts])
         order = np.random.default_rng([work.seed, 1, number]).permutation(len(pieces))
         shard = dataclasses.replace(pieces, metadata={**metadata, "shuffled": True}).take(order)
         write_store(path, shard, compression=work.compression)
         label = shard.label
     return np.bincount(label, minlength=len(metadata["classes"])).tolist()
+
+
+def _label_of_finished(path: Path) -> np.ndarray | None:
+    """Labels of a shard that was finished before an interruption; None if there is none, or it was damaged since."""
+    try:
+        return open_store(path).label
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def _piece(part: JetTable, number: int) -> JetTable:

@@ -134,6 +134,9 @@ def read_manifest(folder: str | Path) -> Manifest:
         content["shards"] = tuple(Shard(**shard) for shard in content["shards"])
         content["sources"] = tuple(Source(**source) for source in content["sources"])
         manifest = Manifest(**content)
+        for shard in manifest.shards:
+            if shard.file in ("", ".", "..") or Path(shard.file).name != shard.file:
+                raise ValueError(f"its shard {shard.file!r} is no file of the folder")
         if sum(shard.jets for shard in manifest.shards) != manifest.jets:
             raise ValueError(f"its shards do not have {manifest.jets} jets")
     except (ValueError, KeyError, TypeError) as error:

@@ -201,9 +201,16 @@ def read_and_report(
 
 
 def read_chunks(
-    path: str | Path, rows: tuple[int, int], layout: Description | None = None
+    path: str | Path, rows: tuple[int, int], layout: Description | None = None, *, verify: bool = True
 ) -> Iterator[tuple[JetTable, ReadReport]]:
     """The good jets of some rows, those of `CHUNK_JETS` rows at a time, and what became of these rows.
+
+    Args:
+        path: file.
+        rows: first row and the row after the last.
+        layout: as of `read_jets`.
+        verify: whether a file of the zoo is compared with its checksums, which reads it as a whole; False for whoever
+            did that just now and reads it in pieces.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -212,8 +219,7 @@ def read_chunks(
     path = Path(path)
     found = find_format(path, layout)
     if found is None:
-        # whoever reads a file in pieces begins with the first row, and one comparison with the checksums is enough
-        table = open_store(path, verify=rows[0] == 0)
+        table = open_store(path, verify=verify)
         table = table.slice(*check_rows(path, rows, len(table)))
         yield table, ReadReport(path, len(table), {})
         return
