@@ -1,6 +1,7 @@
 """Files are whole or absent, whoever is killed, and a folder has one writer at a time."""
 
 import errno
+import itertools
 import multiprocessing
 import os
 import resource
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from zoo.files import atomic_write, only_one, remove_drafts, require_output
+from zoo.files import atomic_write, only_one, remove_drafts, require_output, write_together
 
 HOLD = """
 import sys, time
@@ -119,6 +120,61 @@ def test_a_folder_that_is_none_names_the_file(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(NotADirectoryError, match=r"'.*/file/a\.txt'"):
         write(tmp_path / "file" / "a.txt", b"new")
+
+
+OLD, NEW = ({name: f"{age} {name}".encode() * 50 for name in ("a", "b", "seal")} for age in ("old", "new"))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_files_are_replaced_together_or_not_at_all(tmp_path):
+    write_together(tmp_path / "new" / "folder", OLD)
+    folder = tmp_path / "new" / "folder"
+    assert contents(folder) == OLD
+    with small_disk(1000), pytest.raises(OSError, match=rf"File too large: '{folder}/b'"):
+        write_together(folder, NEW | {"b": bytes(10_000)})
+    assert contents(folder) == OLD
+    with small_disk(1000), pytest.raises(OSError, match=rf"File too large: '{folder}/seal'"):
+        write_together(folder, NEW | {"seal": bytes(10_000)})
+    assert contents(folder) == OLD
+    write_together(folder, NEW)
+    assert contents(folder) == NEW
+
+
+def _write_and_die(folder: Path, call: int) -> None:
+    """Dies of the n-th of all calls that reach the disk."""
+    calls = itertools.count()
+
+    def counted(function):
+        def count_and_call(*arguments):
+            if next(calls) == call:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*arguments)
+
+        return count_and_call
+
+    os.fsync, os.replace, os.unlink = counted(os.fsync), counted(os.replace), counted(os.unlink)
+    write_together(folder, NEW)
+
+
+def test_a_kill_never_leaves_old_and_new_files_under_one_seal(tmp_path):
+    found = []
+    for call in range(40):
+        write_together(tmp_path, OLD)
+        writer = multiprocessing.get_context("fork").Process(target=_write_and_die, args=(tmp_path, call))
+        writer.start()
+        writer.join()
+        assert writer.exitcode in (0, -signal.SIGKILL)
+        left = {name: content for name, content in contents(tmp_path).items() if not name.startswith(".")}
+        found.append("old" if left == OLD else "new" if left == NEW else "no seal" if "seal" not in left else "mixed")
+        if writer.exitcode == 0:
+            break
+    assert "mixed" not in found
+    assert found.count("old") > 3
+    assert found[-1] == "new"
+    assert not [name for name in contents(tmp_path) if name.startswith(".")], "what kills had left is gone"
 
 
 def test_second_process_is_refused_and_a_killed_one_forgotten(tmp_path):

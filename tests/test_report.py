@@ -1,6 +1,7 @@
 """Reports of real predictions: what is written, what is printed, and what is refused."""
 
 import csv
+import importlib.metadata
 import json
 import logging
 import os
@@ -20,6 +21,8 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
+import zoo
+from tests.test_files import small_disk
 from zoo.pictures import add_legend, labelled_axes
 from zoo.report import Predictions, compare_label_counts, compare_runs, print_table, write_report
 from zoo.report.drawings import draw_confusion
@@ -332,6 +335,21 @@ class TestRefusals:
         with pytest.raises(ValueError, match="3 of 200 jets have no label"):
             write_report(tmp_path, predictions(jets=200, label=label), title="New")
         assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+    def test_a_full_disk_leaves_an_old_report_alone(self, run, tmp_path):
+        shutil.copytree(run / "report", tmp_path, dirs_exist_ok=True)
+        before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+        with small_disk(2**16), pytest.raises(OSError, match=r"File too large: '.*'"):
+            write_report(tmp_path, predictions(jets=4000), title="New")
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+    def test_a_checkout_that_is_not_installed_gets_its_report(self, tmp_path, monkeypatch):
+        def not_installed(name: str) -> str:
+            raise importlib.metadata.PackageNotFoundError(name)
+
+        monkeypatch.setattr(importlib.metadata, "version", not_installed)
+        document = write_report(tmp_path / "report", predictions(), title="x")
+        assert document["versions"] == {"zoo": zoo.__version__, "torch": "not known", "numpy": "not known"}
 
     def test_bad_history_and_config_are_named(self, tmp_path):
         (tmp_path / "metrics.csv").write_text("step,train_loss\n0,0.5\n1,half\n")

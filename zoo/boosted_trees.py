@@ -142,7 +142,7 @@ def _train(
     files = {f"importances.{kind}": content for kind, content in picture.items()}
     files |= {"model.txt": booster.model_to_string().encode(), "metrics.csv": _history(losses)}
     files |= {"config.yaml": yaml.safe_dump(settings, sort_keys=False).encode()}
-    for name, content in files.items():
+    for name, content in files.items():  # the configuration, which says that there is a run, last
         with atomic_write(run_folder / name) as file:
             file.write(content)
     facts = {

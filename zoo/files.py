@@ -9,7 +9,7 @@ import socket
 import stat
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -44,6 +44,29 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     finally:
         draft.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def write_together(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write files of one folder, and replace older ones only when all of them are complete on the disk.
+
+    The last one vouches for the others: the older one of its name goes before they are exchanged. So a folder without
+    it was left by a kill in the moment of the exchange, and what fails before that leaves the older files.
+
+    Args:
+        folder: made where needed; another process that writes to it is waited for.
+        files: contents by name.
+
+    Raises:
+        OSError: naming the file, if one cannot be written or the disk is full.
+    """
+    *_, last = files
+    with only_one(folder, "writing", is_patient=True), contextlib.ExitStack() as drafts:
+        for name in (last, *list(files)[:-1]):  # they take their names in the opposite order
+            file = drafts.enter_context(atomic_write(folder / name))
+            with disk_errors_name(folder / name):
+                file.write(files[name])
+                sync(file)
+        (folder / last).unlink(missing_ok=True)
 
 
 def require_output(path: str | Path, inputs: Iterable[str | Path | None] = (), *, force: bool = False) -> None:
@@ -97,12 +120,13 @@ def remove_drafts(folder: Path, of: str | None = None) -> None:
 
 
 @contextmanager
-def only_one(folder: Path, what: str) -> Iterator[None]:
+def only_one(folder: Path, what: str, *, is_patient: bool = False) -> Iterator[None]:
     """Hold the lock of a folder, its file ``.lock``, which the system releases even if this process is killed.
 
     Args:
         folder: made where needed; what was made is removed again if it stays empty.
         what: is done there, for the message to a second process, such as ``training``.
+        is_patient: whether to wait for another process.
 
     Raises:
         BlockingIOError: if another process holds it; the message says which.
@@ -111,7 +135,7 @@ def only_one(folder: Path, what: str) -> Iterator[None]:
     is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / ".lock"
-    file = _locked(path, what)
+    file = _locked(path, what, fcntl.LOCK_EX if is_patient else fcntl.LOCK_EX | fcntl.LOCK_NB)
     # a process forked from this one, such as of a loader, would hold the lock beyond this one's end
     os.register_at_fork(after_in_child=file.close)
     try:
@@ -169,12 +193,12 @@ def _open_draft(path: Path) -> tuple[Path, BinaryIO]:
         file.close()  # another process took it for an old one before it was locked
 
 
-def _locked(path: Path, what: str) -> BinaryIO:
+def _locked(path: Path, what: str, operation: int) -> BinaryIO:
     """The lock file, open and locked, with a line that says who holds it."""
     while True:
         file = path.open("a+b")
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, operation)
         except OSError as error:
             file.seek(0)
             holder = file.read(200).decode(errors="replace") or "a process that says nothing of itself"

@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 from rich.console import Console
 from rich.table import Table
 
-from zoo.files import atomic_write, require_output
+from zoo.files import require_output, write_together
 from zoo.metrics import MINIMUM_PASS, RocCurve, log_probability, roc_curve
 from zoo.pictures import SIGNAL_COLOURS, add_legend, labelled_axes, render
 from zoo.report import Predictions, for_terminal, rounded
@@ -245,11 +245,9 @@ def show_significance(
         chosen = scan.passed_by(others.threshold[others.best].item())
     document = _document(scan, chosen, yields, test.classes[number], len(test), validation)
     picture = render(lambda figure: _draw(figure, scan, chosen, document))
-    out.mkdir(parents=True, exist_ok=True)
     text = json.dumps(document, indent=2, allow_nan=False) + "\n"
-    for kind, content in (picture | {"json": text.encode()}).items():
-        with atomic_write(out / f"significance.{kind}") as file:
-            file.write(content)
+    files = {f"significance.{kind}": content for kind, content in (picture | {"json": text.encode()}).items()}
+    write_together(out, files)
     _print(document)
     print(f"Numbers and picture: {out}")
 

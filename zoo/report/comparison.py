@@ -15,11 +15,11 @@ import rich.box
 from rich.console import Console
 from rich.table import Table
 
-from zoo.files import require_output
+from zoo.files import require_output, write_together
 from zoo.pictures import SIGNAL_COLOURS, add_legend, coloured, labelled_axes, render
 from zoo.report.drawings import INTERVAL_NOTE, Scan, scale_rejection
 from zoo.report.figures import FEW_JETS, curves_of
-from zoo.report.files import make_folder, write_files
+from zoo.report.files import make_folder
 from zoo.report.predictions import Predictions
 from zoo.report.tables import for_terminal, label_of, markdown_table, rounded
 from zoo.report.writing import FORMAT, VERSION
@@ -74,7 +74,7 @@ def compare_runs(runs: Sequence[Path], out: Path, *, force: bool = False) -> Non
     files["comparison.csv"] = _comparison_csv(rows, names).encode()
     files["comparison.md"] = _comparison_page(rows, names, tested).encode()
     make_folder(Path(out))
-    write_files(Path(out), files)
+    write_together(Path(out), files)
     _print_comparison(rows, names, tested)
     print(f"Table and picture: {out}")
 
@@ -107,7 +107,7 @@ def compare_label_counts(trainings: Mapping[str, Mapping[int, Sequence[Path]]], 
     files["label_efficiency.csv"] = _comparison_csv(list(rows.values()), names, {"labels": counts}).encode()
     files["label_efficiency.md"] = _label_counts_page(rows, names, tested).encode()
     make_folder(Path(out))
-    write_files(Path(out), files)
+    write_together(Path(out), files)
     _print_comparison(list(rows.values()), names, tested)
     print(f"Table and picture: {out}")
 

@@ -1,8 +1,6 @@
-"""Reading and writing the files of reports."""
+"""Files and folders of reports."""
 
 from pathlib import Path
-
-from zoo.files import atomic_write
 
 
 def read_text(path: Path, what: str) -> str:
@@ -30,10 +28,3 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
         raise FileExistsError(f"{folder} is a file: name a folder to write") from None
-
-
-def write_files(folder: Path, files: dict[str, bytes]) -> None:
-    """Write files by their names, each whole or not at all."""
-    for name, content in files.items():
-        with atomic_write(folder / name) as file:
-            file.write(content)

@@ -2,8 +2,10 @@
 
 import dataclasses
 import hashlib
+import io
 import json
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -84,6 +86,16 @@ class Predictions:
 
     def save(self, path: Path) -> None:
         """Write an Arrow IPC file with a checksum, beside ``path`` first."""
+        with atomic_write(Path(path)) as file:
+            self._write(file)
+
+    def to_bytes(self) -> bytes:
+        """What :meth:`save` writes."""
+        content = io.BytesIO()
+        self._write(content)
+        return content.getvalue()
+
+    def _write(self, file: BinaryIO) -> None:
         flat = pa.array(self.logits.ravel())
         logits = pa.FixedSizeListArray.from_arrays(flat, len(self.classes))
         columns = [logits, *(pa.array(getattr(self, name)) for name in self._of_jets)]
@@ -96,7 +108,7 @@ class Predictions:
             metadata["fields"] = json.dumps(types)
         schema = _prediction_schema(len(self.classes), bool(self.sources), types)
         table = pa.table(columns, schema.with_metadata(metadata))
-        with atomic_write(Path(path)) as file, pa.ipc.new_file(file, table.schema) as writer:
+        with pa.ipc.new_file(file, table.schema) as writer:
             writer.write_table(table)
 
     @classmethod

@@ -1,7 +1,7 @@
 """The report of one run.
 
 The folder ``report/`` of a run holds ``metrics.json``, ``predictions.arrow``, each picture as PNG and PDF, and
-``README.md``. ``metrics.json`` is written last: where it lies, the report is complete.
+``README.md``. They replace an older report together, ``metrics.json`` last: where it lies, the report is complete.
 """
 
 import importlib.metadata
@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+import zoo
+from zoo.files import write_together
 from zoo.metrics import SIGNAL_EFFICIENCIES
 from zoo.pictures import render
 from zoo.report.drawings import caption, draw_pictures, draw_training, read_history
 from zoo.report.figures import FEW_JETS, count_jets, figures_of, plain
-from zoo.report.files import make_folder, read_text, write_files
+from zoo.report.files import make_folder, read_text
 from zoo.report.predictions import Predictions
 from zoo.report.tables import figures_table, markdown_table, plain_figures_table
 
@@ -72,7 +74,7 @@ def write_report(
         "metrics": figures_of(predictions, background, signal_efficiencies),
         "facts": plain(facts or {}),
         "settings": None if settings_text is None else _parse_settings(Path(config), settings_text),
-        "versions": {name: importlib.metadata.version(name) for name in ("zoo", "torch", "numpy")},
+        "versions": _versions(),
     }
     if negative := int((predictions.weight < 0).sum()):
         document["negative_weights"] = negative
@@ -82,11 +84,10 @@ def write_report(
     pictures = draw_pictures(predictions, title, background, history, signal_efficiencies)
     files = {f"{name}.{kind}": content for name, kinds in pictures.items() for kind, content in kinds.items()}
     files["README.md"] = _page(document, list(pictures), settings_text).encode()
-    make_folder(folder)
-    (folder / "metrics.json").unlink(missing_ok=True)
-    predictions.save(folder / "predictions.arrow")
+    files["predictions.arrow"] = predictions.to_bytes()
     files["metrics.json"] = (json.dumps(document, indent=2, allow_nan=False) + "\n").encode()
-    write_files(folder, files)
+    make_folder(folder)
+    write_together(folder, files)
     return document
 
 
@@ -131,7 +132,7 @@ def write_training_report(
         "metrics": plain(figures),
         "facts": plain(facts),
         "settings": None if settings_text is None else _parse_settings(Path(config), settings_text),
-        "versions": {name: importlib.metadata.version(name) for name in ("zoo", "torch", "numpy")},
+        "versions": _versions(),
     }
     captions = {name: caption for name, (caption, _) in drawings.items()}
     draw = {name: function for name, (_, function) in drawings.items()}
@@ -142,10 +143,9 @@ def write_training_report(
     pictures = {name: render(function) for name, function in draw.items()}
     files = {f"{name}.{kind}": content for name, kinds in pictures.items() for kind, content in kinds.items()}
     files["README.md"] = _training_page(document, captions, settings_text).encode()
-    make_folder(Path(folder))
-    (Path(folder) / "metrics.json").unlink(missing_ok=True)
     files["metrics.json"] = (json.dumps(document, indent=2, allow_nan=False) + "\n").encode()
-    write_files(Path(folder), files)
+    make_folder(Path(folder))
+    write_together(Path(folder), files)
     return document
 
 
@@ -197,6 +197,17 @@ def _training_page(document: dict[str, Any], captions: dict[str, str], settings:
     if settings is not None:
         parts += ["## Settings", f"```yaml\n{settings.strip()}\n```"]
     return "\n\n".join(parts) + "\n"
+
+
+def _versions() -> dict[str, str]:
+    """Those of what the figures depend on; a checkout on the path is no installed package, nor may torch be one."""
+    versions = {"zoo": zoo.__version__}
+    for name in ("torch", "numpy"):
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "not known"
+    return versions
 
 
 def _parse_settings(path: Path, text: str) -> Any:
