@@ -24,6 +24,7 @@ from zoo.baselines.trees import OF_JETS, TITLES, Inputs, flatten, input_names
 from zoo.data.batch import JetBatch
 from zoo.data.datamodule import JetDataModule
 from zoo.files import atomic_write, only_one
+from zoo.limits import parse_yaml
 from zoo.metrics import SIGNAL_EFFICIENCIES, background_class
 from zoo.pictures import SIGNAL_COLOURS, labelled_axes, render
 from zoo.report import Predictions, print_table, write_report
@@ -198,8 +199,8 @@ def _read_config(
     from jsonargparse import ArgumentError, ArgumentParser
 
     try:
-        values = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
+        values = parse_yaml(path.read_text())
+    except (yaml.YAMLError, ValueError) as error:
         raise ValueError(f"{path}: is no YAML ({error}); correct the file") from None
     if not isinstance(values, dict) or not isinstance(values.get("data"), dict):
         raise ValueError(

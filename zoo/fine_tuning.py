@@ -22,6 +22,7 @@ from zoo.checkpoints import BACKBONE, CheckpointError, checkpoint_path, read_che
 from zoo.data.datamodule import Interface, interface_of
 from zoo.data.features import Feature, agree
 from zoo.hub import load_pretrained, untrained
+from zoo.limits import parse_yaml
 
 #: The last stage of every model.
 HEAD = "head"
@@ -208,8 +209,8 @@ def _backbone_of_run(checkpoint: Path, run: Path) -> Backbone:
     if not config.is_file():
         return Backbone(f"{checkpoint} (no {config}, so its features are not known)", weights, None)
     try:
-        data = yaml.safe_load(config.read_text())["data"]
-    except (yaml.YAMLError, KeyError, TypeError) as error:
+        data = parse_yaml(config.read_text())["data"]
+    except (yaml.YAMLError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{config}: is damaged ({error!r}); restore it, or give the checkpoint elsewhere") from error
     return Backbone(str(checkpoint), weights, interface_of(data))
 

@@ -1,6 +1,5 @@
 """A tested run becomes a pretrained folder."""
 
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +22,7 @@ from zoo.data.store import JetTable
 from zoo.data.weaver.data_config import WeaverYaml
 from zoo.data.weaver.formulas import verified_table
 from zoo.hub import MAX_PAIRS, PretrainedConfig, save_pretrained
+from zoo.limits import parse_json, parse_yaml
 from zoo.pretraining.backbone import backbone_names, read_backbone
 from zoo.registry import create_model, registered_name
 from zoo.report import Predictions
@@ -56,10 +56,10 @@ def publish_run(run: Path, out: Path, *, licence: str, paper: str) -> None:
             predictions of the report, or if a file is damaged.
     """
     run, out = Path(run), Path(out)
-    settings = _read(run / "config.yaml", yaml.safe_load, "train it with train.py")
+    settings = _read(run / "config.yaml", parse_yaml, "train it with train.py")
     is_tagger = settings.get("task", "tagging") == "tagging"
     remedy = f"{'test' if is_tagger else 'validate'} it with train.py {'test' if is_tagger else 'validate'}"
-    report = _read(run / "report" / "metrics.json", json.loads, remedy)
+    report = _read(run / "report" / "metrics.json", parse_json, remedy)
     try:
         data, builder = settings["data"], settings["model"]["model"]["class_path"]
     except (KeyError, TypeError):

@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from zoo.files import require_output, write_together
+from zoo.limits import parse_json
 from zoo.metrics import MINIMUM_PASS, RocCurve, log_probability, roc_curve
 from zoo.pictures import SIGNAL_COLOURS, add_legend, labelled_axes, render
 from zoo.report import Predictions, for_terminal, rounded
@@ -277,7 +278,7 @@ def _signal_class(classes: tuple[str, ...], signal: str | None, report: Path) ->
 def _background_of(report: Path, classes: tuple[str, ...]) -> int:
     """The background class of a report, which the score of two classes is against."""
     try:
-        return classes.index(json.loads(report.read_text(encoding="utf-8"))["background"])
+        return classes.index(parse_json(report.read_text(encoding="utf-8"))["background"])
     except FileNotFoundError:
         raise FileNotFoundError(f"{report} is missing: test the run again, or give --signal") from None
     except (ValueError, KeyError, TypeError) as error:

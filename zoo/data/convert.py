@@ -30,6 +30,7 @@ from zoo.data.readers import Description, ReadReport, count_rows, find_format, j
 from zoo.data.shards import describe_shard
 from zoo.data.store import JetTable, open_store, write_store
 from zoo.files import atomic_write
+from zoo.limits import parse_json
 from zoo.progress import progress_bar
 
 PLAN = "conversion.json"
@@ -317,7 +318,7 @@ def _read_plan(folder: Path) -> Plan | None:
     path = folder / PLAN
     if not path.is_file():
         return None
-    content = json.loads(path.read_bytes())
+    content = parse_json(path.read_bytes())
     if content.pop("version") != PLAN_VERSION:
         raise ValueError(f"{path} was begun by another version of the zoo; delete the folder and convert again")
     content["sources"] = tuple(tuple(source) for source in content["sources"])

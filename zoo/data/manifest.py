@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.files import atomic_write
+from zoo.limits import parse_json
 
 MANIFEST = "manifest.json"
 FORMAT = "zoo-jet-folder"
@@ -119,7 +120,7 @@ def read_manifest(folder: str | Path) -> Manifest:
     if not path.is_file():
         raise FileNotFoundError(f"{folder} has no {MANIFEST}: its conversion is unfinished; run 'zoo convert' again")
     try:
-        content = json.loads(path.read_bytes())
+        content = parse_json(path.read_bytes())
         found = content.pop("format"), content.pop("version")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(path, error) from error

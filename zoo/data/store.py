@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from zoo.files import atomic_write
+from zoo.limits import parse_json
 
 #: Flat columns that every table has: four-momenta in GeV.
 MOMENTUM_COLUMNS = ("part_energy", "part_px", "part_py", "part_pz")
@@ -319,7 +320,7 @@ def _read_header(schema_metadata: dict[bytes, bytes]) -> dict[str, Any]:
         raise ValueError("an Arrow file without the metadata 'zoo'")
     if str(zlib.crc32(text)).encode() != schema_metadata.get(b"zoo_crc32"):
         raise ValueError("column 'metadata' does not match its checksum")
-    header = json.loads(text)
+    header = parse_json(text)
     if (header["format"], header["version"]) != (FORMAT, VERSION):
         found = f"{header['format']} version {header['version']}"
         raise ValueError(f"it is {found}, this zoo reads {FORMAT} version {VERSION}")

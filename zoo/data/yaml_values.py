@@ -1,26 +1,29 @@
 """Plain values of YAML files that users write: no key twice, and every value of the type that it should have."""
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
 from zoo.data.hints import did_you_mean
+from zoo.limits import parse_yaml
 
 Converted = TypeVar("Converted")
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
     """Plain values only, and no key twice."""
 
 
 def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    keys = [loader.construct_object(key) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
-    for key in keys:
-        if keys.count(key) > 1:
-            raise ValueError(f"line {node.start_mark.line + 1}: the key {key!r} stands twice")
+    keys = set()
+    for key in (loader.construct_object(key) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"):
+        if isinstance(key, Hashable):  # else it is refused below
+            if key in keys:
+                raise ValueError(f"line {node.start_mark.line + 1}: the key {key!r} stands twice")
+            keys.add(key)
     return loader.construct_mapping(node, deep=True)
 
 
@@ -38,8 +41,7 @@ def read_yaml(path: Path, convert: Callable[[Any], Converted]) -> Converted:
         beside = [other.name for other in path.absolute().parent.glob("[!.]*.y*ml")]
         raise FileNotFoundError(f"{path}: no such file; {did_you_mean(path.name, beside)}")
     try:
-        with path.open("rb") as file:
-            return convert(yaml.load(file, _Loader))
+        return convert(parse_yaml(path.read_bytes(), _Loader))
     except (ValueError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: {error}") from error
 

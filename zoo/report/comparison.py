@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from zoo.files import require_output, write_together
+from zoo.limits import parse_json
 from zoo.pictures import SIGNAL_COLOURS, add_legend, coloured, labelled_axes, render
 from zoo.report.drawings import INTERVAL_NOTE, Scan, scale_rejection
 from zoo.report.figures import FEW_JETS, curves_of
@@ -278,7 +279,7 @@ def _load_run(folder: Path) -> _Run:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: test the run first (python train.py test --config ...)")
     try:
-        document = _checked_document(json.loads(path.read_text(encoding="utf-8")))
+        document = _checked_document(parse_json(path.read_text(encoding="utf-8")))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged or no report of this version ({error!r}): test the run again") from error
     predictions = Predictions.load(report / "predictions.arrow")

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from zoo.files import atomic_write
+from zoo.limits import parse_json
 
 #: Columns of the file beside the fields.
 _COLUMNS = ("logits", "label", "weight", "index", "source")
@@ -125,8 +126,8 @@ class Predictions:
         try:
             table = pa.ipc.open_file(pa.py_buffer(path.read_bytes())).read_all()
             metadata = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
-            classes, sources = (tuple(json.loads(metadata.get(key, "[]"))) for key in ("classes", "sources"))
-            types = json.loads(metadata.get("fields", "{}"))
+            classes, sources = (tuple(parse_json(metadata.get(key, "[]"))) for key in ("classes", "sources"))
+            types = parse_json(metadata.get("fields", "{}"))
             schema = _prediction_schema(len(classes), bool(sources), types)
             if not table.schema.remove_metadata().equals(schema):
                 raise ValueError(f"its columns are {', '.join(f'{f.name}: {f.type}' for f in table.schema)}")

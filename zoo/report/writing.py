@@ -14,6 +14,7 @@ import yaml
 
 import zoo
 from zoo.files import write_together
+from zoo.limits import parse_yaml
 from zoo.metrics import SIGNAL_EFFICIENCIES
 from zoo.pictures import render
 from zoo.report.drawings import caption, draw_pictures, draw_training, read_history
@@ -212,6 +213,6 @@ def _versions() -> dict[str, str]:
 
 def _parse_settings(path: Path, text: str) -> Any:
     try:
-        return plain(yaml.safe_load(text))
-    except yaml.YAMLError as error:
+        return plain(parse_yaml(text))
+    except (yaml.YAMLError, ValueError) as error:
         raise ValueError(f"{path} is no YAML ({error}): name the configuration of the run") from error

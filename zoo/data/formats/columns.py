@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -16,6 +17,7 @@ import xxhash
 from pyarrow import compute, parquet
 
 from zoo.data.hints import did_you_mean
+from zoo.limits import LARGE_BYTES, MAX_EXPANSION, MAX_GROUP_VALUES, MAX_PARTICLES, MAX_ROW_BYTES
 
 ROOT_MAGIC = b"root"
 PARQUET_MAGIC = b"PAR1"
@@ -189,6 +191,7 @@ class _Tree:
                 return ak.to_numpy(array)
             return Lists(ak.to_numpy(ak.num(array)), ak.to_numpy(ak.flatten(array)))
 
+        self._require_few(names)
         arrays = self.tree.iterate(list(names), entry_start=start, entry_stop=stop, step_size=size, library="ak")
 
         def read_column(name: str) -> object:
@@ -197,9 +200,22 @@ class _Tree:
         for block in unless_damaged(self.path, arrays, names, read_column):
             yield {name: convert(block[name]) for name in names}
 
+    def _require_few(self, names: Sequence[str]) -> None:
+        """Refuse branches that unpack to more than rows of jets have."""
+        for name in names:
+            size = self.tree[name].uncompressed_bytes
+            if size > MAX_ROW_BYTES * max(1, self.rows):
+                raise ValueError(
+                    f"{self.path}: column {name!r} unpacks to {size:.3g} bytes in {self.rows} rows, more than "
+                    f"{MAX_ROW_BYTES:.3g} a row; write shorter lists"
+                )
+
 
 class _NTuple(_Tree):
     """Fields of an RNTuple."""
+
+    def _require_few(self, names: Sequence[str]) -> None:
+        """Pages are compared with their checksums, and the sizes in a header are not used."""
 
     def kind(self, name: str) -> Kind:
         import awkward as ak
@@ -254,6 +270,7 @@ class _Parquet:
         return Kind(is_list, np.dtype(content.to_pandas_dtype() if is_number else object), is_array)
 
     def blocks(self, names: Sequence[str], start: int, stop: int, size: int) -> Iterator[Block]:
+        self._require_few(names)
         groups = range(self.file.num_row_groups)
         ends = np.cumsum([self.file.metadata.row_group(group).num_rows for group in groups])
         first, last = np.searchsorted(ends, [start, stop - 1], side="right").tolist()
@@ -269,6 +286,19 @@ class _Parquet:
             row += len(batch)
             if len(wanted):
                 yield {name: self._convert(name, wanted.column(name)) for name in names}
+
+    def _require_few(self, names: Sequence[str]) -> None:
+        """Refuse lists longer than a jet has particles, and row groups of too many, by what the footer says."""
+        footer = self.file.metadata
+        for group in map(footer.row_group, range(footer.num_row_groups)):
+            most = min(MAX_GROUP_VALUES, MAX_PARTICLES * group.num_rows)
+            for column in map(group.column, range(group.num_columns)):
+                path = column.path_in_schema
+                if column.num_values > most and any(path == name or path.startswith(f"{name}.") for name in names):
+                    raise ValueError(
+                        f"{self.path}: column {path!r} has {column.num_values} values in a row group of "
+                        f"{group.num_rows} rows, more than {most}; write smaller row groups, or shorter lists"
+                    )
 
     def _convert(self, name: str, column: pa.Array) -> np.ndarray | Lists:
         is_list = self.kind(name).is_list
@@ -311,6 +341,25 @@ def open_hdf5_file(path: Path) -> Iterator[h5py.File]:
         raise damaged(path, error) from error
 
 
+def require_stored(path: Path, data: h5py.Dataset) -> None:
+    """Refuse an array that claims far more than is stored, or rows that no jet has; see `zoo.limits`.
+
+    Raises:
+        ValueError: naming the array and the limit.
+    """
+    of_row = data.dtype.itemsize * math.prod(data.shape[1:])
+    if of_row > MAX_ROW_BYTES:
+        raise ValueError(
+            f"{path}: data set {data.name!r} claims {of_row:.3g} bytes for each row, more than {MAX_ROW_BYTES:.3g}; "
+            "write shorter rows"
+        )
+    claimed, stored = of_row * len(data), data.id.get_storage_size()
+    if claimed > max(LARGE_BYTES, MAX_EXPANSION * stored):
+        raise ValueError(
+            f"{path}: data set {data.name!r} claims {claimed:.3g} bytes and stores {stored}; write the file again"
+        )
+
+
 class _Place(NamedTuple):
     """Where a column lies in an HDF5 file: a data set, and a field of its rows or a position on its last axis."""
 
@@ -349,7 +398,8 @@ class Hdf5Columns:
                 return
             if not data.dtype.names and data.ndim <= 2:
                 places[name] = _Place(data, None)
-            parts = data.dtype.names or (range(data.shape[-1]) if 2 <= data.ndim <= 3 else ())
+            has_parts = 2 <= data.ndim <= 3 and data.shape[-1] <= MAX_PARTICLES
+            parts = data.dtype.names or (range(data.shape[-1]) if has_parts else ())
             labels = self.parts.get(name, parts)
             places.update({f"{name}/{label}": _Place(data, part) for label, part in zip(labels, parts, strict=False)})
 
@@ -379,6 +429,8 @@ class Hdf5Columns:
         return Kind(is_array, np.dtype(object) if dtype.shape else dtype, is_array)
 
     def blocks(self, names: Sequence[str], start: int, stop: int, size: int) -> Iterator[Block]:
+        for name in names:
+            require_stored(self.path, self._places[name].data)
         places = {name: self._places[name] for name in names}
         data_sets = {place.data.name: place.data for place in places.values()}
         widest = max(data.dtype.itemsize * int(np.prod(data.shape[1:])) for data in data_sets.values())

@@ -7,7 +7,7 @@ from pathlib import Path
 import h5py
 
 from zoo.data.datasets import DATASETS
-from zoo.data.formats.columns import open_hdf5, open_hdf5_file
+from zoo.data.formats.columns import open_hdf5, open_hdf5_file, require_stored
 from zoo.data.formats.layout import Layout, LayoutFile
 
 FACTS = DATASETS["hls4ml"]
@@ -55,6 +55,7 @@ def _read_names(path: Path, file: h5py.File, array: str, member: str) -> list[st
             raise ValueError(f"{path}: data set {name!r} with {ndim} axes is missing; is it a file of hls4ml jets?")
     if not h5py.check_string_dtype(names.dtype):
         raise ValueError(f"{path}: data set {member!r} must hold names, not {names.dtype}; write them as strings")
+    require_stored(path, names)
     read = [name.decode() if isinstance(name, bytes) else str(name) for name in names[:]]
     if len(read) < data.shape[-1]:
         raise ValueError(

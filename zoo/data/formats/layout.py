@@ -15,6 +15,7 @@ from zoo.data.formats.columns import Block, Columns
 from zoo.data.formats.momenta import COMPONENTS, PADDING, four_momenta, is_empty
 from zoo.data.hints import did_you_mean
 from zoo.data.store import MOMENTUM_COLUMNS, JetTable, bad_particles
+from zoo.limits import MAX_PARTICLES
 
 #: Factors to GeV.
 UNITS = {"GeV": 1.0, "MeV": 1e-3}
@@ -355,12 +356,12 @@ class LayoutFile:
             )
 
     def _check_most(self, counts: np.ndarray, first_row: int) -> None:
-        most = self.layout.max_particles
-        if most is not None and len(counts) and counts.max() > most:
-            row = counts.argmax()
+        most, has = self.layout.max_particles or MAX_PARTICLES, self.layout.name
+        if len(counts) and counts.max() > most:
+            row, has = counts.argmax(), has if self.layout.max_particles else "a jet or event"
             raise ValueError(
-                f"{self.path}: row {first_row + row} has {counts[row]} particles, {self.layout.name} has at most "
-                f"{most}; keep the leading ones"
+                f"{self.path}: row {first_row + row} has {counts[row]} particles, {has} has at most {most}; keep the "
+                "leading ones"
             )
 
     def _to_numbers(self, name: str, values: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 
 from zoo.data.datasets import DATASETS
-from zoo.data.formats.columns import BLOCK_BYTES, Block, Kind, Lists, damaged, open_hdf5_file
+from zoo.data.formats.columns import BLOCK_BYTES, Block, Kind, Lists, damaged, open_hdf5_file, require_stored
 from zoo.data.formats.layout import Layout, LayoutFile
 
 FACTS = DATASETS["lhc_olympics"]
@@ -64,6 +64,7 @@ def _find_blocks(path: Path, group: h5py.Group) -> dict[h5py.Dataset, np.ndarray
         if not isinstance(items, h5py.Dataset) or not isinstance(values, h5py.Dataset):
             raise ValueError(f"{path}: block {number} of the frame {group.name!r} is incomplete; fetch it again")
         for data in (items, values):
+            require_stored(path, data)
             if data.dtype.kind not in "iuf":
                 raise ValueError(
                     f"{path}: {data.name!r} holds {data.dtype} instead of numbers; objects are pickled and never read, "

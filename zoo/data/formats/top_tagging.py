@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 
 from zoo.data.datasets import describe_dataset
-from zoo.data.formats.columns import open_hdf5_file
+from zoo.data.formats.columns import open_hdf5_file, require_stored
 from zoo.data.formats.momenta import four_momenta
 from zoo.data.hints import did_you_mean
 from zoo.data.store import JetTable
@@ -73,6 +73,7 @@ def open_top_tagging(path: Path) -> Iterator[TopTaggingFile]:
         data = file.get("table/table")
         if not isinstance(data, h5py.Dataset) or data.dtype.names is None or data.ndim != 1:
             raise ValueError(f"{path} has no pandas table 'table' (format 'table'); is it a top tagging file?")
+        require_stored(path, data)
         yield TopTaggingFile(path, data)
 
 

@@ -1,7 +1,6 @@
 """Jets of a file as one of weaver's data files describes them."""
 
 import contextlib
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -18,6 +17,7 @@ from zoo.data.hints import did_you_mean
 from zoo.data.store import JetTable
 from zoo.data.weaver.data_config import IS_TRAINING, Input, Reweighting, WeaverYaml
 from zoo.data.weaver.weights import weigh
+from zoo.limits import first_match
 
 _LARGEST = np.finfo(np.float32).max
 
@@ -123,7 +123,11 @@ class VariableReader:
             raise ValueError(f"{description.path}: no column of {path} is used")
 
     def _value_of_file(self, values: Mapping[str, float]) -> float:
-        return next((value for pattern, value in values.items() if re.search(pattern, str(self.path))), 0)
+        try:
+            pattern = first_match(tuple(values), str(self.path))
+        except ValueError as error:
+            raise ValueError(f"{self.description.path}: file_magic: {error}") from None
+        return 0 if pattern is None else values[pattern]
 
     def _add_names(self, text: str) -> None:
         """Add the variables in an expression, and what they are computed of."""

@@ -1,0 +1,119 @@
+"""What files may claim at most, in one place: beyond it there is an error within seconds, and no full memory.
+
+Checkpoints are limited where they are read (`zoo.torch_files`), golden jets in `zoo.hub`.
+"""
+
+import functools
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+#: Lists and mappings inside each other in a YAML file; Python's own limit stands for JSON.
+MAX_DEPTH = 100
+
+#: Values of a YAML file, with those that its aliases stand for.
+MAX_YAML_VALUES = 1_000_000
+
+#: Particles of a jet or event; a central collision of lead nuclei has some ten thousand.
+MAX_PARTICLES = 100_000
+
+#: Bytes of one row of an array in HDF5 or of a branch of a ROOT tree.
+MAX_ROW_BYTES = 2**27
+
+#: Numbers of one column in a row group of parquet.
+MAX_GROUP_VALUES = 2**28
+
+#: An array in HDF5 that claims more bytes than this may not be larger than stored by this factor.
+LARGE_BYTES = 2**30
+MAX_EXPANSION = 10_000
+
+#: Time for the regular expressions of a file, which can be made to take years.
+PATTERN_SECONDS = 2.0
+
+
+def parse_json(content: str | bytes) -> Any:
+    """The values in JSON.
+
+    Raises:
+        ValueError: if it is none, or nested too deeply.
+    """
+    try:
+        return json.loads(content)
+    except RecursionError:
+        raise ValueError("its lists and objects are nested too deeply") from None
+
+
+def parse_yaml(content: str | bytes, loader: type | None = None) -> Any:
+    """The plain values in YAML.
+
+    Args:
+        content: text.
+        loader: class of `yaml` that builds the values; None: the safe one.
+
+    Raises:
+        ValueError: if it is nested too deeply, or its aliases stand for too much.
+        yaml.YAMLError: if it is no YAML.
+    """
+    import yaml
+
+    _check_yaml(yaml.parse(content, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+    return yaml.load(content, loader or yaml.SafeLoader)
+
+
+def _check_yaml(events: Any) -> None:
+    """Count the values of YAML, those of aliases again, before anything is built."""
+    import yaml
+
+    sizes: dict[str, int] = {}
+    open_ones: list[tuple[str | None, int]] = [(None, 0)]  # anchor and number of values so far
+    for event in events:
+        size = 0
+        if isinstance(event, yaml.AliasEvent):
+            size = sizes.get(event.anchor, 1)
+        elif isinstance(event, yaml.ScalarEvent):
+            size = 1
+            sizes[event.anchor] = size
+        elif isinstance(event, yaml.CollectionStartEvent):
+            open_ones.append((event.anchor, 1))
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, size = open_ones.pop()
+            sizes[anchor] = size
+        anchor, before = open_ones[-1]
+        open_ones[-1] = (anchor, before + size)
+        if len(open_ones) > MAX_DEPTH:
+            raise ValueError(f"its lists and mappings are nested more than {MAX_DEPTH} deep; write them flat")
+        if open_ones[-1][1] > MAX_YAML_VALUES:
+            raise ValueError(f"it holds more than {MAX_YAML_VALUES} values, with those that its aliases stand for")
+
+
+@functools.lru_cache(maxsize=4096)
+def first_match(patterns: Sequence[str], text: str) -> str | None:
+    """The first of some regular expressions that is found in a text, None if none is.
+
+    Raises:
+        ValueError: if that takes longer than `PATTERN_SECONDS`.
+    """
+    if all(map(_is_quick, patterns)) and len(text) < 512:
+        return next((pattern for pattern in patterns if re.search(pattern, text)), None)
+    code = "import json, re, sys; *patterns, text = json.load(sys.stdin); print(json.dumps("
+    code += "next((p for p in patterns if re.search(p, text)), None)))"
+    command = [sys.executable, "-I", "-S", "-c", code]
+    content = json.dumps([*patterns, text])
+    try:
+        done = subprocess.run(
+            command, input=content, capture_output=True, text=True, timeout=PATTERN_SECONDS, check=True
+        )
+    except subprocess.TimeoutExpired:
+        raise ValueError(
+            f"the regular expressions {', '.join(patterns)} take more than {PATTERN_SECONDS:g} s; write them without "
+            "repetitions inside each other"
+        ) from None
+    return json.loads(done.stdout)
+
+
+def _is_quick(pattern: str) -> bool:
+    """Whether a pattern has too few repetitions to take long; others are given to a process that can be ended."""
+    return "(" not in pattern and sum(map(pattern.count, "*+{")) <= 2
