@@ -487,3 +487,31 @@ def test_a_layout_in_the_configuration_of_a_training(columns, tmp_path):
     (tmp_path / "bad.yaml").write_text("clases: [a, b]")
     with pytest.raises(ValueError, match=r"bad.yaml: there is no key 'clases'; did you mean 'classes'"):
         JetDataModule(layout=str(tmp_path / "bad.yaml"))
+
+
+@pytest.mark.parametrize("kind", ["external storage", "external link", "virtual data set", "group behind a link"])
+def test_hdf5_whose_numbers_lie_in_another_file_is_refused(columns, tmp_path, kind):
+    """A file of somebody else's must not choose which files of this machine are read."""
+    longest = COUNTS.max()
+    path, other = tmp_path / "jets.h5", tmp_path / "other.h5"
+    with h5py.File(path, "w") as file, h5py.File(other, "w") as elsewhere:
+        for name, column in columns.items():
+            values = ak.to_numpy(ak.fill_none(ak.pad_none(column, longest), 0)) if column.ndim == 2 else column
+            file[name] = np.asarray(values)
+        elsewhere["g/tau21"] = file["tau21"][:]
+    assert len(read_jets(path, layout=LAYOUT)) == len(COUNTS)
+    raw = tmp_path / "secret.bin"
+    raw.write_bytes(bytes(100))
+    with h5py.File(path, "a") as file:
+        del file["tau21"]
+        if kind == "external storage":
+            file.create_dataset("tau21", (len(COUNTS),), "f4", external=[(str(raw), 0, 4 * len(COUNTS))])
+        elif kind == "virtual data set":
+            layout = h5py.VirtualLayout((len(COUNTS),), "f4")
+            layout[:] = h5py.VirtualSource(str(other), "g/tau21", (len(COUNTS),))
+            file.create_virtual_dataset("tau21", layout)
+        else:
+            file["linked"] = h5py.ExternalLink(str(other), "/g" if kind.startswith("group") else "/g/tau21")
+            file["tau21"] = h5py.SoftLink("/linked/tau21" if kind.startswith("group") else "/linked")
+    with pytest.raises(ValueError, match=r"jets.h5: /(tau21|linked) lies in another file, '.*(secret.bin|other.h5)'"):
+        read_jets(path, layout=LAYOUT)

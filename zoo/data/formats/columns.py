@@ -332,10 +332,11 @@ def open_hdf5_file(path: Path) -> Iterator[h5py.File]:
     """Open an HDF5 file; what cannot be read of it while it is open is an error that names it.
 
     Raises:
-        ValueError: if the file is damaged, or has data sets of different lengths.
+        ValueError: if the file is damaged, has data sets of different lengths, or has any whose numbers lie elsewhere.
     """
     try:
         with h5py.File(path) as file:
+            _require_own(path, file)
             yield file
     except (OSError, RuntimeError, KeyError) as error:  # a member with a damaged header is a KeyError
         raise damaged(path, error) from error
@@ -358,6 +359,37 @@ def require_stored(path: Path, data: h5py.Dataset) -> None:
         raise ValueError(
             f"{path}: data set {data.name!r} claims {claimed:.3g} bytes and stores {stored}; write the file again"
         )
+
+
+def _require_own(path: Path, file: h5py.File) -> None:
+    """Refuse a file of which a member is in another one: whoever made it would choose what is read here."""
+    groups, seen = [file], set()
+    while groups:
+        group = groups.pop()
+        for name in group:
+            with contextlib.suppress(OSError, RuntimeError, KeyError):  # damaged; told if it is read
+                link = group.get(name, getlink=True)
+                elsewhere = link.filename if isinstance(link, h5py.ExternalLink) else None
+                member = group[name] if isinstance(link, h5py.HardLink) else None
+                elsewhere = elsewhere or _elsewhere(member)
+                if elsewhere is not None:
+                    raise ValueError(
+                        f"{path}: {group.name.rstrip('/')}/{name} lies in another file, {elsewhere!r}, which is not "
+                        "read; copy it into this one, as with h5repack"
+                    )
+                if isinstance(member, h5py.Group) and (address := h5py.h5o.get_info(member.id).addr) not in seen:
+                    seen.add(address)
+                    groups.append(member)
+
+
+def _elsewhere(member: object) -> str | None:
+    """The other file that holds the numbers of a member; None if this one does."""
+    if not isinstance(member, h5py.Dataset):
+        return None
+    if member.external:
+        return member.external[0][0]
+    sources = member.virtual_sources() if member.is_virtual else []
+    return next((source.file_name for source in sources if source.file_name != "."), None)
 
 
 class _Place(NamedTuple):
