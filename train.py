@@ -17,8 +17,10 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.plugins import Precision
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 import zoo
+from zoo import slurm
 from zoo.callbacks import (
     MatchData,
     ProgressBar,
@@ -28,7 +30,7 @@ from zoo.callbacks import (
     WritePredictions,
     WriteReport,
 )
-from zoo.checkpoints import SafeCheckpointIO, checkpoint_path, read_checkpoint, require_same_model
+from zoo.checkpoints import checkpoint_path, read_checkpoint, require_same_model
 from zoo.data import JetDataModule
 from zoo.data.datasets import resolve_files
 from zoo.files import atomic_write, only_one, require_output
@@ -38,7 +40,9 @@ from zoo.pretraining import Contrastive, MaskedParticles, Substructure
 from zoo.pretraining.report import WritePretrainingReport
 from zoo.report import print_figures, print_table
 from zoo.score_files import require_kind
+from zoo.slurm import SlurmRequeue
 from zoo.tagger import JetTagger
+from zoo.trainer import build_trainer
 
 # A config names classes that are imported, so it is a program: none is fetched, as Lightning's command line would.
 set_parsing_settings(config_read_mode_urls_enabled=False, config_read_mode_fsspec_enabled=False)
@@ -59,13 +63,6 @@ TRAINER_DEFAULTS = {
     "gradient_clip_val": 1.0,
     "log_every_n_steps": 50,
     "num_sanity_val_steps": 0,
-}
-
-#: Trainer settings with the values they may have, and what to use instead.
-_REPLACED_SETTINGS = {
-    "default_root_dir": ((None,), "give run_folder, which holds all that a run writes"),
-    "max_steps": ((-1,), "give trainer.max_epochs; with a number of steps a resumed run repeats part of an epoch"),
-    "val_check_interval": ((None, 1.0), "leave it out; the validation comes after each epoch"),
 }
 
 #: Warnings that tell a user of this program nothing.
@@ -170,9 +167,16 @@ class TrainingCLI(LightningCLI):
         if self.config.subcommand == "predict":
             _require_output(options)
 
+    def _parse_ckpt_path(self) -> None:
+        """Nothing: hyperparameters in a checkpoint take no place of the configuration."""
+
     def instantiate_trainer(self) -> Trainer:
         """The trainer of the subcommand."""
-        return self._trainer(training=self.subcommand == "fit")
+        is_fit = self.subcommand == "fit"
+        self._requeue = [SlurmRequeue(self._option("checkpoints"))] if is_fit and slurm.is_job() else []
+        for callback in self._requeue:
+            callback.listen()
+        return self._trainer(training=is_fit)
 
     def before_fit(self) -> None:
         """Refuse to resume a checkpoint of another model or another way to train it."""
@@ -257,14 +261,10 @@ class TrainingCLI(LightningCLI):
 
     def _trainer(self, training: bool) -> Trainer:
         settings = {**self._option("trainer")}
-        for key, (harmless, instead) in _REPLACED_SETTINGS.items():
-            if settings[key] not in harmless:
-                raise ValueError(f"trainer.{key}: {instead}")
-        plugins = [*(settings["plugins"] or [])]
         if not training:
             # as `zoo predict` will use the weights: figures of another precision would be those of other predictions
             settings["precision"] = "32-true"
-            plugins = [plugin for plugin in plugins if not isinstance(plugin, Precision)]
+            settings["plugins"] = [p for p in settings["plugins"] or [] if not isinstance(p, Precision)]
         folder = Path(self._option("run_folder"))
         model = self._get(self.config, "model").model
         name = model.class_path  # in full, unless it is ours: another's may have the same last word
@@ -282,15 +282,8 @@ class TrainingCLI(LightningCLI):
         if training:
             save_config = SaveConfig(self._parser("fit"), self.config.fit, save_to_log_dir=False)
             callbacks += [RandomState(), self._option("checkpoints"), save_config]
-        return Trainer(
-            **settings
-            | {
-                "callbacks": callbacks,
-                "default_root_dir": folder,
-                "logger": self._loggers(folder, settings["logger"]) if training else False,
-                "plugins": [*plugins, SafeCheckpointIO()],
-            }
-        )
+        callbacks += self._requeue
+        return build_trainer(settings, folder, callbacks, self._loggers(folder, settings["logger"]) if training else [])
 
     def _loggers(self, folder: Path, further: Logger | list[Logger] | bool | None) -> list[Logger]:
         first_step = self.checkpoint["global_step"] if self.checkpoint else 0
@@ -321,6 +314,7 @@ class SaveConfig(SaveConfigCallback):
         config.ckpt_path = None
         folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
+        slurm.note_job(folder)
         with atomic_write(folder / "config.yaml") as file:
             file.write(self.parser.dump(config).encode())
 
@@ -402,8 +396,11 @@ def _require_output(options: Any) -> None:
 def _checkpoint_to_resume(run_folder: str, name: str | None) -> str | None:
     """The checkpoint to go on from; None to begin a new run, for which the folder must be free."""
     path = name and _named_checkpoint(run_folder, name)
-    own = checkpoint_path(run_folder, "last").parent
-    continues_own_run = path is not None and Path(path).resolve().parent == own.resolve()
+    last = checkpoint_path(run_folder, "last")
+    is_requeued = slurm.is_continued(Path(run_folder))
+    if is_requeued and last.exists():
+        return str(last)
+    continues_own_run = is_requeued or (path is not None and Path(path).resolve().parent == last.parent.resolve())
     if (Path(run_folder) / "config.yaml").exists() and not continues_own_run:
         raise ValueError(
             f"run_folder {run_folder}: holds a run already; add --ckpt_path last to continue it, "
@@ -437,3 +434,5 @@ if __name__ == "__main__":
             raise
         print(f"train.py: error: {answer}", file=sys.stderr)
         sys.exit(2)
+    except SIGTERMException:  # Lightning's, with a status of 0
+        sys.exit(slurm.TERMINATED_STATUS)

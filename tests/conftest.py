@@ -16,6 +16,10 @@ from zoo.data.store import open_store
 # Tests that start processes would otherwise run more threads than there are cores. This process has read it by now.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Trainings would take themselves for those of the job in which the tests run.
+for variable in [name for name in os.environ if name.startswith("SLURM_")]:
+    del os.environ[variable]
+
 #: Real jets lie beside a checkout of the developers; elsewhere the tests that need them are skipped.
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

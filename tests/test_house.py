@@ -54,6 +54,8 @@ MAY_IMPORT = {
         "report",
         "pretraining",
     },
+    "trainer": {"checkpoints", "trainer"},
+    "slurm": {"callbacks", "checkpoints", "data", "files", "slurm"},
     "hf": {"hf"},
     "hub": {"registry", "data", "files", "hf", "hub"},
     "card": {"data", "hub", "report", "card"},

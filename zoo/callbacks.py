@@ -100,7 +100,7 @@ class RunCheckpoints(Checkpoint):
         if self.every_n_train_steps is None or trainer.is_last_batch or step == self._saved_step:
             return
         if step % self.every_n_train_steps == 0:
-            self._save(trainer, "last")
+            self.save(trainer, "last")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write ``best`` if this epoch was, then ``last``; an epoch that was broken off is none."""
@@ -110,8 +110,8 @@ class RunCheckpoints(Checkpoint):
         sign = -1 if self.monitor.endswith("loss") else 1
         if self.best_value is None or sign * value > sign * self.best_value:
             self.best_value = None if math.isnan(value) else value
-            self._save(trainer, "best")
-        self._save(trainer, "last")
+            self.save(trainer, "best")
+        self.save(trainer, "last")
 
     def state_dict(self) -> dict[str, Any]:
         """The best value so far, the step of the newest checkpoint, and the seconds of training that led to it."""
@@ -123,7 +123,12 @@ class RunCheckpoints(Checkpoint):
         self.best_value, self._saved_step = state_dict["best_value"], state_dict["saved_step"]
         self._seconds = state_dict["seconds"]
 
-    def _save(self, trainer: Trainer, name: str) -> None:
+    def save(self, trainer: Trainer, name: str) -> None:
+        """Write ``last`` or ``best``, from a hook after all others of a step or epoch.
+
+        Raises:
+            FloatingPointError: if a weight is not finite.
+        """
         _require_finite(trainer)
         for logger in trainer.loggers:
             logger.save()  # a checkpoint that outlives a kill needs its history on disk too
