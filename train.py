@@ -42,7 +42,7 @@ from zoo.report import print_figures, print_table
 from zoo.score_files import require_kind
 from zoo.slurm import SlurmRequeue
 from zoo.tagger import JetTagger
-from zoo.trainer import build_trainer
+from zoo.trainer import build_trainer, is_one_process
 
 # A config names classes that are imported, so it is a program: none is fetched, as Lightning's command line would.
 set_parsing_settings(config_read_mode_urls_enabled=False, config_read_mode_fsspec_enabled=False)
@@ -156,6 +156,8 @@ class TrainingCLI(LightningCLI):
         options.task = self.task  # a configuration after a --task of the command line says another
         if self.task != "tagging" and self.config.subcommand in ("test", "predict"):
             raise ValueError(f"task {self.task}: has no classes to {self.config.subcommand}; use fit or validate")
+        if is_one_process(options.trainer):
+            rank_zero_only.rank = 0
         if self.config.subcommand == "fit":
             if rank_zero_only.rank == 0:  # the first of all processes of a training
                 self._held.enter_context(only_one(Path(options.run_folder), "training"))

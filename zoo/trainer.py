@@ -1,7 +1,7 @@
 """Lightning's trainer, which here takes no checkpoint and no processes but those it is given."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,15 @@ def build_trainer(
     return trainer
 
 
+def is_one_process(settings: Mapping[str, Any]) -> bool:
+    """Whether a process trains alone, be it one of many that SLURM, torchrun or MPI started.
+
+    Lightning takes its rank from the variables that these set, and would write nothing in any process but the first.
+    """
+    devices = settings["devices"]
+    return (devices in (1, "1") or (isinstance(devices, list) and len(devices) == 1)) and settings["num_nodes"] == 1
+
+
 class _GivenCheckpoint(_CheckpointConnector):
     """Takes the path of a checkpoint, or None, as what it says."""
 
@@ -91,12 +100,8 @@ def _environment(settings: dict[str, Any], plugins: Sequence[Any]) -> ClusterEnv
         if isinstance(environment, SLURMEnvironment) and environment.auto_requeue:
             raise ValueError("trainer.plugins: leave SLURMEnvironment out, or set its auto_requeue: false")
         return None
-    if settings["devices"] in (1, "1") and settings["num_nodes"] == 1:
-        # One process, be it one of many that SLURM, torchrun or MPI started: each is a training of its own. Lightning
-        # would take its rank from the variables they set, and write nothing in any but the first.
-        environment = LightningEnvironment()
-        environment.set_global_rank(0)
-        return environment
+    if is_one_process(settings):
+        return LightningEnvironment()
     if TorchElasticEnvironment.detect() or not SLURMEnvironment.detect():
         return None
     if int(os.environ["SLURM_NTASKS"]) > 1:
