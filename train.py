@@ -1,6 +1,7 @@
 """The training door: ``python train.py fit|validate|test|predict --config configs/<dataset>/<model>.yaml``."""
 
 import argparse
+import faulthandler
 import logging
 import sys
 import traceback
@@ -429,6 +430,7 @@ def _answer(error: BaseException | None) -> str | None:
 
 
 if __name__ == "__main__":
+    faulthandler.enable()  # where a library crashes, or a file is cut while it is mapped (SIGBUS)
     try:
         main()
     except (ValueError, OSError, FloatingPointError, ModuleNotFoundError) as error:

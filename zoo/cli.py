@@ -1,6 +1,7 @@
 """The ``zoo`` command: one subcommand a room, each imported only when it is called."""
 
 import argparse
+import faulthandler
 import functools
 import sys
 from collections.abc import Sequence
@@ -12,6 +13,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     A `KeyError` is none of them: it comes from a fault in the code, and its message is a bare word.
     """
+    # where a library crashes, or a file is cut while it is mapped (SIGBUS), a traceback says where
+    faulthandler.enable(file=sys.__stderr__)
     parser = build_parser()
     options = vars(parser.parse_args(arguments))
     run = options.pop("run")

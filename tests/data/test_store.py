@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from zoo.data.batch import gather
 from zoo.data.readers import read_jets
 from zoo.data.store import JetTable, bad_jets, count_jets, open_store, write_store
 from zoo.files import atomic_write
@@ -265,3 +266,19 @@ def test_slice_keeps_jets_and_source_rows(table):
         part.particles["part_py"], table.particles["part_py"][table.offsets[4] : table.offsets[9]]
     )
     assert part.particles["part_py"].base is not None
+
+
+@pytest.mark.parametrize("read", [lambda table: table.take(np.arange(5)), lambda table: gather(table, np.arange(5))])
+def test_a_mapped_file_that_is_cut_is_told_by_name(table, tmp_path, read):
+    """Where the pages are gone, reading them would end this process by SIGBUS."""
+    path = tmp_path / "jets.arrow"
+    write_store(path, table)
+    opened = open_store(path).slice(3, 20)
+    os.truncate(path, 100)
+    with pytest.raises(ValueError, match=r"jets.arrow: was cut from \d+ to 100 bytes while it was read"):
+        read(opened)
+    path.unlink()
+    write_store(path, table)
+    opened = open_store(path)
+    path.unlink()  # the pages stay
+    read(opened)

@@ -50,6 +50,7 @@ class JetTable:
         weight: float32 (jet,).
         metadata: plain JSON values, such as ``dataset``, ``classes`` and ``units``.
         source_rows: int64 (jet,) or a range, row of each jet in the file that the table was read from; None: 0, 1, ...
+        mapped: file and its size, if the columns stay on the disk and are mapped into memory.
 
     Raises:
         ValueError: if a column is missing, or has another type or length than stated here.
@@ -71,6 +72,7 @@ class JetTable:
     weight: np.ndarray
     metadata: dict[str, Any]
     source_rows: np.ndarray | range | None = None
+    mapped: tuple[Path, int] | None = None
 
     def __post_init__(self) -> None:
         missing = [name for name in MOMENTUM_COLUMNS if name not in self.particles]
@@ -121,6 +123,7 @@ class JetTable:
             weight=self.weight[start:stop],
             metadata=self.metadata,
             source_rows=self.source_rows[start:stop],
+            mapped=self.mapped,
         )
 
     def take(self, rows: np.ndarray) -> "JetTable":
@@ -137,11 +140,27 @@ class JetTable:
         )
 
     def particles_of(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Positions of the particles of the jets ``rows``, int64 (particle,), and their number, int64 (jet,)."""
+        """Positions of the particles of the jets ``rows``, int64 (particle,), and their number, int64 (jet,).
+
+        Raises:
+            ValueError: if the file was truncated since it was opened; to read on would end the process by SIGBUS.
+        """
+        self._require_whole()
         starts = self.offsets[rows]
         counts = self.offsets[rows + 1] - starts
         ends = np.cumsum(counts)
         return np.arange(counts.sum()) + np.repeat(starts - ends + counts, counts), counts
+
+    def _require_whole(self) -> None:
+        if self.mapped is None:
+            return
+        path, size = self.mapped
+        with contextlib.suppress(FileNotFoundError):  # what was deleted stays as long as it is mapped
+            if (now := path.stat().st_size) < size:
+                raise ValueError(
+                    f"{path}: was cut from {size} to {now} bytes while it was read; leave files alone until their "
+                    "readers end, and write a new one beside the old"
+                )
 
     def rows_in_source(self, rows: np.ndarray) -> np.ndarray:
         """``source_rows`` of the jets ``rows``, int64 (jet,)."""
@@ -267,6 +286,7 @@ def open_store(path: str | Path, *, verify: bool = True) -> JetTable:
     """Open the zoo's own file and verify the checksum of every column.
 
     Columns of an uncompressed file stay on the disk and are mapped into memory, so a file may be larger than that.
+    Whoever truncates it meanwhile is told of at the next jets; in the moment between, the system ends the process.
 
     Args:
         path: file.
@@ -285,6 +305,8 @@ def open_store(path: str | Path, *, verify: bool = True) -> JetTable:
         table = _from_arrow(batch, header)
         if verify:
             _verify(table, header)
+        if not header["packed"]:
+            table = dataclasses.replace(table, mapped=(Path(path).resolve(), Path(path).stat().st_size))
         return table
 
 
