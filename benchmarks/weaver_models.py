@@ -16,9 +16,12 @@ from benchmarks.compare import describe, measure, parse_options, peak_memory, su
 from benchmarks.jets import load_batches
 from benchmarks.peers import PEERS
 from zoo.importers import import_weights
+from zoo.registry import create_model
 
 RESULTS = Path(__file__).parent / "results" / "weaver_models.csv"
 MODELS = ("particle_transformer", "particlenet")
+#: Of which the importer asks about the last activation of pairs; the peer has it.
+PRE_ACTIVATION = ("particle_transformer",)
 
 
 def build(name: str) -> nn.Module:
@@ -30,7 +33,10 @@ def build(name: str) -> nn.Module:
         return peer
     with tempfile.NamedTemporaryFile(suffix=".pt") as file:
         torch.save(peer.net.state_dict(), file.name)
-        return import_weights(file.name).model
+        imported = import_weights(file.name, use_pre_activation_pair=False if model in PRE_ACTIVATION else None)
+    own = create_model(model, input_dim=imported.input_dim, num_classes=imported.num_classes)
+    own.load_state_dict(imported.model.state_dict())
+    return own
 
 
 def main() -> None:

@@ -22,6 +22,7 @@ from zoo.inference import predict
 
 #: As of JetClass_kin.yaml.
 KINEMATICS = """
+selection: jet_pt > 500
 new_variables:
   part_mask: ak.ones_like(part_energy)
   part_pt: np.hypot(part_px, part_py)
@@ -138,6 +139,7 @@ def test_features_and_classes_of_the_data_file(weights, data_file, tmp_path, pla
     ]
     assert config.dataset == "kin.yaml"
     assert "taken as a network with 16 neighbours in every block" in config.training["origin"]
+    assert "on jets with `jet_pt > 500`, of which it saw the first 128 particles" in config.training["notes"][0]
 
 
 def test_number_of_features_does_not_name_them(weights, data_file, tmp_path, capsys):

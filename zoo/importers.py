@@ -248,7 +248,7 @@ def import_pretrained(
         training={
             "origin": f"Trained elsewhere: the weights of `{path.name}`, a {kind}, taken as "
             + " and ".join(filter(None, (imported.foreign.taken_as, told))),
-            "notes": [_cost_in_symmetry(imported.model, table)] if imported.foreign in LORENTZNET_RELEASE else [],
+            "notes": _notes(imported, table, description),
         },
     )
     packed = _first_jets(table, GOLDEN_JETS)
@@ -341,6 +341,19 @@ def _find_classes(
             "twice, with --classes"
         )
     return names
+
+
+def _notes(imported: Imported, table: FeatureTable, description: WeaverYaml | None) -> list[str]:
+    """What a user of the weights has to know."""
+    notes = [_cost_in_symmetry(imported.model, table)] if imported.foreign in LORENTZNET_RELEASE else []
+    if description is not None:
+        of = f" with `{description.selection}`" if description.selection else ""
+        length = description.features[0].length
+        notes.append(
+            f"It was trained on jets{of}, of which it saw the first {length} particles in the order of the file; give it "
+            "no others."
+        )
+    return notes
 
 
 @torch.no_grad()
