@@ -350,8 +350,8 @@ def _notes(imported: Imported, table: FeatureTable, description: WeaverYaml | No
         of = f" with `{description.selection}`" if description.selection else ""
         length = description.features[0].length
         notes.append(
-            f"It was trained on jets{of}, of which it saw the first {length} particles in the order of the file; give it "
-            "no others."
+            f"It was trained on jets{of}, of which it saw the first {length} particles in the order of the file; give "
+            "it no others."
         )
     return notes
 
