@@ -36,7 +36,7 @@ from zoo.data import JetDataModule
 from zoo.data.datasets import resolve_files
 from zoo.files import atomic_write, only_one, require_output
 from zoo.fine_tuning import require_same_fine_tuning
-from zoo.loggers import HistoryLogger
+from zoo.loggers import HistoryLogger, WandbRun, wandb_logger
 from zoo.pretraining import Contrastive, MaskedParticles, Substructure
 from zoo.pretraining.report import WritePretrainingReport
 from zoo.report import print_figures, print_table
@@ -285,8 +285,10 @@ class TrainingCLI(LightningCLI):
         if training:
             save_config = SaveConfig(self._parser("fit"), self.config.fit, save_to_log_dir=False)
             callbacks += [RandomState(), self._option("checkpoints"), save_config]
-        callbacks += self._requeue
-        return build_trainer(settings, folder, callbacks, self._loggers(folder, settings["logger"]) if training else [])
+        loggers = self._loggers(folder, settings["logger"]) if training else []
+        of_wandb = [logger for logger in loggers if isinstance(logger, WandbLogger)]
+        callbacks += [*self._requeue, *map(WandbRun, of_wandb[:1])]  # ours comes before those of trainer.logger
+        return build_trainer(settings, folder, callbacks, loggers)
 
     def _loggers(self, folder: Path, further: Logger | list[Logger] | bool | None) -> list[Logger]:
         first_step = self.checkpoint["global_step"] if self.checkpoint else 0
@@ -295,10 +297,16 @@ class TrainingCLI(LightningCLI):
             TensorBoardLogger(folder, name="", version="tensorboard", purge_step=first_step or None),
         ]
         if self._option("wandb"):
-            loggers.append(WandbLogger(project=self._option("wandb"), name=folder.name, save_dir=folder))
+            loggers.append(wandb_logger(self._option("wandb"), folder, self._wandb_id(folder), self._held))
         if isinstance(further, bool) or further is None:
             return loggers
         return loggers + (further if isinstance(further, list) else [further])
+
+    def _wandb_id(self, folder: Path) -> str | None:
+        """Of the run that is resumed; None for a new one, though it may begin at another's checkpoint."""
+        if self.checkpoint is None or not _is_of_run(folder, self._option("ckpt_path")):
+            return None
+        return self.checkpoint["callbacks"].get("WandbRun", {}).get("id")
 
 
 class SaveConfig(SaveConfigCallback):
@@ -396,6 +404,11 @@ def _require_output(options: Any) -> None:
     require_output(path, (*files, *described, *configs, options.ckpt_path), force=options.force)
 
 
+def _is_of_run(run_folder: str | Path, path: str) -> bool:
+    """Whether a checkpoint lies in a run folder."""
+    return Path(path).resolve().parent == checkpoint_path(run_folder, "last").resolve().parent
+
+
 def _checkpoint_to_resume(run_folder: str, name: str | None) -> str | None:
     """The checkpoint to go on from; None to begin a new run, for which the folder must be free."""
     path = name and _named_checkpoint(run_folder, name)
@@ -403,7 +416,7 @@ def _checkpoint_to_resume(run_folder: str, name: str | None) -> str | None:
     is_requeued = slurm.is_continued(Path(run_folder))
     if is_requeued and last.exists():
         return str(last)
-    continues_own_run = is_requeued or (path is not None and Path(path).resolve().parent == last.parent.resolve())
+    continues_own_run = is_requeued or (path is not None and _is_of_run(run_folder, path))
     if (Path(run_folder) / "config.yaml").exists() and not continues_own_run:
         raise ValueError(
             f"run_folder {run_folder}: holds a run already; add --ckpt_path last to continue it, "

@@ -77,6 +77,17 @@ def fitted(tmp_path_factory) -> tuple[Path, dict]:
     return folder, config
 
 
+class FakeRun:
+    """As much of a run of W&B as the logger needs."""
+
+    def __init__(self, name: str) -> None:
+        self.id = self.name = name
+        self.config = {}
+
+    def log(self, values: dict) -> None:
+        pass
+
+
 def metrics(folder: Path) -> dict:
     return json.loads((folder / "run" / "report" / "metrics.json").read_text())["metrics"]
 
@@ -478,7 +489,7 @@ def test_wandb_by_one_line(config, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     config["wandb"] = "zoo"
     run("fit", config, tmp_path, "--test_after_fit", "false")
-    wandb.finish()  # as the end of the process does
+    assert wandb.run is None, "the next training in this process is another run"
     runs = list((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))
     assert len(runs) == 1
     deadline = time.monotonic() + 30  # its own process writes what it was given, and may take longer than finish
@@ -486,6 +497,19 @@ def test_wandb_by_one_line(config, tmp_path, monkeypatch):
         time.sleep(0.1)
     assert runs[0].stat().st_size > 1000
     assert (tmp_path / "run" / "metrics.csv").exists(), "beside the other loggers, not instead"
+
+
+def test_a_resumed_training_is_the_same_run_of_wandb(config, tmp_path, monkeypatch):
+    """But another that begins at its checkpoint is not."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    ids = []
+    monkeypatch.setattr(wandb, "init", lambda **options: ids.append(options["id"]) or FakeRun(options["id"] or "new"))
+    config |= {"wandb": "zoo", "test_after_fit": False}
+    run("fit", config, tmp_path)
+    run("fit", config, tmp_path, "--ckpt_path", "last")
+    last = str(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    run("fit", config, tmp_path, "--ckpt_path", last, "--run_folder", str(tmp_path / "other"))
+    assert ids == [None, "new", None]
 
 
 @pytest.mark.slow

@@ -2,10 +2,13 @@
 
 from argparse import Namespace
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch import Callback
+from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
@@ -68,3 +71,37 @@ class HistoryLogger(Logger):
     def finalize(self, status: str) -> None:
         """The same at the end of the training."""
         self._history.sync()
+
+
+class WandbRun(Callback):
+    """Keeps in the checkpoint which run of Weights & Biases a training is, so that it goes on there after a resumption.
+
+    Args:
+        logger: of the run.
+    """
+
+    def __init__(self, logger: WandbLogger) -> None:
+        self._logger = logger
+
+    def state_dict(self) -> dict[str, Any]:
+        """Its ``id``."""
+        return {"id": self._logger.version}
+
+
+def wandb_logger(project: str, run_folder: Path, run_id: str | None, held: ExitStack) -> WandbLogger:
+    """Logger to Weights & Biases, whose run is over with the training unless it was there before.
+
+    Args:
+        project: name of the project.
+        run_folder: whose name the run has, and where its files lie.
+        run_id: of the run to go on with; None: a new one.
+        held: ends the run.
+    """
+    import wandb
+
+    def finish(kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        wandb.finish(exit_code=int(error is not None))
+
+    if wandb.run is None:  # else a program has begun it, such as a sweep
+        held.push(finish)
+    return WandbLogger(project=project, name=run_folder.name, save_dir=run_folder, id=run_id)
