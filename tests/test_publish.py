@@ -59,6 +59,9 @@ def test_a_published_run_predicts_as_it_was_tested(run, tmp_path, jets: JetBatch
     expected = torch.tensor(np.stack([logits[row] for row in jets.index.tolist()]))
     torch.testing.assert_close(tagger(jets.four_momenta, jets.mask), expected, rtol=1e-5, atol=1e-5)
     assert tagger.config.classes == ["qcd", "top"]
+    assert tagger.ranges.jets > 0
+    low, median, high = tagger.ranges.ranges["jet pt (GeV)"]
+    assert 500 < low < median < high < 700
     assert set(tagger.config.metrics) >= {"accuracy", "auc", "background_rejection_0.3"}
     card = (tmp_path / "mine" / "README.md").read_text()
     for words in (

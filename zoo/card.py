@@ -15,6 +15,7 @@ import yaml
 from zoo.data.context import ContextTable
 from zoo.data.datasets import DATASETS
 from zoo.data.features import FeatureTable, Input
+from zoo.data.ranges import LEVELS, InputRanges
 from zoo.data.weaver.data_config import PREFIX
 from zoo.hub import PretrainedConfig, PretrainedError, load_pretrained, replace_card
 from zoo.report import figures_table, markdown_table, plain_figures_table
@@ -127,7 +128,17 @@ def _inputs(config: PretrainedConfig) -> str:
 (formula - centre) * scale, limited to the clip. Fractions, `deta`, `dphi` and `delta_r` are relative to the jet. The \
 table travels with the weights: {travels}.
 
-{_features(table.features)}{"" if config.context is None else _context(ContextTable.from_dict(config.context))}"""
+{_features(table.features)}{"" if config.context is None else _context(ContextTable.from_dict(config.context))}\
+{"" if config.inputs is None else _ranges(InputRanges.from_dict(config.inputs))}"""
+
+
+def _ranges(inputs: InputRanges) -> str:
+    low, high = (f"{100 * level:g} %" for level in LEVELS)
+    rows = [(name, *(f"{value:.4g}" for value in of)) for name, of in inputs.ranges.items()]
+    return (
+        f"\n\nRanges of the first {inputs.jets:,} training jets, the features before centre and scale; others give a "
+        "warning.\n\n" + markdown_table(["quantity", low, "median", high], rows)
+    )
 
 
 def _context(table: ContextTable) -> str:

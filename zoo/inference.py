@@ -9,12 +9,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from zoo.data.batch import collate, gather
+from zoo.data.batch import JetBatch, batch_quantities, collate, gather
 from zoo.data.datasets import resolve_file
 from zoo.data.description import read_description
 from zoo.data.features import FeatureTable
 from zoo.data.formats.layout_yaml import read_layout
 from zoo.data.manifest import folder_of
+from zoo.data.odd_jets import OddJetsWarning
+from zoo.data.oddities import SAMPLED_JETS, find_oddities_of_files
+from zoo.data.ranges import RangeCheck
 from zoo.data.readers import (
     Description,
     MendedWarning,
@@ -52,6 +55,7 @@ class JetScores:
         mended: number of particles or numbers that were dropped or changed as the file was read, by what was done.
         fields: further numbers of the jets that were asked for, (row,) each; NaN, or -1 of integers, for a row that was
             left out.
+        oddities: what is odd about the jets, a line each; see `zoo.data.oddities` and `zoo.data.ranges`.
     """
 
     logits: np.ndarray
@@ -61,6 +65,7 @@ class JetScores:
     rejected: dict[str, int]
     mended: dict[str, int] = dataclasses.field(default_factory=dict)
     fields: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    oddities: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.index)
@@ -118,7 +123,8 @@ def predict(
 
     A file larger than the memory is read in pieces. Jets that no model may see, such as those with momenta that are not
     finite, keep their row and have the score NaN, with a `zoo.data.readers.RejectedJetsWarning`; what was mended as the
-    file was read is counted in a `zoo.data.readers.MendedWarning`.
+    file was read is counted in a `zoo.data.readers.MendedWarning`. An `zoo.data.odd_jets.OddJetsWarning` says what
+    `zoo data info` finds odd, and what lies outside of the ranges that the model was trained on.
 
     Args:
         model: what `zoo.load_pretrained` takes, which then runs on a GPU if there is one; or what it returned.
@@ -153,7 +159,7 @@ def predict(
         raise ValueError(f"{tagger.config.model}: a backbone gives no scores; fine-tune it, or choose a tagger")
     logits = np.full((stop - start, len(classes)), np.nan, dtype=np.float32)
     label = np.full(len(logits), -1, dtype=np.int64)
-    report = ReadReport(path, 0, {})
+    report, oddities = ReadReport(path, 0, {}), _Oddities(tagger, features)
     observers = description.kept_fields if isinstance(description, WeaverYaml) and fields is None else ()
     kept: dict[str, np.ndarray] = {}
     with progress_bar("jets") as progress:
@@ -166,16 +172,21 @@ def predict(
                 values = _field(table, name, path)
                 column = kept.setdefault(name, missing_values(len(logits), values.dtype))
                 column[table.rows_in_source(np.arange(len(table))) - start] = values
+            oddities.add_table(path, table)
             is_known = tuple(table.metadata.get("classes", ())) == classes
             for jets in _by_length(table.counts):
                 row = table.rows_in_source(jets) - start
-                logits[row] = _logits(tagger, features, table, jets, path)
+                batch = _batch(tagger, features, table, jets)
+                oddities.add_batch(batch)
+                logits[row] = _logits(tagger, batch, path)
                 label[row] = table.label[jets] if is_known else -1
                 progress.update(task, advance=len(jets))
     warn_of(dataclasses.replace(report, rows=len(logits)), stacklevel=2)
     kept = {name: kept[name] if name in kept else missing_values(len(logits), np.float64) for name in fields or kept}
-    counts = dict(report.rejected), dict(report.mended)
-    return JetScores(logits, label, np.arange(start, stop), classes, *counts, kept)
+    counts, odd = (dict(report.rejected), dict(report.mended)), tuple(oddities.find())
+    if odd:
+        warnings.warn(OddJetsWarning(f"{path}: odd: {'; '.join(odd)}"), stacklevel=2)
+    return JetScores(logits, label, np.arange(start, stop), classes, *counts, kept, odd)
 
 
 def predict_file(
@@ -204,14 +215,44 @@ def predict_file(
         require_output(out, (resolve_file(file), layout, weaver_yaml, model), force=force)
     description = read_description(layout, weaver_yaml, classes, labelled=False)
     with warnings.catch_warnings():
-        for category in (RejectedJetsWarning, MendedWarning):  # the last line says it
+        for category in (RejectedJetsWarning, MendedWarning, OddJetsWarning):  # the last lines say it
             warnings.simplefilter("ignore", category)
         scores = predict(model, file, rows=rows, layout=description, fields=fields)
     if out is None:
         write_csv(sys.stdout.buffer, scores.columns)
     else:
         scores.save(out, rntuple=rntuple, force=force)
+    for oddity in scores.oddities:
+        print(f"odd: {oddity}", file=sys.stderr)
     print(f"{file}: {scores}" + (f": {out}" if out else ""), file=sys.stderr)
+
+
+class _Oddities:
+    """Collects what is odd about the jets that a model scores."""
+
+    def __init__(self, tagger: Pretrained, features: FeatureTable) -> None:
+        self.tagger = tagger
+        self.features = features
+        self.columns = {*features.columns, *tagger.context_table.fields}
+        self.check = None if tagger.ranges is None else RangeCheck(tagger.ranges)
+        self.tables: list[tuple[Path, JetTable]] = []
+
+    def add_table(self, path: Path, table: JetTable) -> None:
+        """Look at some of the jets, as long as there are not enough."""
+        if len(table) and sum(len(known) for _, known in self.tables) < SAMPLED_JETS:
+            self.tables.append((path, table))
+
+    def add_batch(self, batch: JetBatch) -> None:
+        """Compare jets with what the model was trained on."""
+        if self.check is not None:
+            self.check.update(batch_quantities(batch, self.features, self.tagger.context_table))
+
+    def find(self) -> Iterator[str]:
+        """What was found, a line each."""
+        if self.check is not None:
+            yield from self.check.findings().values()
+        if self.tables:
+            yield from find_oddities_of_files(self.tables, self.columns)
 
 
 def _load(model: str | Path) -> Pretrained:
@@ -253,11 +294,15 @@ def _by_length(counts: np.ndarray) -> Iterator[np.ndarray]:
     return (order[first : first + BATCH_JETS] for first in range(0, len(order), BATCH_JETS))
 
 
-@torch.inference_mode()
-def _logits(tagger: Pretrained, features: FeatureTable, table: JetTable, jets: np.ndarray, path: Path) -> np.ndarray:
+def _batch(tagger: Pretrained, features: FeatureTable, table: JetTable, jets: np.ndarray) -> JetBatch:
     context = tagger.context_table
-    batch = collate(gather(table, jets, features.columns, context.fields), features, context)
-    inputs = (batch.features, batch.four_momenta, batch.mask, *([batch.context] if context.context_dim else []))
+    return collate(gather(table, jets, features.columns, context.fields), features, context)
+
+
+@torch.inference_mode()
+def _logits(tagger: Pretrained, batch: JetBatch, path: Path) -> np.ndarray:
+    of_events = [batch.context] if tagger.context_table.context_dim else []
+    inputs = (batch.features, batch.four_momenta, batch.mask, *of_events)
     device = next(tagger.model.parameters()).device
     logits = tagger.model(*(tensor.to(device) for tensor in inputs)).cpu()
     finite = logits.isfinite().all(dim=1)

@@ -1,6 +1,7 @@
 """A tested run becomes a pretrained folder."""
 
 import math
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,16 @@ from torch import nn
 
 from zoo.card import write_card
 from zoo.checkpoints import read_model_weights
-from zoo.data.batch import JetBatch, collate, gather, padded_columns
+from zoo.data.batch import JetBatch, batch_quantities, collate, gather, padded_columns
 from zoo.data.classes import merge_classes
+from zoo.data.context import ContextTable
 from zoo.data.datamodule import Split, find_context, find_features
 from zoo.data.datasets import describe_dataset
 from zoo.data.description import read_description
+from zoo.data.features import FeatureTable
+from zoo.data.ranges import measure_ranges
 from zoo.data.readers import Description, count_rows, read_jets
+from zoo.data.split_tables import SplitTables
 from zoo.data.store import JetTable
 from zoo.data.weaver.data_config import WeaverYaml
 from zoo.data.weaver.formulas import verified_table
@@ -35,6 +40,9 @@ COMPARED_JETS = 64
 
 #: Rows that they are taken from, of which some may not be selected.
 READ_ROWS = 1024
+
+#: Training rows whose ranges a folder keeps, of all files together.
+RANGE_ROWS = 65536
 
 #: Largest change of a logit, relative to the largest of them, that another processor may cause in a test.
 PREDICTION_TOLERANCE = 1e-3
@@ -107,6 +115,7 @@ def publish_run(run: Path, out: Path, *, licence: str, paper: str) -> None:
         },
         kind="tagger" if is_tagger else "backbone",
         context=context.to_dict() if context.context_dim else None,
+        inputs=_measure_inputs(data, table, context, layout),
     )
     card = write_card(out.name, config)
     packed = gather(jets, _golden_rows(jets), table.columns, context.fields)
@@ -158,10 +167,35 @@ def _first_rows(split: dict[str, Any], layout: Description | None) -> tuple[Path
     return path, (start, min(start + READ_ROWS, stop))
 
 
+def _measure_inputs(
+    data: dict[str, Any], table: FeatureTable, context: ContextTable, layout: Description | None
+) -> dict[str, Any] | None:
+    """The ranges of the first training jets of each file; None, with a warning, if the files are not there any more."""
+    found = SplitTables("train")
+    try:
+        ranges = Split(**data["train"]).ranges(layout)
+        trained = sum(stop - start for start, stop in ranges.values()) * (data.get("train_fraction") or 1)
+        most = max(1, int(min(RANGE_ROWS, data.get("train_jets") or trained) // len(ranges)))
+        for path, (start, stop) in ranges.items():
+            found.open(path, (start, min(start + most, stop)), layout, verify=None)
+    except FileNotFoundError as error:
+        warnings.warn(f"the folder will not know the ranges of its training jets: {error}", stacklevel=3)
+        return None
+    batches = (
+        collate(gather(jets, rows, table.columns, context.fields), table, context)
+        for _, jets in found.tables
+        for rows in np.split(np.arange(len(jets)), range(READ_ROWS, len(jets), READ_ROWS))
+    )
+    parts = (batch_quantities(batch, table, context) for batch in batches)
+    return measure_ranges(found.jets, parts).to_dict()
+
+
 def _first_jets(split: dict[str, Any], layout: Description | None) -> tuple[JetTable, int]:
     """The first jets of a split, and the number of rows of the files before theirs."""
     first_index = 0
     for path, (start, stop) in Split(**split).ranges(layout).items():
+        if start == stop:
+            continue
         jets = read_jets(path, rows=(start, min(start + READ_ROWS, stop)), layout=layout)
         if len(jets):
             return jets, first_index

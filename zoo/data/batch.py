@@ -1,6 +1,6 @@
 """Batches: jets gathered from a table by their offsets, padded to the longest jet of the batch only."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +10,7 @@ from torch import Tensor
 from zoo.data.context import NO_CONTEXT, ContextTable
 from zoo.data.datasets import JET_COLUMNS
 from zoo.data.features import FeatureTable
+from zoo.data.ranges import quantities
 from zoo.data.store import MOMENTUM_COLUMNS, JetTable
 
 
@@ -133,6 +134,13 @@ def padded_columns(jets: PackedJets, mask: Tensor) -> dict[str, Tensor]:
     for name in jets.columns.keys() - set(JET_COLUMNS):
         columns[name] = columns[name].new_zeros(mask.shape).masked_scatter_(mask, columns[name])
     return columns
+
+
+def batch_quantities(
+    batch: JetBatch, feature_table: FeatureTable, context_table: ContextTable
+) -> Iterator[tuple[str, Tensor]]:
+    """What of a batch has a range, see `zoo.data.ranges.quantities`."""
+    return quantities(batch.four_momenta, batch.mask, batch.features, feature_table, batch.context, context_table)
 
 
 def _pad(packed: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

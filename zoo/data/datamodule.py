@@ -19,6 +19,8 @@ from zoo.data.description import read_description
 from zoo.data.features import FeatureTable, feature_table
 from zoo.data.features_yaml import read_context, read_features
 from zoo.data.loader import BatchRows, JetDataset, JetLoader, make_loader
+from zoo.data.odd_jets import OddJetsWarning
+from zoo.data.oddities import find_oddities_of_files
 from zoo.data.readers import Description, count_rows
 from zoo.data.split_tables import SplitTables
 from zoo.data.store import JetTable
@@ -295,8 +297,8 @@ class JetDataModule(pl.LightningDataModule):
             for path, rows in ranges.items()
             for table in found.open(path, rows, layout, self.verify)
         ]
-        if name != "predict":
-            found.require(self.max_rejected)
+        found.require(1.0 if name == "predict" else self.max_rejected)
+        self._warn_of_oddities(name, found.tables)
         if name in ("test", "predict") and self._must_observe:
             self._require_observers(ranges, [table for table, _ in tables])
         class_of_source = np.array(self.merged_classes.of_source)
@@ -319,6 +321,14 @@ class JetDataModule(pl.LightningDataModule):
                 table.field(observer)
             except ValueError as error:
                 raise ValueError(f"data.observers: {error} ({', '.join(map(str, paths))})") from None
+
+    def _warn_of_oddities(self, name: str, tables: list[tuple[Path, JetTable]]) -> None:
+        """Say once what `zoo data info` would find odd, of the columns that the model sees."""
+        if self.trainer is not None and not self.trainer.is_global_zero:
+            return
+        oddities = list(find_oddities_of_files(tables, {*self.feature_table.columns, *self.context_table.fields}))
+        if oddities:
+            warnings.warn(OddJetsWarning(f"{name}: odd: {'; '.join(oddities)}"), stacklevel=5)
 
     def _check_weights(self, name: str, sums: np.ndarray, sizes: np.ndarray) -> None:
         """Refuse weights that no loss and no efficiency can be made of, before the first step of a training."""

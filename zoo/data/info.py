@@ -12,6 +12,7 @@ from rich.table import Column, Table
 from zoo.data.datasets import DATASETS, resolve_file
 from zoo.data.description import read_description
 from zoo.data.manifest import folder_of
+from zoo.data.oddities import find_oddities
 from zoo.data.readers import STORE, Description, ReadReport, count_rows, find_format, read_and_report
 from zoo.data.store import MOMENTUM_COLUMNS, JetTable
 
@@ -22,9 +23,6 @@ COLUMN_UNITS = {
 }
 _IMPACT_UNITS = dict.fromkeys(("part_d0val", "part_d0err", "part_dzval", "part_dzerr"), "mm")
 _HAVE_IMPACTS = ("jetclass", "jetclass2")
-
-#: A typical sum of transverse momenta outside of this range, in GeV, is a sign of another unit: no collision has more.
-PLAUSIBLE_MOMENTA = (1.0, 14_000.0)
 
 #: So many classes are named at most.
 MANY = 10
@@ -106,7 +104,7 @@ def describe_file(
     unlabelled = len(table) - len(known)
     jets = dict(zip(classes, np.bincount(known, minlength=len(classes)).tolist(), strict=True))
     columns = tuple(_describe_columns(table))
-    oddities = (*_find_losses(report), *_check_sum(path, dataset), *_find_oddities(table, jets, columns))
+    oddities = (*_find_losses(report), *_check_sum(path, dataset), *_odd_classes(jets), *find_oddities(table))
     particles = tuple(np.quantile(table.counts, QUANTILES).tolist())
     return FileInfo(
         _format_name(path, described), rows, report, dataset, jets, unlabelled, particles, columns, oddities
@@ -142,48 +140,17 @@ def _check_sum(path: Path, dataset: str) -> Iterator[str]:
             yield f"the MD5 sum is {found}, that of the published {path.name} is {published}"
 
 
-def _find_oddities(table: JetTable, jets: dict[str, int], columns: tuple[ColumnInfo, ...]) -> Iterator[str]:
-    yield from _find_odd_momenta(table)
+def _odd_classes(jets: dict[str, int]) -> Iterator[str]:
     there = [name for name, count in jets.items() if count]
     if len(there) == 1:
         yield f"all jets are of the class {there[0]!r}; a training needs files of the others too"
     elif there and len(there) < len(jets):
         yield f"no jet is of the class {_some([name for name, count in jets.items() if not count])}"
-    for column in columns:
-        if column.smallest == column.largest and column.name != "weight":
-            yield f"the column {column.name!r} is {column.smallest:g} everywhere"
-    negative = int((table.weight < 0).sum())
-    if negative:
-        yield f"{negative} jets have a negative weight"
-    copies = len(table) - len(np.unique(_fingerprints(table)))
-    if copies:
-        yield f"{copies} jets are copies of others; if one is trained on and the other tested, the test is worthless"
-
-
-def _find_odd_momenta(table: JetTable) -> Iterator[str]:
-    pt = np.hypot(table.particles["part_px"], table.particles["part_py"], dtype=np.float64)
-    typical = float(np.median(np.add.reduceat(pt, table.offsets[:-1])))
-    smallest, largest = PLAUSIBLE_MOMENTA
-    if typical > largest:
-        yield f"a typical jet has {typical:.3g} GeV of transverse momentum: is the file in MeV? Say so in its layout"
-    if typical < smallest:
-        yield f"a typical jet has {typical:.3g} GeV of transverse momentum: is the file in GeV and its layout in MeV?"
 
 
 def _some(names: Sequence[str]) -> str:
     """Names in a row, the first `MANY` of them."""
     return ", ".join(names[:MANY]) + (f" and {len(names) - MANY} more" if len(names) > MANY else "")
-
-
-def _fingerprints(table: JetTable) -> np.ndarray:
-    """A number of 64 bits for each jet, the same for the same momenta in the same order only."""
-    place = np.arange(table.offsets[-1]) - np.repeat(table.offsets[:-1], table.counts)
-    mixed = place.astype(np.uint64)
-    for name in MOMENTUM_COLUMNS:
-        bits = table.particles[name].view(np.uint32).astype(np.uint64)
-        mixed = (mixed ^ bits) * np.uint64(0x9E3779B97F4A7C15)
-        mixed ^= mixed >> np.uint64(29)
-    return np.add.reduceat(mixed, table.offsets[:-1])
 
 
 def show_datasets(console: Console | None = None) -> None:

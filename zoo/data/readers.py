@@ -23,7 +23,16 @@ from zoo.data.formats.quark_gluon import NPZ_MAGIC, open_quark_gluon
 from zoo.data.formats.top_tagging import open_top_tagging
 from zoo.data.manifest import folder_of, read_manifest
 from zoo.data.shards import open_shards
-from zoo.data.store import ARROW_MAGIC, JetTable, NoJetsError, bad_jets, count_jets, infinite_columns, open_store
+from zoo.data.store import (
+    ARROW_MAGIC,
+    JetTable,
+    NoJetsError,
+    bad_jets,
+    count_jets,
+    infinite_columns,
+    join_tables,
+    open_store,
+)
 from zoo.data.weaver.data_config import WeaverYaml
 from zoo.data.weaver.reader import open_with_weaver
 
@@ -372,18 +381,4 @@ def _keep(table: JetTable, good: np.ndarray) -> JetTable:
         weight=table.weight[good],
         metadata=table.metadata,
         source_rows=table.source_rows[good],
-    )
-
-
-def join_tables(tables: list[JetTable]) -> JetTable:
-    """Tables of the same columns, one after the other."""
-    first = tables[0]
-    return JetTable(
-        particles={name: np.concatenate([table.particles[name] for table in tables]) for name in first.particles},
-        offsets=np.concatenate([[0], np.cumsum(np.concatenate([table.counts for table in tables]))]),
-        fields={name: np.concatenate([table.fields[name] for table in tables]) for name in first.fields},
-        label=np.concatenate([table.label for table in tables]),
-        weight=np.concatenate([table.weight for table in tables]),
-        metadata=first.metadata,
-        source_rows=np.concatenate([table.source_rows for table in tables]),
     )

@@ -23,6 +23,7 @@ class SplitTables:
         self.jets = 0
         self.left_out = 0
         self.reports: list[str] = []
+        self.tables: list[tuple[Path, JetTable]] = []
 
     def open(
         self, path: Path, rows: tuple[int, int], layout: Description | None, verify: bool | None
@@ -44,6 +45,7 @@ class SplitTables:
             self._count(jets, left_out, f"{path}: left out {left_out} when it was converted")
         else:
             self._count(jets, report.left_out, str(report))
+        self.tables += [(path, table) for table in tables]
         return tables
 
     def _count(self, jets: int, left_out: int, report: str) -> None:

@@ -169,6 +169,20 @@ class JetTable:
         return self.source_rows[rows]
 
 
+def join_tables(tables: list[JetTable]) -> JetTable:
+    """Tables of the same columns, one after the other."""
+    first = tables[0]
+    return JetTable(
+        particles={name: np.concatenate([table.particles[name] for table in tables]) for name in first.particles},
+        offsets=np.concatenate([[0], np.cumsum(np.concatenate([table.counts for table in tables]))]),
+        fields={name: np.concatenate([table.fields[name] for table in tables]) for name in first.fields},
+        label=np.concatenate([table.label for table in tables]),
+        weight=np.concatenate([table.weight for table in tables]),
+        metadata=first.metadata,
+        source_rows=np.concatenate([table.source_rows for table in tables]),
+    )
+
+
 def _check_range(name: str, values: range, length: int) -> None:
     if len(values) != length:
         raise ValueError(f"column {name!r} must have shape ({length},), not ({len(values)},)")

@@ -36,6 +36,7 @@ class PretrainedConfig:
         format_version: of the folder; folders of version 1 have no ``training``, ``kind`` and ``context``, those before
             version 3 do not keep the columns that the golden features are made of.
         context: the table of context features, with every centre and scale; None: the model takes no context.
+        inputs: the ranges of what it was trained on, see `zoo.data.ranges.InputRanges`; None: nobody knows them.
     """
 
     model: str
@@ -50,10 +51,11 @@ class PretrainedConfig:
     kind: str = "tagger"
     format_version: int = FORMAT_VERSION
     context: dict | None = None
+    inputs: dict | None = None
 
 
-#: Keys of ``config.json`` that may be left out, which folders of version 1 do.
-_OPTIONAL = {"training", "kind", "context"}
+#: Keys of ``config.json`` that may be left out, which older folders do.
+_OPTIONAL = {"training", "kind", "context", "inputs"}
 
 
 def parse_config(path: Path, content: bytes) -> PretrainedConfig:

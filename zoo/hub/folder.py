@@ -3,10 +3,12 @@
 import contextlib
 import dataclasses
 import difflib
+import functools
 import json
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -16,6 +18,8 @@ from torch import Tensor, nn
 
 from zoo.data.context import NO_CONTEXT, ContextTable
 from zoo.data.features import NO_COLUMNS, FeatureTable
+from zoo.data.odd_jets import OddJetsWarning
+from zoo.data.ranges import InputRanges, RangeCheck, quantities, require_energy_first
 from zoo.files import atomic_write, sync, sync_folder
 from zoo.hf import SCHEME, fetch, parse_address
 from zoo.hub.config import PretrainedConfig, PretrainedError, parse_config
@@ -66,11 +70,18 @@ class Pretrained:
                 the context needs, ``context_table.fields``, (batch,) each, such as ``met``.
 
         Raises:
-            ValueError: if a column or a field that a feature needs is missing, or the model is a backbone.
+            ValueError: if a column or a field that a feature needs is missing, the momenta are in another order, or the
+                model is a backbone.
+
+        Warns:
+            OddJetsWarning: once for each quantity that lies outside of what the model was trained on.
         """
         if self.config.kind == "backbone":
             raise ValueError(f"{self.config.model}: a backbone gives no logits; use its 'encode', or fine-tune it")
-        return self.model(**self.parts.inputs(four_momenta, mask, columns))
+        require_energy_first(four_momenta, mask)
+        inputs = self.parts.inputs(four_momenta, mask, columns)
+        self._check_ranges(**inputs)
+        return self.model(**inputs)
 
     @torch.no_grad()
     def encode(self, four_momenta: Tensor, mask: Tensor, columns: Mapping[str, Tensor] = NO_COLUMNS) -> Tensor:
@@ -79,10 +90,35 @@ class Pretrained:
         The arguments are those of a call.
 
         Raises:
-            ValueError: if a column that a feature needs is missing.
+            ValueError: if a column that a feature needs is missing, or the momenta are in another order.
             AttributeError: if the model has no ``encode``.
         """
-        return self.model.encode(self.feature_table.padded(four_momenta, mask, columns), four_momenta, mask)
+        require_energy_first(four_momenta, mask)
+        features = self.feature_table.padded(four_momenta, mask, columns)
+        self._check_ranges(features, four_momenta, mask)
+        return self.model.encode(features, four_momenta, mask)
+
+    @functools.cached_property
+    def ranges(self) -> InputRanges | None:
+        """Ranges of what it was trained on; None: nobody knows them."""
+        return None if self.config.inputs is None else InputRanges.from_dict(self.config.inputs)
+
+    @functools.cached_property
+    def _told(self) -> set[str]:
+        """Quantities that somebody was warned of."""
+        return set()
+
+    def _check_ranges(
+        self, features: Tensor, four_momenta: Tensor, mask: Tensor, context: Tensor | None = None
+    ) -> None:
+        if self.ranges is None:
+            return
+        check = RangeCheck(self.ranges)
+        check.update(quantities(four_momenta, mask, features, self.feature_table, context, self.context_table))
+        new = {name: finding for name, finding in check.findings().items() if name not in self._told}
+        if new:
+            self._told.update(new)
+            warnings.warn(OddJetsWarning(f"{self.config.model}: odd: {'; '.join(new.values())}"), stacklevel=4)
 
 
 def list_pretrained() -> list[str]:

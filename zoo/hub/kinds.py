@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from zoo.data.context import NO_CONTEXT, ContextTable
 from zoo.data.features import FeatureTable
+from zoo.data.ranges import InputRanges
 from zoo.hub.config import PretrainedConfig, PretrainedError
 from zoo.hub.contents import CONFIG, WEIGHTS
 from zoo.registry import create_model, is_readout
@@ -160,6 +161,8 @@ def tables(folder: Path, config: PretrainedConfig) -> tuple[FeatureTable, Contex
         PretrainedError: if the config does not say it rightly.
     """
     try:
+        if config.inputs is not None:
+            InputRanges.from_dict(config.inputs)
         table = FeatureTable.from_dict(config.features)
         return table, NO_CONTEXT if config.context is None else ContextTable.from_dict(config.context)
     except (ValueError, RecursionError, MemoryError) as error:

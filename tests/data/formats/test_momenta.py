@@ -1,5 +1,6 @@
 """What rounding, padding and single bad numbers do to jets: mended within stated limits, counted, and else refused."""
 
+import contextlib
 import dataclasses
 
 import awkward as ak
@@ -9,10 +10,12 @@ import pytest
 
 from tests.data.writers import write_parquet, write_root
 from zoo.data.convert import convert, describe
+from zoo.data.datasets import resolve_file
 from zoo.data.formats.layout import DROPPED, Layout
 from zoo.data.formats.layout_yaml import read_layout
 from zoo.data.formats.momenta import NEGATIVE_MASS, NO_MASS, PADDING, RAISED
 from zoo.data.readers import MendedWarning, RejectedJetsWarning, read_and_report, read_jets
+from zoo.inference import predict
 
 POLAR = {name: name for name in ("pt", "eta", "phi", "mass")}
 CARTESIAN = {name: name for name in ("px", "py", "pz", "energy")}
@@ -123,6 +126,25 @@ def test_zeros_at_the_end_of_lists_are_no_particles(ending, angle, tmp_path):
     assert table.counts.tolist() == [2, 1]
     at_rest = WRITERS[ending](tmp_path / f"rest.{ending}", columns | {"mass": columns["mass"] + np.float32(0.5)})
     assert read_jets(at_rest, layout=LAYOUT).counts.tolist() == [2, 2]
+
+
+@pytest.mark.parametrize("ending", WRITERS)
+def test_padding_of_lists_moves_no_score(ending, tmp_path):
+    """Real jets as they are, and with zeros up to 200 particles."""
+    jets = read_jets(resolve_file("sample:top_tagging/test"), (0, 30))
+    momenta = {name: ak.unflatten(jets.particles[f"part_{name}"], jets.counts) for name in CARTESIAN}
+    layout = dataclasses.replace(LAYOUT, classes=("qcd", "top"), momenta=CARTESIAN)
+    scores = []
+    for number, most in enumerate((None, 200)):
+        lists = momenta if most is None else {name: zero_padded(values, most) for name, values in momenta.items()}
+        path = WRITERS[ending](tmp_path / f"{number}.{ending}", lists | {"label": jets.label})
+        with contextlib.nullcontext() if most is None else pytest.warns(MendedWarning, match=PADDING):
+            scores.append(predict("pfn_energyflow.top_tagging", path, layout=layout).logits)
+    np.testing.assert_array_equal(*scores)
+
+
+def zero_padded(values, most):
+    return ak.values_astype(ak.from_regular(ak.fill_none(ak.pad_none(values, most, clip=True), 0)), np.float32)
 
 
 @pytest.fixture

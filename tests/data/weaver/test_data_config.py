@@ -23,7 +23,7 @@ from zoo import load_pretrained
 from zoo.cli import main
 from zoo.data.batch import collate, gather
 from zoo.data.datamodule import JetDataModule, Split
-from zoo.data.readers import RejectedJetsWarning, read_and_report, read_jets
+from zoo.data.readers import MendedWarning, RejectedJetsWarning, read_and_report, read_jets
 from zoo.data.weaver.data_config import read_weaver_yaml
 from zoo.data.weaver.formulas import reading_table
 from zoo.inference import predict
@@ -263,6 +263,23 @@ def test_a_mask_leaves_particles_out(jets, write):
     real = expected["_pf_mask"][:, 0] != 0
     np.testing.assert_array_equal(table.counts, real.sum(axis=1))
     np.testing.assert_array_equal(table.particles["part_px"], expected["_pf_vectors"][:, 0][real])
+
+
+def test_zeros_in_lists_are_padding(columns, jets, write, tmp_path):
+    """Whatever the mask says, which most data files make of ones."""
+    layout = read_weaver_yaml(write())
+
+    def pad(values):
+        padded = ak.to_numpy(ak.fill_none(ak.pad_none(values, 14), 0))
+        return ak.from_regular(ak.Array(padded.astype(ak.to_numpy(ak.flatten(values)).dtype)))
+
+    padded = {name: pad(values) if isinstance(values, ak.Array) else values for name, values in columns.items()}
+    expected = read_jets(jets, layout=layout)
+    with pytest.warns(MendedWarning, match="entries without momentum, taken as padding"):
+        found = read_jets(write_root(tmp_path / "padded.root", padded), layout=layout)
+    np.testing.assert_array_equal(found.counts, expected.counts)
+    for name, values in expected.particles.items():
+        np.testing.assert_array_equal(found.particles[name], values)
 
 
 def test_infinite_and_undefined_numbers_become_those_of_weaver(jets, write):

@@ -1,0 +1,176 @@
+"""Ranges of what a model was trained on, which travel with it, and jets that lie outside of them."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from zoo.data.context import ContextTable
+from zoo.data.features import FeatureTable, Input
+from zoo.physics import kinematics
+
+#: Between which parts of the training values a range lies.
+LEVELS = (0.001, 0.999)
+
+#: A part of the jets or particles above this outside of a range deserves a word; of the training jets .002 are.
+LARGEST_PART = 0.1
+
+#: So few jets or particles outside of a range are chance, unless they are all there are.
+FEWEST = 5
+
+#: A particle with more momentum than energy by more than this part of it has its components in another order.
+_ORDER_TOLERANCE = 1e-3
+
+
+class Range(NamedTuple):
+    """Smallest, middle and largest value, but for outliers; each between `LEVELS` of the training."""
+
+    low: float
+    median: float
+    high: float
+
+
+@dataclasses.dataclass(frozen=True)
+class InputRanges:
+    """Ranges of some training jets, by the names of `quantities`.
+
+    Example:
+        >>> ranges = InputRanges(1000, {"jet pt (GeV)": Range(550.0, 570.0, 650.0)})
+        >>> InputRanges.from_dict(ranges.to_dict()) == ranges
+        True
+    """
+
+    jets: int
+    ranges: Mapping[str, Range]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The ranges as plain JSON values."""
+        return {"jets": self.jets, "ranges": {name: list(of) for name, of in self.ranges.items()}}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "InputRanges":
+        """The ranges that `to_dict` wrote.
+
+        Raises:
+            ValueError: if they are not that.
+        """
+        try:
+            return cls(int(values["jets"]), {name: Range(*map(float, of)) for name, of in values["ranges"].items()})
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError(f"'inputs' must have jets and ranges of three numbers each, not {values!r}") from error
+
+
+def quantities(
+    four_momenta: Tensor,
+    mask: Tensor,
+    features: Tensor,
+    feature_table: FeatureTable,
+    context: Tensor | None = None,
+    context_table: ContextTable | None = None,
+) -> Iterator[tuple[str, Tensor]]:
+    """What of some jets has a range, by name: values (jet,) or (particle,), with momenta and masses in GeV.
+
+    Features and context are given before they were centred and scaled, but within their limits.
+
+    Args:
+        four_momenta: (batch, particle, 4) as (E, px, py, pz) in GeV.
+        mask: (batch, particle), True for a real particle.
+        features: (batch, particle, feature), standardised.
+        feature_table: what they are.
+        context: (batch, context_feature), standardised; None: there is none.
+        context_table: what it is.
+    """
+    jets = (four_momenta.double() * mask[..., None]).sum(dim=1)
+    yield "number of particles", mask.sum(dim=1).double()
+    yield "jet pt (GeV)", kinematics.pt(jets)
+    yield "jet mass (GeV)", kinematics.mass(jets)
+    yield "particle pt (GeV)", kinematics.pt(four_momenta[mask].double())
+    for feature, values in zip(feature_table.features, features[mask].T, strict=True):
+        yield feature.name, _raw(feature, values)
+    if context is not None and context_table is not None:
+        for feature, values in zip(context_table.features, context.T, strict=True):
+            yield feature.name, _raw(feature, values)
+
+
+def _raw(feature: Input, values: Tensor) -> Tensor:
+    return values.double() / feature.scale + feature.centre if feature.scale else values.double()
+
+
+def measure_ranges(jets: int, parts: Iterable[Iterable[tuple[str, Tensor]]]) -> InputRanges:
+    """The ranges of so many jets, of the `quantities` of some of them at a time."""
+    values: dict[str, list[Tensor]] = {}
+    for part in parts:
+        for name, found in part:
+            values.setdefault(name, []).append(found.float())
+    levels = (LEVELS[0], 0.5, LEVELS[1])
+    return InputRanges(jets, {name: Range(*_quantiles(torch.cat(found), levels)) for name, found in values.items()})
+
+
+def _quantiles(values: Tensor, levels: Iterable[float]) -> Iterator[float]:
+    ordered = values.sort().values  # torch.quantile takes 16 million values at most
+    return (float(f"{ordered[round(level * (len(ordered) - 1))].item():.9g}") for level in levels)  # float32's digits
+
+
+class RangeCheck:
+    """Counts what lies outside of the ranges of a training.
+
+    Args:
+        ranges: of the training.
+    """
+
+    def __init__(self, ranges: InputRanges) -> None:
+        self.ranges = ranges
+        self._counts: dict[str, list[int]] = {}
+        self._extremes: dict[str, list[float]] = {}
+
+    def update(self, found: Iterable[tuple[str, Tensor]]) -> None:
+        """Add the `quantities` of some jets."""
+        for name, values in found:
+            if name not in self.ranges.ranges or not values.numel():
+                continue
+            low, _, high = self.ranges.ranges[name]
+            # float32, as the ranges were measured: a rounding is nothing outside
+            values = values.float()
+            counts = [len(values), int((values < low).sum()), int((values > high).sum())]
+            self._counts[name] = [a + b for a, b in zip(self._counts.get(name, [0, 0, 0]), counts, strict=True)]
+            smallest, largest = self._extremes.get(name, [torch.inf, -torch.inf])
+            self._extremes[name] = [min(smallest, values.min().item()), max(largest, values.max().item())]
+
+    def findings(self) -> dict[str, str]:
+        """What lies outside in more than `LARGEST_PART` of the cases, in words, by quantity."""
+        found = {}
+        for name, (total, below, above) in self._counts.items():
+            low, _, high = self.ranges.ranges[name]
+            smallest, largest = self._extremes[name]
+            parts = [f"{100 * below / total:.3g} % are below (down to {smallest:.3g})"] if below else []
+            parts += [f"{100 * above / total:.3g} % are above (up to {largest:.3g})"] if above else []
+            if below + above > LARGEST_PART * total and below + above >= min(total, FEWEST):
+                found[name] = f"{name}: trained on {low:.3g} to {high:.3g}, {' and '.join(parts)}"
+        return found
+
+
+def require_energy_first(four_momenta: Tensor, mask: Tensor) -> None:
+    """Refuse momenta (batch, particle, 4) whose components are not (E, px, py, pz), as far as E < |p| shows it.
+
+    Raises:
+        ValueError: with the order that they seem to be in.
+    """
+    momenta = four_momenta[mask]
+    is_wrong = _breaks_order(momenta, 0)
+    if is_wrong.any():
+        is_last = not _breaks_order(momenta, 3).any()
+        hint = "they look like (px, py, pz, E): give four_momenta[..., [3, 0, 1, 2]]" if is_last else "look at them"
+        raise ValueError(
+            f"four_momenta must be (E, px, py, pz) in GeV, but {int(is_wrong.sum())} of {len(momenta)} particles have "
+            f"E < |p|; {hint}"
+        )
+
+
+def _breaks_order(momenta: Tensor, energy: int) -> Tensor:
+    """Whether each particle (particle, 4) has less energy than momentum, if that component is its energy."""
+    values = momenta.double()
+    squares = values.square()
+    momentum = (squares.sum(dim=-1) - squares[..., energy]).clamp(min=0).sqrt()
+    return momentum > (1 + _ORDER_TOLERANCE) * values[..., energy]
