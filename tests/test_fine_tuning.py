@@ -462,7 +462,9 @@ def test_linear_probe_of_the_shipped_model(tmp_path):
 def test_two_processes_freeze_and_unfreeze_alike(backbone, tmp_path):
     """The gradients of what was frozen at first are shared as well, so both processes end with the same weights."""
     script = Path(__file__).with_name("fine_tune_on_two_processes.py")
-    subprocess.run([sys.executable, script, backbone, tmp_path], check=True, timeout=600)
+    command = [sys.executable, script, backbone, tmp_path]
+    said = subprocess.run(command, check=True, timeout=600, capture_output=True, text=True).stderr
+    assert said.count("each of the 2 processes normalises by the statistics of its own jets") == 1
     ends = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
     given = find_backbone(str(backbone)).weights
     for name, (after_one, after_two) in ends[0].items():

@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 from sklearn.metrics import log_loss, roc_auc_score
 
+from zoo import create_model
 from zoo.callbacks import WeightAverage
 from zoo.data import JetDataModule
 from zoo.data.batch import JetBatch
@@ -264,6 +265,16 @@ def test_numbers_that_are_none_stop_with_the_jets_named(batch, step):
     message = rf"not finite in batch 3 for jets \[{batch.index[5].item()}\]"
     with pytest.raises(FloatingPointError, match=message):
         getattr(tagger, step)(batch, 3)
+
+
+def test_the_jet_that_spoils_a_normalisation_is_named_alone(batch):
+    """Its features make the statistics of the batch, and so the losses of all its jets, no numbers."""
+    features = batch.features.clone()
+    features[5, 0, 0] = math.inf
+    tagger = JetTagger(create_model("particlenet_lite", input_dim=batch.features.shape[-1], num_classes=2))
+    message = rf"not finite in batch 3 for jets \[{batch.index[5].item()}\]"
+    with pytest.raises(FloatingPointError, match=message):
+        tagger.training_step(batch._replace(features=features), 3)
 
 
 def test_lightnings_unpickling_loader_is_closed(tmp_path):

@@ -204,6 +204,7 @@ def test_a_part_of_a_config_of_the_net_is_refused(config, tmp_path, capsys):
         ("model.warmup", 1.5, r"warmup must be in \[0, 1\)"),
         ("checkpoints.every_n_train_steps", 0, "every_n_train_steps must be 1 or more"),
         ("trainer.default_root_dir", "elsewhere", "trainer.default_root_dir: give run_folder"),
+        ("trainer.sync_batchnorm", True, "trainer.sync_batchnorm: leave it out"),
         ("trainer.max_steps", 100, "trainer.max_steps: give trainer.max_epochs"),
         ("trainer.val_check_interval", 0.5, "trainer.val_check_interval: leave it out"),
         ("data.batch_size", 0, "batch_size"),

@@ -6,6 +6,7 @@ from typing import Any, NoReturn
 
 import torch
 from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional
@@ -65,22 +66,35 @@ class JetTraining(LightningModule):
         raise NotImplementedError
 
     def training_step(self, batch: JetBatch, batch_idx: int) -> Tensor:
-        """Loss of one batch."""
+        """Loss of one batch, as a part of the mean over the jets of all processes."""
         loss, weight = self.loss(batch, batch_idx)
-        self._epoch_loss["sum"] += weight * loss.item()
-        self._epoch_loss["weight"] += weight
-        self.log("train_loss_step", loss, prog_bar=True, logger=False)
+        mean, total = loss.item(), weight
+        if self.trainer.world_size > 1:
+            mine = torch.tensor([weight * mean, weight], dtype=torch.float64, device=self.device)
+            over_all, total = self.trainer.strategy.reduce(mine, reduce_op="sum").tolist()
+            mean = over_all / total if total else 0.0
+            # processes average their gradients, which becomes the gradient of the mean over all jets
+            loss = loss * (self.trainer.world_size * weight / total if total else 0.0)
+        self._epoch_loss["sum"] += total * mean
+        self._epoch_loss["weight"] += total
+        self.log("train_loss_step", mean, prog_bar=True, logger=False)
         if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:
-            self._write({"train_loss_step": loss.item(), **self._learning_rates()}, self.global_step)
-        return loss if self.trainer.world_size == 1 else loss * self._share(weight)
+            self._write({"train_loss_step": mean, **self._learning_rates()}, self.global_step)
+        return loss
+
+    def on_train_start(self) -> None:
+        """Say what several processes do not share."""
+        norms = [layer for layer in self.modules() if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)]
+        if self.trainer.world_size > 1 and norms:
+            rank_zero_warn(
+                f"each of the {self.trainer.world_size} processes normalises by the statistics of its own jets in "
+                f"{len(norms)} batch normalisations, so the training is another than on one device; see 'Several "
+                "devices' in docs/training.md"
+            )
 
     def on_train_epoch_end(self) -> None:
         """Log the mean loss of the epoch over all processes, as seen while the weights moved."""
-        total = self._epoch_loss
-        if self.trainer.world_size > 1:
-            mine = torch.tensor(list(total.values()), dtype=torch.float64, device=self.device)
-            total = dict(zip(total, self.trainer.strategy.reduce(mine, reduce_op="sum").tolist(), strict=True))
-        loss = total["sum"] / total["weight"]
+        loss = self._epoch_loss["sum"] / self._epoch_loss["weight"]
         self._epoch_loss = dict.fromkeys(self._epoch_loss, 0.0)
         self.log("train_loss", loss, prog_bar=True, logger=False)
         self._write({"train_loss": loss, "epoch": self.current_epoch}, self.global_step - 1)
@@ -115,11 +129,6 @@ class JetTraining(LightningModule):
             f"{cls.__name__}.load_from_checkpoint({checkpoint_path!r}) would unpickle the file; build the model and "
             "use model.load_state_dict(zoo.checkpoints.read_model_weights(path))"
         )
-
-    def _share(self, weight: float) -> Tensor:
-        """Factor by which the mean gradient over processes becomes that of the mean over the jets of all."""
-        mine = torch.tensor(weight, dtype=torch.float64, device=self.device)
-        return self.trainer.world_size * mine / self.trainer.strategy.reduce(mine.clone(), reduce_op="sum")
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
         return _by_decay(self.parameters(), self.weight_decay)
@@ -315,9 +324,17 @@ def _predictions(logits: Tensor, batch: JetBatch) -> dict[str, Tensor]:
 
 
 def refuse_numbers(what: str, is_good: Tensor, batch: JetBatch, batch_idx: int) -> NoReturn:
-    """Stop with the jets of a batch named for which ``is_good`` (batch,) does not hold."""
+    """Stop with the jets of a batch named for which ``is_good`` (batch,) does not hold.
+
+    Where all are bad, those whose inputs are not finite are named: a normalisation spreads them over the batch.
+    """
+    inputs = batch.features.isfinite().all(dim=(1, 2)) & batch.four_momenta.isfinite().all(dim=(1, 2))
+    if not is_good.any() and inputs.any() and not inputs.all():
+        is_good = inputs
     bad = batch.index[~is_good].tolist()
     jets = f"jets {bad[:_NAMED_JETS]}{' and more' if len(bad) > _NAMED_JETS else ''} (row numbers of the split)"
+    if not bad:
+        jets = "the sum over its jets, each of which is finite"
     raise FloatingPointError(
         f"{what} is not finite in batch {batch_idx} for {jets}; look at these rows, "
         "or lower model.learning_rate or set trainer.gradient_clip_val if the weights diverged"

@@ -24,6 +24,7 @@ _REPLACED_SETTINGS = {
     "default_root_dir": ((None,), "give run_folder, which holds all that a run writes"),
     "enable_checkpointing": ((None, True), "leave it out; a run has its checkpoints"),
     "fast_dev_run": ((False, 0), "give data.train_jets and trainer.max_epochs 1; it would write a run without history"),
+    "sync_batchnorm": ((False,), "leave it out; the normalisations of the models cannot be replaced by Lightning's"),
     "max_steps": ((-1,), "give trainer.max_epochs; with a number of steps a resumed run repeats part of an epoch"),
     "model_registry": ((None,), "leave it out; checkpoints lie in run_folder"),
     "val_check_interval": ((None, 1.0), "leave it out; the validation comes after each epoch"),

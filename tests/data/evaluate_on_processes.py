@@ -31,6 +31,7 @@ def main(file: str, processes: int) -> None:
     (figures,) = trainer.validate(tagger(), datamodule, verbose=False)
     trained = tagger()
     trainer.fit(trained, datamodule)
+    figures["train_loss_step"] = trainer.callback_metrics["train_loss_step"].item()
     figures["train_loss"] = trainer.callback_metrics["train_loss"].item()
     figures["trained_val_loss"] = trainer.callback_metrics["val_loss"].item()
     print(json.dumps(figures))

@@ -240,7 +240,7 @@ def test_figures_of_two_processes_are_those_of_one(make_table, tmp_path):
 
     one, two = run(1), run(2)
     # sums in another order; the jets' weights are far from equal, so gradients averaged without them would differ
-    for name in ("train_loss", "val_loss", "trained_val_loss"):
+    for name in ("train_loss_step", "train_loss", "val_loss", "trained_val_loss"):
         assert two.pop(name) == pytest.approx(one.pop(name), rel=1e-6)
     assert {"val_auc", "val_accuracy"} <= one.keys()
     assert two == one

@@ -130,11 +130,16 @@ class Contrastive(Pretraining):
             for _ in range(2)
         )
         losses = nt_xent(one, other, self.temperature)
+        is_finite = (one * other).isfinite().all(1)
+        if not is_finite.all():  # such a jet is compared with all others, which are not to blame
+            losses = torch.where(is_finite, 0, losses)
         figures = {"alignment": alignment(one, other)}
         if len(one) > 1:
             figures["uniformity"] = uniformity(one).expand(len(one))
-        shown = {"same": (one * other).sum(1), "other": (one * other.roll(1, 0)).sum(1), "jet": batch.index}
-        return losses, figures, {} if self.training else shown
+        shown = {"jet": batch.index}
+        if not self.training:
+            shown |= {"same": (one * other).sum(1), "other": (one * other.roll(1, 0)).sum(1)}
+        return losses, figures, shown
 
     def drawings(self, shown: dict[str, np.ndarray]) -> Drawings:
         """How near versions of the same jet and other jets are."""

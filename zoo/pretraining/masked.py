@@ -371,9 +371,9 @@ class MaskedParticles(Pretraining):
         for name, correct in (("codes", codes), ("types", jets.types)):
             if name in answer:
                 figures[f"{name}_accuracy"] = (answer[name].argmax(1) == correct).float()
-        shown = {}
+        shown = {"jet": batch.index.repeat_interleave(jets.counts)}
         if not self.training:
-            shown = {"true": jets.targets, "code": codes, "jet": batch.index.repeat_interleave(jets.counts)}
+            shown |= {"true": jets.targets, "code": codes}
             shown |= self._shown(answer, generator)
         return sum(parts.values()), figures, shown
 

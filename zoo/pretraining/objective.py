@@ -77,8 +77,8 @@ class Pretraining(JetTraining):
 
         Returns:
             Loss of each item that is predicted, (item,); further figures, (item,) each, whose means are logged as
-            ``val_<name>``; and outside a training, what `drawings` shows, with the items first, and the ``jet`` (item,)
-            of each.
+            ``val_<name>``; and the ``jet`` (item,) of each as ``batch.index`` numbers it, with what `drawings` shows,
+            items first, outside a training.
         """
         raise NotImplementedError
 
@@ -88,8 +88,8 @@ class Pretraining(JetTraining):
 
     def loss(self, batch: JetBatch, batch_idx: int) -> tuple[Tensor, float]:
         """Mean loss of the items of a batch, and their number; zero where there are none."""
-        losses, _, _ = self.objective(batch, None)
-        return self._mean(losses, batch, batch_idx), len(losses)
+        losses, _, shown = self.objective(batch, None)
+        return _mean(losses, shown["jet"], batch, batch_idx), len(losses)
 
     def on_validation_epoch_start(self) -> None:
         """Begin the means of the further figures."""
@@ -102,7 +102,7 @@ class Pretraining(JetTraining):
             ``loss`` (item,) and what a report shows, on the CPU.
         """
         losses, figures, shown = self.objective(batch, torch.Generator().manual_seed(batch_idx))
-        self._mean(losses, batch, batch_idx)
+        _mean(losses, shown["jet"], batch, batch_idx)
         self.val_loss.update(losses)
         for name, values in figures.items():
             self._val_figures.setdefault(name, MeanMetric().to(self.device)).update(values)
@@ -133,15 +133,16 @@ class Pretraining(JetTraining):
             )
             self.probe.update(rows, batch.label[chosen], fitted[chosen])
 
-    def _mean(self, losses: Tensor, batch: JetBatch, batch_idx: int) -> Tensor:
-        mean = losses.sum() / max(len(losses), 1)
-        if not mean.isfinite():
-            refuse_numbers("loss", torch.zeros_like(batch.index, dtype=torch.bool), batch, batch_idx)
-        return mean
-
 
 def mean_representation(model: nn.Module, features: Tensor, four_momenta: Tensor, mask: Tensor) -> Tensor:
     """Mean of the particles' representations, (batch, model.embed_dim); zero for an empty jet."""
     rows = model.encode(features, four_momenta, mask).float()
     counts = mask.sum(1)
     return segment_sum(rows, offsets(counts)) / counts.clamp(min=1)[:, None]
+
+
+def _mean(losses: Tensor, jet: Tensor, batch: JetBatch, batch_idx: int) -> Tensor:
+    mean = losses.sum() / max(len(losses), 1)
+    if not mean.isfinite():
+        refuse_numbers("loss", ~torch.isin(batch.index, jet[~losses.isfinite()]), batch, batch_idx)
+    return mean

@@ -104,10 +104,10 @@ class Substructure(Pretraining):
         losses = F.huber_loss(answer, (true - self.target_mean) / self.target_scale, reduction="none")
         places = [self.names.index(name) for name in SHOWN]
         figures = {f"{name}_loss": losses[:, place] for name, place in zip(SHOWN, places, strict=True)}
-        shown = {}
+        shown = {"jet": batch.index}
         if not self.training:
             expected = answer * self.target_scale + self.target_mean
-            shown = {"true": true[:, places], "expected": expected[:, places], "jet": batch.index}
+            shown |= {"true": true[:, places], "expected": expected[:, places]}
         return losses.mean(1), figures, shown
 
     def drawings(self, shown: dict[str, np.ndarray]) -> Drawings:
