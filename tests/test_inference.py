@@ -253,6 +253,13 @@ def test_fields_that_are_asked_for_stand_beside_the_scores(table, tagger, tmp_pa
     assert "field 'jet_tau32' is not among the numbers of the jets, of which there are event" in capfd.readouterr().err
 
 
+def test_labels_that_are_not_needed_stop_nothing(table, tagger, expected, tmp_path):
+    path = write_top_tagging(tmp_path / "jets.h5", dataclasses.replace(table, label=np.where(table.label == 1, 1, 7)))
+    result = predict(tagger, path)
+    np.testing.assert_allclose(result.logits, expected, atol=1e-4)
+    np.testing.assert_array_equal(result.label, np.where(table.label == 1, 1, -1))
+
+
 def test_no_output_is_the_input(table, tmp_path, capfd):
     path = write_top_tagging(tmp_path / "jets.h5", table)
     before = path.read_bytes()

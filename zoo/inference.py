@@ -152,7 +152,7 @@ def predict(
     if isinstance(description, WeaverYaml):
         description = dataclasses.replace(description, is_labelled=False)
         features = reading_table(description, features)
-    available = count_rows(path, description)
+    available = count_rows(path, description, labelled=False)
     start, stop = check_rows(path, rows, available) if available or rows else (0, 0)  # an empty file has no scores
     classes = tuple(tagger.config.classes)
     if not classes:
@@ -268,7 +268,7 @@ def _tables(
     if folder_of(path) or find_format(path, description) is None:  # files of the zoo, which stay on the disk
         yield from ((table, ReadReport(path, len(table), {})) for table in open_tables(path, rows, description))
     else:
-        yield from read_chunks(path, rows, description)
+        yield from read_chunks(path, rows, description, labelled=False)
 
 
 def _check(tagger: Pretrained, features: FeatureTable, table: JetTable, path: Path) -> None:

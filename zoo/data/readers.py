@@ -59,7 +59,7 @@ class Format(NamedTuple):
     """A kind of file and what opens it."""
 
     name: str
-    open: Callable[[Path], AbstractContextManager[JetFile]]
+    open: Callable[..., AbstractContextManager[JetFile]]
 
 
 #: The kind of a file by its first bytes; HDF5 and text need a closer look.
@@ -210,7 +210,12 @@ def read_and_report(
 
 
 def read_chunks(
-    path: str | Path, rows: tuple[int, int], layout: Description | None = None, *, verify: bool = True
+    path: str | Path,
+    rows: tuple[int, int],
+    layout: Description | None = None,
+    *,
+    verify: bool = True,
+    labelled: bool = True,
 ) -> Iterator[tuple[JetTable, ReadReport]]:
     """The good jets of some rows, those of `CHUNK_JETS` rows at a time, and what became of these rows.
 
@@ -220,13 +225,14 @@ def read_chunks(
         layout: as of `read_jets`.
         verify: whether a file of the zoo is compared with its checksums, which reads it as a whole; False for whoever
             did that just now and reads it in pieces.
+        labelled: as of `find_format`.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: as `read_jets`, except that chunks without a good jet are no error.
     """
     path = Path(path)
-    found = find_format(path, layout)
+    found = find_format(path, layout, labelled=labelled)
     if found is None:
         table = open_store(path, verify=verify)
         table = table.slice(*check_rows(path, rows, len(table)))
@@ -284,12 +290,12 @@ def open_and_report(
     return tables, ReadReport(Path(path), sum(map(len, tables)), {})
 
 
-def count_rows(path: str | Path, layout: Description | None = None) -> int:
-    """Number of rows of a file that `read_jets` can read, bad jets included."""
+def count_rows(path: str | Path, layout: Description | None = None, *, labelled: bool = True) -> int:
+    """Number of rows of a file that `read_jets` can read, bad jets included; ``labelled`` as of `find_format`."""
     path = Path(path)
     if folder := folder_of(path):
         return read_manifest(folder).jets
-    found = find_format(path, layout)
+    found = find_format(path, layout, labelled=labelled)
     if found is None:
         return count_jets(path)
     with found.open(path) as file:
@@ -302,8 +308,13 @@ def known_formats() -> tuple[str, ...]:
     return (STORE, *(known.name for known in formats))
 
 
-def find_format(path: Path, layout: Description | None = None) -> Format | None:
+def find_format(path: Path, layout: Description | None = None, *, labelled: bool = True) -> Format | None:
     """The kind of a file by its content; None for the zoo's own.
+
+    Args:
+        path: file.
+        layout: as of `read_jets`.
+        labelled: whether the file must tell the class of each jet; else it is -1 where it does not.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -314,8 +325,14 @@ def find_format(path: Path, layout: Description | None = None) -> Format | None:
     if start.startswith(ARROW_MAGIC):
         return None
     if isinstance(layout, WeaverYaml):
-        opener = functools.partial(open_with_weaver, description=layout)
-        return Format(f"weaver's data file {layout.name!r}", opener)
+        described = dataclasses.replace(layout, is_labelled=layout.is_labelled and labelled)
+        return Format(f"weaver's data file {layout.name!r}", functools.partial(open_with_weaver, description=described))
+    found = _find_labelled(path, start, layout)
+    return found if labelled else found._replace(open=functools.partial(found.open, labelled=False))
+
+
+def _find_labelled(path: Path, start: bytes, layout: Layout | None) -> Format:
+    """The kind of a file that the zoo itself labels, or a layout does."""
     if layout is not None:
         opener = open_event_lines if is_dark_machines(start) else functools.partial(open_columns, key=layout.tree)
         return Format(f"layout {layout.name!r}", functools.partial(_open_described, layout=layout, opener=opener))
@@ -331,10 +348,10 @@ def find_format(path: Path, layout: Description | None = None) -> Format | None:
 
 @contextlib.contextmanager
 def _open_described(
-    path: Path, layout: Layout, opener: Callable[[Path], AbstractContextManager[Columns]]
+    path: Path, layout: Layout, opener: Callable[[Path], AbstractContextManager[Columns]], labelled: bool = True
 ) -> Iterator[LayoutFile]:
     with opener(path) as columns:
-        yield LayoutFile(path, columns, layout)
+        yield LayoutFile(path, columns, layout, labelled)
 
 
 def _find_hdf5_format(path: Path) -> Format:

@@ -66,7 +66,7 @@ def is_dark_machines(start: bytes) -> bool:
 
 
 @contextlib.contextmanager
-def open_dark_machines(path: Path) -> Iterator[LayoutFile]:
+def open_dark_machines(path: Path, labelled: bool = True) -> Iterator[LayoutFile]:
     """Open a file of the processes of `FACTS`; particles are the reconstructed objects.
 
     Note:
@@ -77,7 +77,7 @@ def open_dark_machines(path: Path) -> Iterator[LayoutFile]:
         ValueError: while it is read, if a line is not that of an event; the message names the line and the field.
     """
     with open_event_lines(path) as columns:
-        yield LayoutFile(path, columns, LAYOUT)
+        yield LayoutFile(path, columns, LAYOUT, labelled)
 
 
 @contextlib.contextmanager

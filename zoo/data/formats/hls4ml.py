@@ -33,7 +33,7 @@ LAYOUT = Layout(
 
 
 @contextlib.contextmanager
-def open_hls4ml(path: Path) -> Iterator[LayoutFile]:
+def open_hls4ml(path: Path, labelled: bool = True) -> Iterator[LayoutFile]:
     """Open a file; its particles are massive, its jets have no azimuth.
 
     Note:
@@ -45,7 +45,7 @@ def open_hls4ml(path: Path) -> Iterator[LayoutFile]:
     with open_hdf5_file(path) as file:
         names = {array: _read_names(path, file, array, member) for array, member in _NAMES.items()}
     with open_hdf5(path, parts=names) as columns:
-        yield LayoutFile(path, columns, LAYOUT)
+        yield LayoutFile(path, columns, LAYOUT, labelled)
 
 
 def _read_names(path: Path, file: h5py.File, array: str, member: str) -> list[str]:

@@ -32,36 +32,38 @@ _KNOWN = (DATASETS["jetclass"], DATASETS["jetclass2"])
 
 
 @contextlib.contextmanager
-def open_jetclass_root(path: Path) -> Iterator[LayoutFile]:
+def open_jetclass_root(path: Path, labelled: bool = True) -> Iterator[LayoutFile]:
     """Open the tree ``tree``, or the only one, of a ROOT file.
 
     Raises:
         ValueError: if the file is damaged, has no such tree, or its branches are not those of JetClass.
     """
-    with _open(path, open_root) as file:
+    with _open(path, open_root, labelled) as file:
         yield file
 
 
 @contextlib.contextmanager
-def open_jetclass_parquet(path: Path) -> Iterator[LayoutFile]:
+def open_jetclass_parquet(path: Path, labelled: bool = True) -> Iterator[LayoutFile]:
     """Open a parquet file.
 
     Raises:
         ValueError: if the file is damaged, or its columns are not those of JetClass.
     """
-    with _open(path, open_parquet) as file:
+    with _open(path, open_parquet, labelled) as file:
         yield file
 
 
 @contextlib.contextmanager
-def _open(path: Path, opener: Callable[[Path], AbstractContextManager[Columns]]) -> Iterator[LayoutFile]:
+def _open(
+    path: Path, opener: Callable[[Path], AbstractContextManager[Columns]], labelled: bool
+) -> Iterator[LayoutFile]:
     with opener(path) as columns:
-        yield LayoutFile(path, columns, _layout(path, columns))
+        yield LayoutFile(path, columns, _layout(path, columns, labelled), labelled)
 
 
-def _layout(path: Path, columns: Columns) -> Layout:
+def _layout(path: Path, columns: Columns, labelled: bool) -> Layout:
     """The layout of a file; `PARTICLE_COLUMNS` and `JET_COLUMNS` as far as it has them."""
-    facts = _find_dataset(path, columns)
+    facts = _find_dataset(path, columns, labelled)
     _check_spelling(path, columns)
     has_jets = any(name in columns.names for name in JET_COLUMNS)
     return Layout(
@@ -83,10 +85,13 @@ def _check_spelling(path: Path, columns: Columns) -> None:
             raise ValueError(f"{path}: column {name!r} is missing; did you mean {close[0]!r}? Rename the column")
 
 
-def _find_dataset(path: Path, columns: Columns) -> Dataset:
+def _find_dataset(path: Path, columns: Columns, labelled: bool) -> Dataset:
+    """The data set by its labels; without them that of the zoo whose columns of particles both have."""
     for facts in _KNOWN:
         if any(name in columns.names for name in facts.label_columns):
             return facts
+    if not labelled:
+        return _KNOWN[0]
     known = [name for facts in _KNOWN for name in facts.label_columns]
     others = [name for name in columns.names if name not in JET_COLUMNS]
     close = [name for name in others if difflib.get_close_matches(name, known, n=1, cutoff=0.8)]

@@ -33,7 +33,7 @@ LAYOUT = Layout(
 
 
 @contextlib.contextmanager
-def open_jetnet(path: Path) -> Iterator[LayoutFile]:
+def open_jetnet(path: Path, labelled: bool = True) -> Iterator[LayoutFile]:
     r"""Open a file; the momenta are made of the relative ones.
 
     .. math:: p_T = p_{T,rel}\, p_T^{jet}, \quad \eta = \eta_{rel} + \eta^{jet}, \quad \phi = \phi_{rel}
@@ -48,7 +48,7 @@ def open_jetnet(path: Path) -> Iterator[LayoutFile]:
     """
     with open_hdf5(path, parts=_PARTS) as columns:
         _check_shapes(path, columns)
-        yield LayoutFile(path, _AbsoluteColumns(columns), LAYOUT)
+        yield LayoutFile(path, _AbsoluteColumns(columns), LAYOUT, labelled)
 
 
 def _check_shapes(path: Path, columns: Hdf5Columns) -> None:

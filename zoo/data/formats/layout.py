@@ -190,8 +190,13 @@ class Layout:
     @property
     def numbers(self) -> tuple[str, ...]:
         """Columns that hold one number for each row."""
+        return (*self.unlabelled_numbers, *self.label_columns)
+
+    @property
+    def unlabelled_numbers(self) -> tuple[str, ...]:
+        """Columns that hold one number for each row, but for those that only labels are made of."""
         weight = () if self.weight is None else (self.weight,)
-        return (*self.fields.values(), *weight, *self.label_columns)
+        return (*self.fields.values(), *weight)
 
 
 #: Keys that the first layouts did not have, with what they were then.
@@ -200,6 +205,8 @@ _LATER = {"fill": {}, "bad_particles": "reject", "momentum_tolerance": None}
 
 class LayoutFile:
     """An open file with a layout; see `zoo.data.readers.JetFile`.
+
+    With ``labelled`` false a label that is missing, or none of the classes, is -1 and no error.
 
     Its ``notes`` count what was done with particles and numbers so far, such as `PADDING`, `DROPPED` and `FILLED`.
 
@@ -210,12 +217,15 @@ class LayoutFile:
         ValueError: if a column is missing or has a type that it should not have, or no class fits the file's name.
     """
 
-    def __init__(self, path: Path, columns: Columns, layout: Layout) -> None:
+    def __init__(self, path: Path, columns: Columns, layout: Layout, labelled: bool = True) -> None:
         self.path = path
         self.columns = columns
         self.layout = layout
+        self.labelled = labelled
         self.notes: Counter[str] = Counter()
-        self._names = list(dict.fromkeys((*layout.lists, *layout.numbers)))
+        self._reads_labels = labelled or all(map(self._is_label, layout.label_columns))
+        self._numbers = layout.numbers if self._reads_labels else layout.unlabelled_numbers
+        self._names = list(dict.fromkeys((*layout.lists, *self._numbers)))
         for name in self._names:
             if name not in columns.names:
                 hint = did_you_mean(name, set(columns.names) - set(self._names))
@@ -247,9 +257,16 @@ class LayoutFile:
             self._check_kind(column, False, "f" if is_momentum else "fiub", floats if is_momentum else "numbers")
         if layout.weight is not None:
             self._check_kind(layout.weight, False, "fiu", "numbers")
-        for name in layout.label_columns:
+        for name in layout.label_columns if self._reads_labels else ():
             kinds, expected = self._kinds_of_label()
             self._check_kind(name, False, kinds, expected)
+
+    def _is_label(self, name: str) -> bool:
+        """Whether a column is there and such as labels are made of."""
+        if name not in self.columns.names:
+            return False
+        kind = self.columns.kind(name)
+        return not kind.is_list and kind.dtype.kind in self._kinds_of_label()[0]
 
     def _kinds_of_label(self) -> tuple[str, str]:
         if not isinstance(self.layout.label, str):
@@ -262,8 +279,10 @@ class LayoutFile:
         if kind.is_list != is_list or kind.dtype.kind not in kinds:
             raise ValueError(f"{self.path}: column {name!r} must hold {expected}, not {kind}; convert it with astype")
 
-    def _find_class(self) -> int:
+    def _find_class(self) -> int | None:
         fitting = {name for pattern, name in self.layout.label.items() if fnmatch.fnmatchcase(self.path.name, pattern)}
+        if len(fitting) != 1 and not self.labelled:
+            return None
         if len(fitting) != 1:
             patterns = ", ".join(self.layout.label)
             found = ", ".join(sorted(fitting)) or "none"
@@ -276,7 +295,7 @@ class LayoutFile:
     def _to_table(self, block: Block, first_row: int) -> JetTable:
         layout = self.layout
         counts, lists = self._select_particles(block, first_row)
-        jets = {name: block[name] for name in layout.numbers}
+        jets = {name: block[name] for name in self._numbers}
         counts, particles = self._read_particles(counts, lists)
         self._check_most(counts, first_row)
         rows = len(counts)
@@ -386,14 +405,17 @@ class LayoutFile:
         return fields
 
     def _read_labels(self, jets: dict[str, np.ndarray], rows: int, first_row: int) -> np.ndarray:
-        if self.layout.label is None:
-            return np.full(rows, -1, dtype=np.int64)
         if self._class_of_file is not None:
             return np.full(rows, self._class_of_file, dtype=np.int64)
+        if not self.layout.label_columns or not self._reads_labels:
+            return np.full(rows, -1, dtype=np.int64)
         if isinstance(self.layout.label, str):
             return self._read_indices(jets[self.layout.label], first_row)
         names = self.layout.label_columns
         flags = np.stack([jets[name] for name in names], axis=1)
+        if not self.labelled:
+            is_told = ((flags == 0) | (flags == 1)).all(axis=1) & (flags.sum(axis=1) == 1)
+            return np.where(is_told, flags.argmax(axis=1), -1)
         return class_of_flags(self.path, names, flags, np.arange(first_row, first_row + rows))
 
     def _read_indices(self, found: np.ndarray, first_row: int) -> np.ndarray:
@@ -401,7 +423,7 @@ class LayoutFile:
         values, place = np.unique(found, return_inverse=True)
         label = np.array([class_of_value.get(value, -1) for value in values.tolist()], dtype=np.int64)[place]
         wrong = np.flatnonzero(label < 0)
-        if len(wrong):
+        if len(wrong) and self.labelled:
             is_range = self.layout.label_values is None
             expected = (
                 f"0 to {len(class_of_value) - 1}" if is_range else f"one of {', '.join(map(str, class_of_value))}"

@@ -34,16 +34,16 @@ def find_frame(file: h5py.File) -> str | None:
 
 
 @contextlib.contextmanager
-def open_lhc_olympics(path: Path) -> Iterator[LayoutFile]:
-    """Open a file; a row is one event of massless particles.
+def open_lhc_olympics(path: Path, labelled: bool = True) -> Iterator[LayoutFile]:
+    """Open a file; a row is one event of massless particles. A black box, which has no label, if it need not be there.
 
     Raises:
         ValueError: if the file is damaged, its rows are not those of labelled events, or they hold pickled objects.
     """
     with open_hdf5_file(path) as file:
-        frame = _Frame(path, _find_blocks(path, file[find_frame(file)]))
+        frame = _Frame(path, _find_blocks(path, file[find_frame(file)]), labelled=labelled)
         width = frame.width
-        if width % 3 == 0:
+        if width % 3 == 0 and labelled:
             raise ValueError(
                 f"{path}: rows of {width} numbers have no label, which is last; the labels of a black box are in a "
                 "file of their own, add them as a further column"
@@ -53,7 +53,7 @@ def open_lhc_olympics(path: Path) -> Iterator[LayoutFile]:
                 f"{path}: rows must be at most {FACTS.max_particles} x (pt, eta, phi) and a label, not {width} "
                 "numbers; is it a file of the LHC Olympics?"
             )
-        yield LayoutFile(path, frame, LAYOUT)
+        yield LayoutFile(path, frame, LAYOUT, labelled)
 
 
 def _find_blocks(path: Path, group: h5py.Group) -> dict[h5py.Dataset, np.ndarray]:
@@ -81,11 +81,15 @@ def _find_blocks(path: Path, group: h5py.Group) -> dict[h5py.Dataset, np.ndarray
 
 @dataclasses.dataclass(frozen=True)
 class _Frame:
-    """The numbers of each row: pt, eta and phi of one particle after the other, and the label."""
+    """The numbers of each row: pt, eta and phi of one particle after the other, and the label, if there is one."""
 
     path: Path
     data: dict[h5py.Dataset, np.ndarray]
-    names: tuple[str, ...] = (*_COMPONENTS, LABEL)
+    labelled: bool
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (*_COMPONENTS, LABEL) if self.width % 3 else _COMPONENTS
 
     @property
     def width(self) -> int:
@@ -101,13 +105,18 @@ class _Frame:
         size = min(size, BLOCK_BYTES // (8 * self.width))
         for first in range(start, stop, size):
             rows = self._read(first, min(first + size, stop))
-            label = rows[:, -1]
-            wrong = np.flatnonzero(label != np.trunc(label))
-            if len(wrong):
-                raise ValueError(f"{self.path}: the label of row {first + wrong[0]} is {label[wrong[0]]}; correct it")
-            counts = np.full(len(rows), self.width // 3)
-            lists = {name: Lists(counts, rows[:, i:-1:3].reshape(-1)) for i, name in enumerate(_COMPONENTS)}
-            yield {**lists, LABEL: label.astype(np.int64)}
+            particles = self.width // 3
+            counts = np.full(len(rows), particles)
+            lists = {
+                name: Lists(counts, rows[:, i : 3 * particles : 3].reshape(-1)) for i, name in enumerate(_COMPONENTS)
+            }
+            yield lists | ({LABEL: self._label(rows[:, -1], first)} if LABEL in self.names else {})
+
+    def _label(self, label: np.ndarray, first: int) -> np.ndarray:
+        wrong = np.flatnonzero(label != np.trunc(label))
+        if len(wrong) and self.labelled:
+            raise ValueError(f"{self.path}: the label of row {first + wrong[0]} is {label[wrong[0]]}; correct it")
+        return np.where(label == np.trunc(label), label, -1).astype(np.int64)
 
     def _read(self, first: int, last: int) -> np.ndarray:
         rows = np.empty((last - first, self.width))

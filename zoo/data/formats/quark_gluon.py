@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import math
 import zipfile
 import zlib
@@ -71,7 +72,7 @@ LAYOUT = Layout(
 
 
 @contextlib.contextmanager
-def open_quark_gluon(path: Path) -> Iterator[LayoutFile]:
+def open_quark_gluon(path: Path, labelled: bool = True) -> Iterator[LayoutFile]:
     """Open an archive with the arrays ``X`` (jet, particle, 4), of pt, rapidity, azimuth and kind, and ``y`` (jet,).
 
     Note:
@@ -84,13 +85,16 @@ def open_quark_gluon(path: Path) -> Iterator[LayoutFile]:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            particles, label = (_find_array(path, archive, name) for name in (PARTICLES, LABEL))
-            if len(particles.shape) != 3 or particles.shape[2] != 4 or label.shape != particles.shape[:1]:
+            particles = _find_array(path, archive, PARTICLES)
+            has_label = labelled or f"{LABEL}.npy" in archive.namelist()
+            label = _find_array(path, archive, LABEL) if has_label else None
+            of_label = particles.shape[:1] if label is None else label.shape
+            if len(particles.shape) != 3 or particles.shape[2] != 4 or of_label != particles.shape[:1]:
                 raise ValueError(
                     f"{path}: arrays {PARTICLES!r} and {LABEL!r} must be (jets, particles, 4) and (jets,), not "
-                    f"{particles.shape} and {label.shape}; keep pt, rapidity, phi and the pdg id"
+                    f"{particles.shape} and {of_label}; keep pt, rapidity, phi and the pdg id"
                 )
-            yield LayoutFile(path, _Archive(path, particles, label), LAYOUT)
+            yield LayoutFile(path, _Archive(path, particles, label, labelled), LAYOUT, labelled)
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
         raise damaged(path, error) from error
 
@@ -158,11 +162,12 @@ class _Archive:
 
     path: Path
     particles: _Array
-    label: _Array
+    label: _Array | None
+    labelled: bool
 
     @property
     def names(self) -> tuple[str, ...]:
-        return (*LAYOUT.lists, *LAYOUT.numbers)
+        return (*LAYOUT.lists, *(LAYOUT.unlabelled_numbers if self.label is None else LAYOUT.numbers))
 
     def count_rows(self, names: Sequence[str]) -> int:
         return self.particles.shape[0]
@@ -172,12 +177,13 @@ class _Archive:
 
     def blocks(self, names: Sequence[str], start: int, stop: int, size: int) -> Iterator[Block]:
         size = min(size, max(1, BLOCK_BYTES // max(1, self.particles.row_bytes)))
-        pieces = zip(self.particles.read(start, stop, size), self.label.read(start, stop, size), strict=True)
-        for particles, label in pieces:
-            yield self._to_block(particles.astype(np.float64), label, start)
-            start += len(label)
+        labels = itertools.repeat(None) if self.label is None else self.label.read(start, stop, size)
+        for particles, label in zip(self.particles.read(start, stop, size), labels, strict=False):
+            block = self._to_block(particles.astype(np.float64), start)
+            yield block if label is None else block | {LABEL: self._to_label(label, start)}
+            start += len(particles)
 
-    def _to_block(self, particles: np.ndarray, label: np.ndarray, first_row: int) -> Block:
+    def _to_block(self, particles: np.ndarray, first_row: int) -> Block:
         counts = np.full(len(particles), particles.shape[1])
         pt, rapidity, phi, number = particles.reshape(-1, 4).T
         known = np.isin(np.abs(number), list(_CHARGES)) | ((number == 0) & (pt == 0))
@@ -187,11 +193,14 @@ class _Archive:
                 f"{self.path}: array {PARTICLES!r} has a particle of the pdg id {number[place]:g} in row "
                 f"{first_row + place // particles.shape[1]}, which is none of {sorted(_CHARGES)}; leave such jets out"
             )
-        wrong = np.flatnonzero(label != np.trunc(label))
-        if len(wrong):
-            raise ValueError(f"{self.path}: {LABEL!r} of row {first_row + wrong[0]} is {label[wrong[0]]}; correct it")
         lists = {"pt": pt, "rapidity": rapidity, "phi": phi, **_describe(number)}
-        return {name: Lists(counts, values) for name, values in lists.items()} | {LABEL: label.astype(np.int64)}
+        return {name: Lists(counts, values) for name, values in lists.items()}
+
+    def _to_label(self, label: np.ndarray, first_row: int) -> np.ndarray:
+        wrong = np.flatnonzero(label != np.trunc(label))
+        if len(wrong) and self.labelled:
+            raise ValueError(f"{self.path}: {LABEL!r} of row {first_row + wrong[0]} is {label[wrong[0]]}; correct it")
+        return np.where(label == np.trunc(label), label, -1).astype(np.int64)
 
 
 def _describe(number: np.ndarray) -> dict[str, np.ndarray]:

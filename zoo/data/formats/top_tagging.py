@@ -26,9 +26,10 @@ _MOMENTUM_NAME = re.compile(r"(E|PX|PY|PZ)_(\d+)")
 class TopTaggingFile:
     """An open file; see `zoo.data.readers.JetFile`."""
 
-    def __init__(self, path: Path, data: h5py.Dataset) -> None:
+    def __init__(self, path: Path, data: h5py.Dataset, labelled: bool = True) -> None:
         self.path = path
         self.data = data
+        self.labelled = labelled
         self.notes: Counter[str] = Counter()
 
     def __len__(self) -> int:
@@ -37,11 +38,24 @@ class TopTaggingFile:
     def chunks(self, start: int, stop: int, size: int) -> Iterator[JetTable]:
         """The rows ``start`` to ``stop``, at most ``size`` at a time."""
         columns = _find_columns(self.path, self.data)
-        momenta = [columns[name] for name in _momentum_names(self.path, columns, FACTS.max_particles)]
+        momenta = [columns[name] for name in _momentum_names(self.path, columns, FACTS.max_particles, self.labelled)]
         for first in range(start, stop, size):
             block = self.data[first : min(first + size, stop)]
-            label = _read_labels(self.path, block, columns[LABEL_COLUMN], first, len(FACTS.classes))
-            yield self._to_table(_read_momenta(block, momenta), label, first)
+            yield self._to_table(_read_momenta(block, momenta), self._read_labels(block, columns, first), first)
+
+    def _read_labels(self, block: np.ndarray, columns: dict[str, "_Column"], first_row: int) -> np.ndarray:
+        column, num_classes = columns.get(LABEL_COLUMN), len(FACTS.classes)
+        if column is None or column.dtype.kind not in "iu":
+            return np.full(len(block), -1, dtype=np.int64)
+        label = column.read(block).astype(np.int64)
+        is_class = (label >= 0) & (label < num_classes)
+        if self.labelled and not is_class.all():
+            wrong = np.flatnonzero(~is_class)[0]
+            raise ValueError(
+                f"{self.path}: column {LABEL_COLUMN!r} must be 0 to {num_classes - 1}, not {label[wrong]} "
+                f"as in row {first_row + wrong}; correct the label"
+            )
+        return np.where(is_class, label, -1)
 
     def _to_table(self, momenta: np.ndarray, label: np.ndarray, first_row: int) -> JetTable:
         """Jets of zero-padded rows (jet, 4 * particle); a particle is real if any of its numbers is not zero."""
@@ -63,7 +77,7 @@ class TopTaggingFile:
 
 
 @contextlib.contextmanager
-def open_top_tagging(path: Path) -> Iterator[TopTaggingFile]:
+def open_top_tagging(path: Path, labelled: bool = True) -> Iterator[TopTaggingFile]:
     """Open a file; what is damaged is named when it is read.
 
     Raises:
@@ -74,7 +88,7 @@ def open_top_tagging(path: Path) -> Iterator[TopTaggingFile]:
         if not isinstance(data, h5py.Dataset) or data.dtype.names is None or data.ndim != 1:
             raise ValueError(f"{path} has no pandas table 'table' (format 'table'); is it a top tagging file?")
         require_stored(path, data)
-        yield TopTaggingFile(path, data)
+        yield TopTaggingFile(path, data, labelled)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,8 +145,8 @@ def _unpickle_names(path: Path, attribute: str, pickled: object) -> list[str]:
     return names
 
 
-def _momentum_names(path: Path, columns: dict[str, _Column], max_particles: int) -> list[str]:
-    """The names E_0, PX_0, PY_0, PZ_0, E_1, ..., once they and the label are found present and numeric."""
+def _momentum_names(path: Path, columns: dict[str, _Column], max_particles: int, labelled: bool) -> list[str]:
+    """The names E_0, PX_0, PY_0, PZ_0, E_1, ..., once they and a label that is needed are found present and numeric."""
     numbers = {int(match[2]) for name in columns if (match := _MOMENTUM_NAME.fullmatch(name))}
     particles = max(numbers, default=0) + 1
     if particles > max_particles:
@@ -141,7 +155,7 @@ def _momentum_names(path: Path, columns: dict[str, _Column], max_particles: int)
             "keep the leading ones"
         )
     momenta = [f"{component}_{i}" for i in range(particles) for component in ("E", "PX", "PY", "PZ")]
-    for name in (*momenta, LABEL_COLUMN):
+    for name in (*momenta, *([LABEL_COLUMN] if labelled else [])):
         if name not in columns:
             hint = did_you_mean(name, columns.keys() - set(momenta))
             raise ValueError(f"{path}: column {name!r} is missing; {hint} Rename the column")
@@ -158,14 +172,3 @@ def _read_momenta(block: np.ndarray, columns: list[_Column]) -> np.ndarray:
     if len(fields) == 1 and columns[0].position is not None:
         return block[fields.pop()][:, [column.position for column in columns]]
     return np.stack([column.read(block) for column in columns], axis=1)
-
-
-def _read_labels(path: Path, block: np.ndarray, column: _Column, first_row: int, num_classes: int) -> np.ndarray:
-    label = column.read(block).astype(np.int64)
-    wrong = np.flatnonzero((label < 0) | (label >= num_classes))
-    if len(wrong):
-        raise ValueError(
-            f"{path}: column {LABEL_COLUMN!r} must be 0 to {num_classes - 1}, not {label[wrong[0]]} "
-            f"as in row {first_row + wrong[0]}; correct the label"
-        )
-    return label
