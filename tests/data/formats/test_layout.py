@@ -371,7 +371,7 @@ def test_several_values_of_one_class(columns, write):
 
 def test_a_file_without_rows(columns, write):
     path = write({name: values[:0] for name, values in columns.items()})
-    with pytest.raises(ValueError, match=r"jets.*: rows 0 to 0 are not within its 0 rows"):
+    with pytest.raises(ValueError, match=r"jets.*: holds no row"):
         read_jets(path, layout=dataclasses.replace(LAYOUT, tree=write.tree))
     path.write_bytes(b"")
     with pytest.raises(

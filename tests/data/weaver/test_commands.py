@@ -77,7 +77,8 @@ def folder(data_file):
     momenta, mask = torch.ones(2, 3, 4), torch.ones(2, 3, dtype=torch.bool)
     path = data_file.with_name("model")
     model = create_model("pfn", input_dim=3, num_classes=3)
-    save_pretrained(path, model, config, momenta, mask, "card", features=torch.ones(2, 3, 3))
+    columns = {name: torch.ones(2, 3) for name in table.columns}
+    save_pretrained(path, model, config, momenta, mask, "card", columns=columns)
     return path
 
 
