@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +11,25 @@ import pytest
 import yaml
 from sklearn.metrics import log_loss, roc_auc_score
 
+from tests.test_hub import sign
+from zoo import load_pretrained, predict
 from zoo.baselines.trees import flatten
 from zoo.boosted_trees import MAX_TREES, names_of_inputs
 from zoo.cli import main
 from zoo.data.datamodule import JetDataModule
+from zoo.fine_tuning import find_backbone
+from zoo.hub import PretrainedError
+from zoo.hub.contents import COMMON
 from zoo.metrics import background_rejection
+from zoo.physics.substructure import observables
+from zoo.publish import publish_run
 from zoo.report import Predictions
 
 #: Where the system lacks the OpenMP library that it uses, there is nothing to test.
 lightgbm = pytest.importorskip("lightgbm", exc_type=(ImportError, OSError))
+
+#: Some hundred events hold no photon, and pT has another range among them.
+pytestmark = pytest.mark.filterwarnings("ignore::zoo.data.odd_jets.OddJetsWarning")
 
 CONFIG = {
     "seed_everything": 3,
@@ -188,3 +200,57 @@ def test_signal_of_the_config_is_that_of_the_report(run, tmp_path):
     expected = background_rejection(score, predictions.label == 0, 0.7)
     assert document["metrics"]["background_rejection_0.7"]["value"] == pytest.approx(expected.value)
     assert expected.value != pytest.approx(background_rejection(-score, predictions.label == 1, 0.7).value)
+
+
+def require_as_tested(model: str | Path, run: Path, file: str) -> None:
+    """Scores of a file are those of the report's predictions."""
+    tested = Predictions.load(run / "report" / "predictions.arrow")
+    scores = predict(model, file)
+    np.testing.assert_allclose(scores.logits[tested.index], tested.logits, rtol=0, atol=1e-5)
+
+
+def test_published_trees_score_a_file_of_events(run, tmp_path):
+    """Objects with their types and the missing momentum; LightGBM is not needed to use them."""
+    out = tmp_path / "my.trees"
+    main(["publish", str(run), "--out", str(out), "--licence", "MIT", "--paper", "arXiv:2211.05143"])
+    assert sorted(path.name for path in out.iterdir()) == sorted({*COMMON, "model.txt"})
+    assert (out / "model.txt").read_bytes() == (run / "model.txt").read_bytes()
+    trees = load_pretrained(out)
+    assert trees.config.model == "lightgbm"
+    assert trees.config.observables[:2] == ["part_pt_log_1", "part_e_log_1"]
+    assert "Tested on 400 events" in (out / "README.md").read_text()
+    require_as_tested(out, run, "sample:four_tops/test")
+    code = f"import sys; sys.modules['lightgbm'] = None; import zoo; zoo.load_pretrained({str(out)!r})"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_published_trees_on_observables_need_momenta_alone(tmp_path):
+    """Also where the features of the training had further columns; what is damaged or of others is refused."""
+    splits = {name: {"files": [f"sample:top_tagging/{name}"], "rows": [0, 400]} for name in ("train", "val", "test")}
+    run = train(
+        tmp_path, "--inputs", "substructure", dataset="top_tagging", merge=None, context=None, features="kin", **splits
+    )
+    publish_run(run, tmp_path / "my.trees", licence="MIT", paper="arXiv:2211.05143")
+    trees = load_pretrained(tmp_path / "my.trees")
+    assert trees.feature_table.input_dim == 0
+    assert trees.config.observables == list(observables())
+    assert "`tau3_1.0`" in (tmp_path / "my.trees" / "README.md").read_text()
+    require_as_tested(tmp_path / "my.trees", run, "sample:top_tagging/test")
+    with pytest.raises(ValueError, match="is of the kind 'trees'; give a single network"):
+        find_backbone(str(tmp_path / "my.trees"))
+    text = (tmp_path / "my.trees" / "model.txt").read_text()
+    first_leaves = next(line for line in text.splitlines() if line.startswith("leaf_value="))
+    for changed, message in (
+        (text.replace(first_leaves, first_leaves.replace("0.", "3.")), "logits differ from the stored ones"),
+        (
+            text.replace("feature_names=mass pt ", "feature_names=pt mass "),
+            r"model\.txt: sees other 'observables' than config",
+        ),
+        (text[: len(text) // 2], r"model\.txt: is no text of boosted trees, or a part of it is missing"),
+        (text.replace("\nleft_child=", "\nleft_child=0 ", 1), r"model\.txt: tree 0: left_child must have"),
+    ):
+        assert changed != text
+        (tmp_path / "my.trees" / "model.txt").write_text(changed)
+        sign(tmp_path / "my.trees")
+        with pytest.raises(PretrainedError, match=message):
+            load_pretrained(tmp_path / "my.trees")

@@ -53,8 +53,9 @@ def folder(saved: tuple[Path, torch.nn.Module], tmp_path: Path) -> Path:
 
 def sign(folder: Path) -> None:
     """Make the checksums right again, as whoever alters a folder on purpose can."""
-    sums = "".join(f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in FILES[:-1])
-    (folder / "SHA256SUMS").write_text(sums)
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / "SHA256SUMS")
+    lines = (f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder)}\n" for path in files)
+    (folder / "SHA256SUMS").write_text("".join(lines))
 
 
 def edit(folder: Path, **changes: object) -> None:
@@ -201,7 +202,7 @@ def test_what_is_no_backbone_is_refused(backbone, jets, tmp_path):
     with pytest.raises(PretrainedError, match="'classes' must be empty for a backbone"):
         load_pretrained(folder)
     edit(folder, kind="decoder")
-    with pytest.raises(PretrainedError, match="'kind' must be one of tagger, backbone, is 'decoder'"):
+    with pytest.raises(PretrainedError, match="'kind' must be one of tagger, backbone, trees, ensemble, is 'decoder'"):
         load_pretrained(folder)
     model, settings = create_model("pfn", input_dim=7, num_classes=2), config(model="pfn", classes=[], kind="backbone")
     with pytest.raises(PretrainedError, match="PFN: has no 'encode'"):
@@ -316,7 +317,7 @@ def test_hostile_folders_are_refused_within_seconds(folder, jets):
         (folder / "config.json").write_text(before)
     (folder / "config.json").write_text("[" * 100_000 + "]" * 100_000)
     sign(folder)
-    with pytest.raises(PretrainedError, match=r"config\.json: is nested too deeply"):
+    with pytest.raises(PretrainedError, match=r"config\.json: .* nested too deeply"):
         load_pretrained(folder)
     assert time.monotonic() - start < 20
 

@@ -217,7 +217,7 @@ def test_a_model_of_the_same_name_is_refused(tmp_path, monkeypatch):
         publish_run(run, tmp_path / "out", licence="MIT", paper="")
     settings = (run / "config.yaml").read_text().replace("mypkg.particlenet_lite", "zoo.particlenet.particlenet_lite")
     (run / "config.yaml").write_text(settings)
-    with pytest.raises(ValueError, match=r"predictions\.arrow: best\.ckpt and config\.yaml give other logits"):
+    with pytest.raises(ValueError, match=r"predictions\.arrow: the weights and config\.yaml give other logits"):
         publish_run(run, tmp_path / "out", licence="MIT", paper="")
     assert not (tmp_path / "out").exists()
 
@@ -238,7 +238,7 @@ def test_weights_that_were_not_tested_are_refused(run, tmp_path):
 @pytest.mark.parametrize(
     "change",
     [
-        {"model": {"class_path": "lightgbm", "inputs": "subjets"}},
+        {"model": {"class_path": "lightgbm", "inputs": "stars"}},
         {"model": {"model": "pfn"}},
         {"model": None},
         {"data": None},
@@ -250,7 +250,7 @@ def test_a_run_of_no_network_or_no_data_is_refused(run, tmp_path, change):
     (tmp_path / "report").mkdir()
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings))
     (tmp_path / "report" / "metrics.json").write_text((run / "report" / "metrics.json").read_text())
-    with pytest.raises(ValueError, match=r"config\.yaml: has no 'data', or no network under model\.model"):
+    with pytest.raises(ValueError, match=r"config\.yaml: has no 'data', or neither a network under model\.model"):
         publish_run(tmp_path, tmp_path / "out", licence="MIT", paper="")
     assert not (tmp_path / "out").exists()
 

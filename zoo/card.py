@@ -116,6 +116,20 @@ stored one."""
 
 
 def _inputs(config: PretrainedConfig) -> str:
+    if config.kind == "ensemble":
+        return f"Those of its members, {_listed(config.members)}, whose folders lie in `members/` with their own cards."
+    if config.kind == "trees" and not config.features["features"]:
+        return f"""The momenta (E, px, py, pz) in {config.units} of the particles of a jet, of which these observables \
+are computed (logarithms, see `zoo.physics.substructure`): {_listed(config.observables)}.\
+{"" if config.context is None else _context(ContextTable.from_dict(config.context))}"""
+    return _features_of_particles(config)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(map(_code, names))
+
+
+def _features_of_particles(config: PretrainedConfig) -> str:
     table = FeatureTable.from_dict(config.features)
     columns = "no further columns" if not table.columns else "the columns " + ", ".join(map(_code, table.columns))
     made = [name for name in table.columns if name.startswith(PREFIX)]
@@ -165,6 +179,8 @@ def _code(text: str) -> str:
 
 
 def _figures(config: PretrainedConfig) -> str:
+    if not config.metrics and config.kind == "ensemble":
+        return "None: the ensemble was not tested as a whole; the cards of its members have theirs."
     if not config.metrics:
         return "None: it was not tested. `python train.py test` does that."
     rows = _rows(config)

@@ -153,12 +153,19 @@ def build_parser() -> argparse.ArgumentParser:
     _add_force(significance)
     significance.set_defaults(run=_significance)
 
-    publish = commands.add_parser("publish", help="make a pretrained folder of a tested run or a pretraining")
+    publish = commands.add_parser("publish", help="make a pretrained folder of a tested run, a pretraining or trees")
     publish.add_argument("source", type=Path, metavar="RUN", help="run folder that holds a report")
     publish.add_argument("--out", type=Path, required=True, help="folder to write, named as the model shall be")
     publish.add_argument("--licence", required=True, help="of the weights, such as MIT")
     publish.add_argument("--paper", required=True, help="of the architecture, such as arXiv:2201.08187")
     publish.set_defaults(run=_publish)
+
+    ensemble = commands.add_parser("ensemble", help="make a pretrained folder that answers with the mean of others")
+    ensemble.add_argument(
+        "names", nargs="+", metavar="MODEL", help="pretrained models, folders, hf://owner/repo@commit"
+    )
+    ensemble.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="folder to write")
+    ensemble.set_defaults(run=_ensemble)
 
     predict = commands.add_parser("predict", help="scores of the jets in a file, by a pretrained model")
     predict.add_argument("file", metavar="FILE", help="file of jets, converted folder, or packaged sample")
@@ -421,6 +428,12 @@ def _publish(source: Path, out: Path, licence: str, paper: str) -> None:
     from zoo.publish import publish_run
 
     publish_run(source, out, licence=licence, paper=paper)
+
+
+def _ensemble(names: list[str], out: Path) -> None:
+    from zoo.ensemble import make_ensemble
+
+    make_ensemble(names, out)
 
 
 def _predict(

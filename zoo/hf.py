@@ -87,16 +87,16 @@ def fetch(address: Address, names: Sequence[str], *, anew: bool = False) -> Path
                     f"{address}: {name} is missing, the repository holds {', '.join(held[:12])}; a pretrained folder "
                     f"has {', '.join(names)}; nothing else is fetched, least of all a pickle, which can run any code"
                 ) from error
-        _require_inside(Path(path), f"{address}: {name}")
-    folder = Path(path).parent
+        folder = Path(path).parents[name.count("/")]
+        _require_inside(Path(path), folder.parents[1], f"{address}: {name}")
     if folder.name != address.commit:
         raise OSError(f"{address}: the server sent the commit {folder.name} instead; check HF_ENDPOINT")
     return folder
 
 
-def _require_inside(path: Path, what: str) -> None:
+def _require_inside(path: Path, repository: Path, what: str) -> None:
     """The client names a file after the ``ETag`` of the server, in which a hostile one can write any path."""
-    repository = path.parents[2].resolve()  # path is REPOSITORY/snapshots/COMMIT/NAME
+    repository = repository.resolve()  # path is REPOSITORY/snapshots/COMMIT/NAME
     if not path.resolve().is_relative_to(repository):
         raise OSError(
             f"{what}: the server had it written to {path.resolve()}, outside {repository}; look at that file, delete "

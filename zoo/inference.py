@@ -303,7 +303,7 @@ def _batch(tagger: Pretrained, features: FeatureTable, table: JetTable, jets: np
 def _logits(tagger: Pretrained, batch: JetBatch, path: Path) -> np.ndarray:
     of_events = [batch.context] if tagger.context_table.context_dim else []
     inputs = (batch.features, batch.four_momenta, batch.mask, *of_events)
-    device = next(tagger.model.parameters()).device
+    device = tagger.device
     logits = tagger.model(*(tensor.to(device) for tensor in inputs)).cpu()
     finite = logits.isfinite().all(dim=1)
     if not finite.all():

@@ -11,9 +11,10 @@ import torch
 import yaml
 from torch import nn
 
+from zoo.baselines.trees import OF_JETS, TITLES, BoostedTrees, ForestError
 from zoo.card import write_card
 from zoo.checkpoints import read_model_weights
-from zoo.data.batch import JetBatch, batch_quantities, collate, gather, padded_columns
+from zoo.data.batch import PackedJets, batch_quantities, collate, gather, padded_columns
 from zoo.data.classes import merge_classes
 from zoo.data.context import ContextTable
 from zoo.data.datamodule import Split, find_context, find_features
@@ -26,7 +27,7 @@ from zoo.data.split_tables import SplitTables
 from zoo.data.store import JetTable
 from zoo.data.weaver.data_config import WeaverYaml
 from zoo.data.weaver.formulas import verified_table
-from zoo.hub import MAX_PAIRS, PretrainedConfig, save_pretrained
+from zoo.hub import MAX_PAIRS, Parts, PretrainedConfig, largest_change, save_parts
 from zoo.limits import parse_json, parse_yaml
 from zoo.pretraining.backbone import backbone_names, read_backbone
 from zoo.registry import create_model, registered_name
@@ -47,12 +48,30 @@ RANGE_ROWS = 65536
 #: Largest change of a logit, relative to the largest of them, that another processor may cause in a test.
 PREDICTION_TOLERANCE = 1e-3
 
+#: What a config of ``zoo baseline`` may leave out; train.py writes it down.
+_DATA_DEFAULTS = {
+    "dataset": "top_tagging", "features": "kin", "layout": None, "weaver_yaml": None, "classes": None, "context": None,
+    "merge": None,
+}  # fmt: skip
+
+_REMEDY = {
+    "tagger": "test it with train.py test",
+    "backbone": "validate it with train.py validate",
+    "trees": "train the trees again with zoo baseline",
+}
+_COMMAND = {
+    "tagger": "python train.py fit --config config.yaml",
+    "backbone": "python train.py fit --config config.yaml",
+    "trees": "zoo baseline lightgbm --config config.yaml",
+}
+
 
 def publish_run(run: Path, out: Path, *, licence: str, paper: str) -> None:
-    """Write the best checkpoint of a run, with its features and its figures, as a pretrained folder.
+    """Write the best checkpoint of a run, or its trees, with features and figures, as a pretrained folder.
 
     Args:
-        run: run folder of a training that was tested; or of a pretraining, which becomes a folder of its backbone.
+        run: run folder of a training that was tested; of a pretraining, which becomes a folder of its backbone; or of
+            boosted trees.
         out: folder to write; must not exist.
         licence: of the weights, such as ``MIT``.
         paper: of the architecture, such as ``arXiv:2201.08187``.
@@ -60,82 +79,118 @@ def publish_run(run: Path, out: Path, *, licence: str, paper: str) -> None:
     Raises:
         FileNotFoundError: if the run has no configuration, report or checkpoint.
         FileExistsError: if ``out`` exists.
-        ValueError: if the model is not one of `zoo.list_models`, such as boosted trees, if it does not give the
+        ValueError: if the model is neither one of `zoo.list_models` nor boosted trees, if it does not give the
             predictions of the report, or if a file is damaged.
     """
     run, out = Path(run), Path(out)
     settings = _read(run / "config.yaml", parse_yaml, "train it with train.py")
-    is_tagger = settings.get("task", "tagging") == "tagging"
-    remedy = f"{'test' if is_tagger else 'validate'} it with train.py {'test' if is_tagger else 'validate'}"
-    report = _read(run / "report" / "metrics.json", parse_json, remedy)
-    try:
-        data, builder = settings["data"], settings["model"]["model"]["class_path"]
-    except (KeyError, TypeError):
-        raise ValueError(
-            f"{run / 'config.yaml'}: has no 'data', or no network under model.model.class_path; boosted trees "
-            "cannot be published, give the run folder of a training with train.py"
-        ) from None
-    layout = read_description(data.get("layout"), data.get("weaver_yaml"), data.get("classes"))
+    kind = _kind(run, settings)
+    is_tagger = kind != "backbone"
+    report = _read(run / "report" / "metrics.json", parse_json, _REMEDY[kind])
+    data = _DATA_DEFAULTS | settings["data"]
+    layout = read_description(data["layout"], data["weaver_yaml"], data["classes"])
     split = data["test" if is_tagger else "val"]
-    table, context = find_features(data["features"], layout), find_context(data.get("context"))
+    table, context = find_features(data["features"], layout), find_context(data["context"])
     if isinstance(layout, WeaverYaml):  # the folder has to do without the data file
         table = verified_table(layout, *_first_rows(split, layout))
         layout = layout.keeping(table.columns)
     dataset = layout or describe_dataset(data["dataset"])
-    classes = merge_classes(data.get("merge"), dataset.classes).names
-    name = registered_name(builder)
-    if name is None:
-        raise ValueError(
-            f"{run / 'config.yaml'}: model.model.class_path: {builder} is not the builder of a model of "
-            "zoo.list_models(), and only those can be published"
-        )
-    model = create_model(name, input_dim=table.input_dim, num_classes=len(classes))
+    classes = merge_classes(data["merge"], dataset.classes).names
+    build = {"tagger": _network, "backbone": _backbone, "trees": _trees}[kind]
+    name, parts = build(run, settings["model"], Parts(nn.Identity(), table, context), len(classes))
     jets, first_index = _first_jets(split, layout)
+    columns = (parts.feature_table.columns, parts.context_table.fields)
     if is_tagger:
-        model.load_state_dict(read_model_weights(run / "checkpoints" / "best.ckpt"))
-        compared = gather(jets, np.arange(min(len(jets), COMPARED_JETS)), table.columns, context.fields)
+        compared = gather(jets, np.arange(min(len(jets), COMPARED_JETS)), *columns)
         compared = compared._replace(index=compared.index + first_index)
-        batch = collate(compared, table, context)
-        _require_same_predictions(model.eval(), batch, run / "report" / "predictions.arrow")
-    else:
-        _load_backbone(model, run)
+        _require_same_predictions(parts, compared, run / "report" / "predictions.arrow")
     config = PretrainedConfig(
         model=name,
         classes=list(classes) if is_tagger else [],
-        features=table.to_dict(),
+        features=parts.feature_table.to_dict(),
         dataset=dataset.name,
         units=dataset.metadata["units"],
         metrics=report["metrics"],
         licence=licence,
         paper=paper,
         training={
-            "command": "python train.py fit --config config.yaml",
+            "command": _COMMAND[kind],
             "jets" if is_tagger else "validation_jets": report["jets"],
             **{key: report[key] for key in ("settings", "facts", "versions")},
         },
-        kind="tagger" if is_tagger else "backbone",
+        kind=kind,
         context=context.to_dict() if context.context_dim else None,
-        inputs=_measure_inputs(data, table, context, layout),
+        inputs=_measure_inputs(data, parts.feature_table, context, layout),
+        observables=list(parts.model.forest.names) if kind == "trees" else None,
     )
     card = write_card(out.name, config)
-    packed = gather(jets, _golden_rows(jets), table.columns, context.fields)
-    golden = collate(packed, table, context)
-    columns = padded_columns(packed, golden.mask)
-    save_pretrained(out, model, config, golden.four_momenta, golden.mask, card, columns=columns)
+    packed = gather(jets, _golden_rows(jets), *columns)
+    golden = collate(packed, parts.feature_table, context)
+    save_parts(out, parts, config, golden.four_momenta, golden.mask, card, padded_columns(packed, golden.mask))
 
 
-def _load_backbone(model: nn.Module, run: Path) -> None:
-    """Take the weights of a pretraining; what comes after ``encode``, which no folder holds, stays as it is."""
+def _kind(run: Path, settings: dict[str, Any]) -> str:
+    """What a run makes a folder of.
+
+    Raises:
+        ValueError: if its configuration has no model or no data.
+    """
+    model = settings.get("model")
+    if isinstance(model, dict) and isinstance(settings.get("data"), dict):
+        if model.get("class_path") == "lightgbm" and model.get("inputs") in TITLES:
+            return "trees"
+        if isinstance(model.get("model"), dict) and isinstance(model["model"].get("class_path"), str):
+            return "tagger" if settings.get("task", "tagging") == "tagging" else "backbone"
+    raise ValueError(
+        f"{run / 'config.yaml'}: has no 'data', or neither a network under model.model.class_path nor boosted trees; "
+        "give the run folder of a training with train.py or of zoo baseline"
+    )
+
+
+def _network(run: Path, model: dict[str, Any], inputs: Parts, num_classes: int) -> tuple[str, Parts]:
+    """Name and parts of the network with the weights of the best checkpoint."""
+    name, network = _registered(run, model, inputs, num_classes)
+    network.load_state_dict(read_model_weights(run / "checkpoints" / "best.ckpt"))
+    return name, inputs._replace(model=network.eval())
+
+
+def _backbone(run: Path, model: dict[str, Any], inputs: Parts, num_classes: int) -> tuple[str, Parts]:
+    """The same of a pretraining; what comes after ``encode``, which no folder holds, stays as random as it is."""
+    name, network = _registered(run, model, inputs, num_classes)
     weights = read_backbone(run)
-    if differing := weights.keys() ^ set(backbone_names(model)):
+    if differing := weights.keys() ^ set(backbone_names(network)):
         raise ValueError(
             f"{run}: best.ckpt is of another model than config.yaml: only one of them has {min(differing)}"
         )
-    model.load_state_dict(weights, strict=False)
+    network.load_state_dict(weights, strict=False)
+    return name, inputs._replace(model=network.eval())
+
+
+def _registered(run: Path, model: dict[str, Any], inputs: Parts, num_classes: int) -> tuple[str, nn.Module]:
+    builder = model["model"]["class_path"]
+    name = registered_name(builder)
+    if name is None:
+        raise ValueError(
+            f"{run / 'config.yaml'}: model.model.class_path: {builder} is not the builder of a model of "
+            "zoo.list_models(), and only those can be published"
+        )
+    return name, create_model(name, input_dim=inputs.feature_table.input_dim, num_classes=num_classes)
+
+
+def _trees(run: Path, model: dict[str, Any], inputs: Parts, num_classes: int) -> tuple[str, Parts]:
+    """Name and parts of boosted trees; those on observables of jets need no features."""
+    if model["inputs"] in OF_JETS:
+        inputs = inputs._replace(feature_table=FeatureTable(()))
+    text = _read(run / "model.txt", str, _REMEDY["trees"])
+    try:
+        trees = BoostedTrees(text, model["inputs"], inputs.feature_table.names, inputs.context_table.names)
+    except ForestError as error:
+        raise ValueError(f"{run / 'model.txt'}: {error}; {_REMEDY['trees']}") from error
+    return TITLES[model["inputs"]], inputs._replace(model=trees.eval())
 
 
 @torch.no_grad()
-def _require_same_predictions(model: nn.Module, jets: JetBatch, path: Path) -> None:
+def _require_same_predictions(parts: Parts, jets: PackedJets, path: Path) -> None:
     """Refuse a model that gives other logits than the test did, so that its figures would be those of another."""
     tested = Predictions.load(path)
     place = {row: i for i, row in enumerate(tested.index.tolist())}
@@ -143,12 +198,13 @@ def _require_same_predictions(model: nn.Module, jets: JetBatch, path: Path) -> N
     if absent := [row for row in rows if row not in place]:
         raise ValueError(f"{path}: has no row {absent[0]} of the test split of config.yaml; test the run again")
     expected = torch.from_numpy(tested.logits[[place[row] for row in rows]])
-    inputs = (jets.features, jets.four_momenta, jets.mask)
-    found = model(*inputs, jets.context) if jets.context.shape[1] else model(*inputs)
-    deviation = ((found - expected).abs().max() / expected.abs().max().clamp(min=1)).item()
+    batch = collate(jets, parts.feature_table, parts.context_table)
+    of_events = [batch.context] if parts.context_table.context_dim else []
+    found = parts.model(batch.features, batch.four_momenta, batch.mask, *of_events)
+    deviation = largest_change(found, expected, jumps=True)
     if not deviation < PREDICTION_TOLERANCE:
         raise ValueError(
-            f"{path}: best.ckpt and config.yaml give other logits for these jets, by {deviation:.1e} of the largest; "
+            f"{path}: the weights and config.yaml give other logits for these jets, by {deviation:.1e} of the largest; "
             "the figures of the report are not those of these weights: test the run again with train.py test"
         )
 

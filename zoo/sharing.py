@@ -4,7 +4,6 @@ from pathlib import Path
 
 from zoo.hf import Address, cached, upload
 from zoo.hub import (
-    FILES,
     PACKAGED,
     PretrainedConfig,
     PretrainedError,
@@ -16,6 +15,7 @@ from zoo.hub import (
     read_checked,
     write_folder,
 )
+from zoo.hub.contents import CONFIG, SUMS
 
 
 def push(folder: Path, repository: str, *, create: bool = False) -> Address:
@@ -67,10 +67,10 @@ def pull(address: str, out: Path | None = None, *, anew: bool = False) -> Path:
 def show_pretrained() -> None:
     """Print the models that ship with the package and those in the cache; they are not verified."""
     folders = {name: PACKAGED / name for name in list_pretrained()}
-    folders |= {str(address): folder for address, folder in cached(FILES).items()}
+    folders |= {str(address): folder for address, folder in cached((SUMS, CONFIG)).items()}
     rows = [("name", "model", "data", "AUC", "size")]
     for name, folder in folders.items():
-        size = sum((folder / file).stat().st_size for file in FILES)
+        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         rows.append((name, *_facts(folder), f"{size / 1e6:.1f} MB"))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:  # a table of rich would break an address, which is there to be copied

@@ -234,6 +234,11 @@ class BoostedTrees(nn.Module):
             if isinstance(values := getattr(self.forest, field.name), np.ndarray):
                 self.register_buffer(field.name, torch.from_numpy(values), persistent=False)
 
+    @property
+    def num_classes(self) -> int:
+        """Number of logits."""
+        return max(2, self.forest.num_logits)
+
     def forward(self, features: Tensor, four_momenta: Tensor, mask: Tensor, context: Tensor | None = None) -> Tensor:
         """Logits (batch, class), float32; arguments as those of `flatten`."""
         if context is None:

@@ -146,6 +146,8 @@ def batch_quantities(
 def _pad(packed: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """The particles (particle, feature) in their places (batch, particle, feature), and zeros."""
     rows = np.ascontiguousarray(packed.numpy())
+    if not rows.shape[1]:
+        return torch.zeros(*mask.shape, 0)
     padded = np.zeros((mask.numel(), rows.shape[1]), dtype=rows.dtype)
     particle = np.dtype((np.void, rows.shape[1] * rows.itemsize))  # moved whole, which is twice as fast
     padded.view(particle)[np.flatnonzero(mask.numpy())] = rows.view(particle)

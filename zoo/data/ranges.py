@@ -14,6 +14,9 @@ from zoo.physics import kinematics
 #: Between which parts of the training values a range lies.
 LEVELS = (0.001, 0.999)
 
+#: Quantities that are made of momenta alone, whatever the features are.
+OF_MOMENTA = ("number of particles", "jet pt (GeV)", "jet mass (GeV)", "particle pt (GeV)")
+
 #: A part of the jets or particles above this outside of a range deserves a word; of the training jets .002 are.
 LARGEST_PART = 0.1
 
@@ -83,10 +86,8 @@ def quantities(
         context_table: what it is.
     """
     jets = (four_momenta.double() * mask[..., None]).sum(dim=1)
-    yield "number of particles", mask.sum(dim=1).double()
-    yield "jet pt (GeV)", kinematics.pt(jets)
-    yield "jet mass (GeV)", kinematics.mass(jets)
-    yield "particle pt (GeV)", kinematics.pt(four_momenta[mask].double())
+    of_jets = (mask.sum(dim=1).double(), kinematics.pt(jets), kinematics.mass(jets))
+    yield from zip(OF_MOMENTA, (*of_jets, kinematics.pt(four_momenta[mask].double())), strict=True)
     for feature, values in zip(feature_table.features, features[mask].T, strict=True):
         yield feature.name, _raw(feature, values)
     if context is not None and context_table is not None:

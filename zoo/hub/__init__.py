@@ -18,7 +18,7 @@ from zoo.hub.folder import (
     save_pretrained,
     write_folder,
 )
-from zoo.hub.golden import MAX_PAIRS
+from zoo.hub.golden import MAX_PAIRS, largest_change
 from zoo.hub.kinds import Parts, untrained
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "PretrainedConfig",
     "PretrainedError",
     "find_pretrained",
+    "largest_change",
     "list_pretrained",
     "load_contents",
     "load_pretrained",

@@ -1,14 +1,19 @@
 """What ``config.json`` of a pretrained folder says."""
 
 import dataclasses
-import json
+import re
 from pathlib import Path
 from typing import Any
+
+from zoo.limits import parse_json
 
 FORMAT_VERSION = 3
 
 #: What a folder may be of.
-KINDS = ("tagger", "backbone")
+KINDS = ("tagger", "backbone", "trees", "ensemble")
+
+#: Most members of an ensemble.
+MAX_MEMBERS = 16
 
 #: Most classes of a model, and most features of a particle or of an event.
 MAX_CLASSES = MAX_FEATURES = 1000
@@ -23,20 +28,24 @@ class PretrainedConfig:
     """What ``config.json`` says.
 
     Args:
-        model: registered name, see `zoo.list_models`.
+        model: registered name, see `zoo.list_models`; of trees one of `zoo.baselines.trees.TITLES`; or ``ensemble``.
         classes: class names; the order is that of the logits; none for a backbone.
-        features: the feature table, with every centre and scale.
+        features: the feature table, with every centre and scale; none for trees on observables of jets and for an
+            ensemble, whose members have their own.
         dataset: what it was trained on.
         units: of energies and momenta.
         metrics: measured figures with their errors.
         licence: of the weights.
         paper: of the architecture.
         training: how it came about, as far as it is known, see `zoo.card`.
-        kind: ``tagger``, or ``backbone``: the model up to its ``encode``, without its ``readout``.
+        kind: ``tagger``; ``backbone``: the model up to its ``encode``, without its ``readout``; ``trees``: boosted
+            decision trees; or ``ensemble`` of other folders.
         format_version: of the folder; folders of version 1 have no ``training``, ``kind`` and ``context``, those before
             version 3 do not keep the columns that the golden features are made of.
         context: the table of context features, with every centre and scale; None: the model takes no context.
         inputs: the ranges of what it was trained on, see `zoo.data.ranges.InputRanges`; None: nobody knows them.
+        observables: names of what trees see, in their order; None for all else.
+        members: names of the folders of an ensemble; None for all else.
     """
 
     model: str
@@ -52,10 +61,15 @@ class PretrainedConfig:
     format_version: int = FORMAT_VERSION
     context: dict | None = None
     inputs: dict | None = None
+    observables: list | None = None
+    members: list | None = None
 
 
 #: Keys of ``config.json`` that may be left out, which older folders do.
-_OPTIONAL = {"training", "kind", "context", "inputs"}
+_OPTIONAL = {"training", "kind", "context", "inputs", "observables", "members"}
+
+#: A folder of an ensemble is called so, which leads out of no other.
+_MEMBER = re.compile(r"\w[\w.-]*")
 
 
 def parse_config(path: Path, content: bytes) -> PretrainedConfig:
@@ -65,9 +79,7 @@ def parse_config(path: Path, content: bytes) -> PretrainedConfig:
         PretrainedError: if a key is missing, unknown or of the wrong type, or the version is unknown.
     """
     try:
-        values = json.loads(content)
-    except RecursionError:
-        raise PretrainedError(f"{path}: is nested too deeply; get the folder anew") from None
+        values = parse_json(content)
     except ValueError as error:
         raise PretrainedError(f"{path}: is not JSON ({error})") from error
     version = values.get("format_version") if isinstance(values, dict) else None
@@ -91,7 +103,23 @@ def parse_config(path: Path, content: bytes) -> PretrainedConfig:
     _limit(path, "classes", config.classes, MAX_CLASSES)
     _limit(path, "features", config.features.get("features"), MAX_FEATURES)
     _limit(path, "context", (config.context or {}).get("context"), MAX_FEATURES)
+    _check_lists(path, config)
     return config
+
+
+def _check_lists(path: Path, config: PretrainedConfig) -> None:
+    """What only trees and only ensembles have."""
+    for kind, key, values in (("trees", "observables", config.observables), ("ensemble", "members", config.members)):
+        if (values is not None) != (config.kind == kind):
+            raise PretrainedError(
+                f"{path}: {key!r} belongs to the kind {kind!r} and to no other, kind is {config.kind!r}"
+            )
+        if values is not None and not all(isinstance(value, str) for value in values):
+            raise PretrainedError(f"{path}: {key!r} must be a list of names, is {values!r}")
+    members = config.members or []
+    _limit(path, "members", members, MAX_MEMBERS)
+    if len(set(members)) != len(members) or not all(map(_MEMBER.fullmatch, members)):
+        raise PretrainedError(f"{path}: 'members' must be different names of folders, is {members!r}")
 
 
 def _limit(path: Path, key: str, values: object, most: int) -> None:

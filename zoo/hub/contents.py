@@ -7,18 +7,28 @@ from pathlib import Path
 
 from zoo.hub.config import PretrainedError
 
-CONFIG, WEIGHTS, GOLDEN, CARD, SUMS = (
+CONFIG, WEIGHTS, TREES, GOLDEN, CARD, SUMS = (
     "config.json",
     "model.safetensors",
+    "model.txt",
     "golden.safetensors",
     "README.md",
     "SHA256SUMS",
 )
 #: All that the folder of a network holds.
 FILES = (SUMS, CONFIG, WEIGHTS, GOLDEN, CARD)
+#: What every folder holds, beside what its kind adds.
+COMMON = (SUMS, CONFIG, GOLDEN, CARD)
 
 #: Most bytes of the files that are parsed before anything else is known of a folder.
-LIMITS = {SUMS: 1 << 20, CONFIG: 1 << 20, CARD: 1 << 22, GOLDEN: 1 << 26}
+LIMITS = {SUMS: 1 << 20, CONFIG: 1 << 20, CARD: 1 << 22, TREES: 1 << 26, GOLDEN: 1 << 26}
+
+#: Folder of the members of an ensemble, and how their files are called in it.
+MEMBERS = "members"
+_FILE = "|".join(map(re.escape, (*FILES[1:], TREES)))
+_NAME = re.compile(rf"({_FILE})|{MEMBERS}/\w[\w.-]*/({_FILE}|{SUMS})")
+#: Most files of a folder.
+_MAX_FILES = 100
 
 _PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
 _LINE = re.compile(r"([0-9a-f]{64})  (\S.*)")
@@ -43,7 +53,10 @@ def check(folder: Path, contents: Mapping[str, bytes], *, besides: str | None = 
     Raises:
         PretrainedError: if one is altered, or others are listed than there are.
     """
-    for name, digest in listed(folder, contents[SUMS]).items():
+    sums = listed(folder, contents[SUMS])
+    if differing := (contents.keys() - {SUMS} ^ sums.keys()) - {besides}:
+        raise PretrainedError(f"{folder / SUMS}: {min(differing)} is not both there and listed; get the folder anew")
+    for name, digest in sums.items():
         if name != besides and hashlib.sha256(contents[name]).hexdigest() != digest:
             raise PretrainedError(f"{folder / name}: differs from its checksum in {SUMS}; get the folder anew")
 
@@ -52,14 +65,34 @@ def listed(folder: Path, sums: bytes) -> dict[str, str]:
     """Names of files -> their checksums, as ``SHA256SUMS`` says.
 
     Raises:
-        PretrainedError: if it lists other files than a pretrained folder has.
+        PretrainedError: if it lists other files than a pretrained folder may have.
     """
     lines = [_LINE.fullmatch(line) for line in sums.decode(errors="replace").splitlines()]
     found = {line[2]: line[1] for line in lines if line}
-    wanted = set(FILES) - {SUMS}
-    if None in lines or found.keys() != wanted:
-        raise PretrainedError(f"{folder / SUMS}: must list {sorted(wanted)}, lists {sorted(found)}")
+    is_whole = found.keys() >= set(COMMON) - {SUMS}
+    if None in lines or not is_whole or len(found) > _MAX_FILES or not all(map(_NAME.fullmatch, found)):
+        raise PretrainedError(f"{folder / SUMS}: must list the files of a pretrained folder; get the folder anew")
     return found
+
+
+def require_files(folder: Path, contents: Mapping[str, bytes], further: tuple[str, ...], members: list[str]) -> None:
+    """Refuse a folder that holds other files than its kind has, or other members than its config names.
+
+    Raises:
+        PretrainedError: if so.
+    """
+    own, wanted = {name for name in contents if "/" not in name}, {*COMMON, *further}
+    if own != wanted:
+        raise PretrainedError(f"{folder / SUMS}: must list {sorted(wanted - {SUMS})}, lists {sorted(own - {SUMS})}")
+    found = {name.split("/")[1] for name in contents if "/" in name}
+    if found != set(members):
+        raise PretrainedError(f"{folder / CONFIG}: 'members' are {members}, the folder holds {sorted(found)}")
+
+
+def of_member(contents: Mapping[str, bytes], member: str) -> dict[str, bytes]:
+    """The files of a member of an ensemble, by their names in its own folder."""
+    prefix = f"{MEMBERS}/{member}/"
+    return {name.removeprefix(prefix): content for name, content in contents.items() if name.startswith(prefix)}
 
 
 def checksums(contents: Mapping[str, bytes]) -> bytes:

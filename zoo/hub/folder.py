@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import difflib
 import functools
+import itertools
 import json
 import os
 import shutil
@@ -23,12 +24,16 @@ from zoo.data.ranges import InputRanges, RangeCheck, quantities, require_energy_
 from zoo.files import atomic_write, sync, sync_folder
 from zoo.hf import SCHEME, fetch, parse_address
 from zoo.hub.config import PretrainedConfig, PretrainedError, parse_config
-from zoo.hub.contents import CARD, CONFIG, FILES, GOLDEN, SUMS, checksums, read_checked
+from zoo.hub.contents import CARD, CONFIG, GOLDEN, SUMS, checksums, listed, read_checked, require_files
+from zoo.hub.ensemble import Members
 from zoo.hub.golden import make_golden, verify_golden
-from zoo.hub.kinds import KIND, Parts, parse_tensors, tables
+from zoo.hub.kinds import Backbone, Kind, Network, Parts, Trees, parse_tensors, tables
 
 #: Folder of the models that ship with the package.
 PACKAGED = Path(__file__).parents[1] / "pretrained"
+
+#: ``kind`` of a config -> what it means.
+KIND: dict[str, Kind] = {"tagger": Network(), "backbone": Backbone(), "trees": Trees(), "ensemble": Members()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +57,11 @@ class Pretrained:
     feature_table: FeatureTable
     config: PretrainedConfig
     context_table: ContextTable = NO_CONTEXT
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(itertools.chain(self.model.parameters(), self.model.buffers())).device
 
     @property
     def parts(self) -> Parts:
@@ -175,7 +185,7 @@ def save_parts(
     folder = Path(folder)
     _require_free(folder)
     parts.model.eval()
-    golden = make_golden(parts, config, four_momenta, mask, columns)
+    golden = make_golden(parts, KIND[config.kind], four_momenta, mask, columns)
     values = {name: value for name, value in dataclasses.asdict(config).items() if value is not None}
     contents = {
         CONFIG: (json.dumps(values, indent=2) + "\n").encode(),
@@ -232,10 +242,27 @@ def load_pretrained(name: str | Path) -> Pretrained:
 
 def load_contents(folder: Path, contents: Mapping[str, bytes]) -> Pretrained:
     """The pretrained model in the files of a folder, once its golden outputs were verified; see `load_pretrained`."""
-    config = parse_config(folder / CONFIG, contents[CONFIG])
-    parts = KIND[config.kind].build(folder, config, contents)
-    verify_golden(folder / GOLDEN, parts, config, parse_tensors(folder / GOLDEN, contents[GOLDEN]))
+    config, parts = _load(folder, contents)
     return Pretrained(parts.model, parts.feature_table, config, parts.context_table)
+
+
+def _load(folder: Path, contents: Mapping[str, bytes]) -> tuple[PretrainedConfig, Parts]:
+    config = parse_config(folder / CONFIG, contents[CONFIG])
+    if config.inputs is not None:
+        _check_ranges_of(folder / CONFIG, config.inputs)
+    kind = KIND[config.kind]
+    require_files(folder, contents, kind.files, config.members or [])
+    parts = kind.build(folder, config, contents, _load)
+    golden = parse_tensors(folder / GOLDEN, contents[GOLDEN])
+    verify_golden(folder / GOLDEN, parts, kind, config.format_version, golden)
+    return config, parts
+
+
+def _check_ranges_of(path: Path, inputs: dict) -> None:
+    try:
+        InputRanges.from_dict(inputs)
+    except ValueError as error:
+        raise PretrainedError(f"{path}: {error}; get a newer zoo, or the folder anew") from error
 
 
 def replace_card(folder: Path, write: Callable[[PretrainedConfig], str]) -> None:
@@ -279,7 +306,9 @@ def find_pretrained(name: str | Path, *, anew: bool = False) -> Path:
         anew: whether to fetch what is in the cache already.
     """
     if str(name).startswith(SCHEME):
-        return fetch(parse_address(str(name)), FILES, anew=anew)
+        address = parse_address(str(name))
+        folder = fetch(address, [SUMS], anew=anew)
+        return fetch(address, [SUMS, *listed(folder, (folder / SUMS).read_bytes())], anew=anew)
     if "://" in str(name):
         raise PretrainedError(
             f"{name}: only folders and {SCHEME}owner/repo@commit are loaded; download the folder first"

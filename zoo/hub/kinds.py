@@ -1,6 +1,6 @@
 """What a pretrained folder may be of: how its model is built of files and written to them, and what it answers."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -9,11 +9,11 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
+from zoo.baselines.trees import TITLES, BoostedTrees, ForestError
 from zoo.data.context import NO_CONTEXT, ContextTable
 from zoo.data.features import FeatureTable
-from zoo.data.ranges import InputRanges
 from zoo.hub.config import PretrainedConfig, PretrainedError
-from zoo.hub.contents import CONFIG, WEIGHTS
+from zoo.hub.contents import CONFIG, TREES, WEIGHTS
 from zoo.registry import create_model, is_readout
 
 
@@ -49,14 +49,26 @@ class Parts(NamedTuple):
         return inputs
 
 
+#: Folder and its files -> the model in them, verified.
+Load = Callable[[Path, Mapping[str, bytes]], tuple[PretrainedConfig, Parts]]
+
+
 class Kind(Protocol):
     """What all that can lie in a folder has in common."""
 
+    #: Files that it has beside those of every folder.
+    files: tuple[str, ...]
     #: What its golden outputs are called.
     output: str
 
-    def build(self, folder: Path, config: PretrainedConfig, contents: Mapping[str, bytes]) -> Parts:
+    def build(self, folder: Path, config: PretrainedConfig, contents: Mapping[str, bytes], load: Load) -> Parts:
         """The model in the files of a folder; its answers are not compared with the golden ones yet.
+
+        Args:
+            folder: for the messages.
+            config: of the folder.
+            contents: its files.
+            load: builds and verifies the model of a folder in it.
 
         Raises:
             PretrainedError: if files and config do not belong together.
@@ -72,9 +84,10 @@ class Kind(Protocol):
 class Network:
     """A registered model with its weights, which gives logits (batch, class)."""
 
+    files = (WEIGHTS,)
     output = "logits"
 
-    def build(self, folder: Path, config: PretrainedConfig, contents: Mapping[str, bytes]) -> Parts:
+    def build(self, folder: Path, config: PretrainedConfig, contents: Mapping[str, bytes], load: Load) -> Parts:
         """The model and its tables; see `Kind`."""
         table, context_table = tables(folder, config)
         try:
@@ -143,8 +156,35 @@ class Backbone(Network):
         super()._load(path, model, config, random | weights)
 
 
-#: Name in ``config.json`` -> what it means.
-KIND: dict[str, Kind] = {"tagger": Network(), "backbone": Backbone()}
+class Trees:
+    """Boosted decision trees in LightGBM's text, which see their inputs by name and give logits (batch, class)."""
+
+    files = (TREES,)
+    output = "logits"
+
+    def build(self, folder: Path, config: PretrainedConfig, contents: Mapping[str, bytes], load: Load) -> Parts:
+        """The trees and their tables; see `Kind`."""
+        table, context_table = tables(folder, config)
+        inputs = next((inputs for inputs, title in TITLES.items() if title == config.model), None)
+        if inputs is None:
+            raise PretrainedError(f"{folder / CONFIG}: no trees are called {config.model!r}; get a newer zoo")
+        try:
+            model = BoostedTrees(contents[TREES].decode(), inputs, table.names, context_table.names)
+        except (ForestError, UnicodeDecodeError) as error:
+            raise PretrainedError(f"{folder / TREES}: {error}; get the folder anew") from error
+        if list(model.forest.names) != config.observables:
+            raise PretrainedError(f"{folder / TREES}: sees other 'observables' than config.json says")
+        if model.num_classes != len(config.classes):
+            raise PretrainedError(f"{folder / TREES}: has {model.num_classes} classes, not {', '.join(config.classes)}")
+        return Parts(model.eval(), table, context_table)
+
+    def dump(self, model: nn.Module) -> dict[str, bytes]:
+        """The text of the trees; see `Kind`."""
+        return {TREES: model.text.encode()}
+
+    def answer(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Logits (batch, class); see `Kind`."""
+        return model(**inputs)
 
 
 def untrained(model: nn.Module, kind: str) -> dict[str, Tensor]:
@@ -161,9 +201,8 @@ def tables(folder: Path, config: PretrainedConfig) -> tuple[FeatureTable, Contex
         PretrainedError: if the config does not say it rightly.
     """
     try:
-        if config.inputs is not None:
-            InputRanges.from_dict(config.inputs)
-        table = FeatureTable.from_dict(config.features)
+        has_none = config.kind == "trees" and config.features == {"features": []}  # substructure is made of momenta
+        table = FeatureTable(()) if has_none else FeatureTable.from_dict(config.features)
         return table, NO_CONTEXT if config.context is None else ContextTable.from_dict(config.context)
     except (ValueError, RecursionError, MemoryError) as error:
         raise PretrainedError(f"{folder / CONFIG}: {error}; get a newer zoo, or the folder anew") from error

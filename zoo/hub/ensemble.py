@@ -1,0 +1,96 @@
+"""Several pretrained taggers that answer as one: the mean of their log-odds."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from zoo.data.context import ContextTable
+from zoo.data.features import FeatureTable
+from zoo.hub.config import PretrainedConfig, PretrainedError
+from zoo.hub.contents import CONFIG, MEMBERS, SUMS, check, of_member
+from zoo.hub.kinds import Load, Parts
+
+
+class Ensemble(nn.Module):
+    r"""The mean of the log-odds of several taggers: that of their log-probabilities, but for a constant of the jet.
+
+    .. math:: z_c = \frac{1}{M} \sum_m \ln p_{mc}
+
+    Args:
+        members: each with its own features and context.
+        files: those of the members' folders, by their names in the folder of the ensemble.
+    """
+
+    def __init__(self, members: Sequence[Parts], files: Mapping[str, bytes]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(member.model for member in members)
+        self.input_dims = [member.feature_table.input_dim for member in members]
+        self.context_dims = [member.context_table.context_dim for member in members]
+        self.context_dim = sum(self.context_dims)
+        self.jumps = any(getattr(model, "jumps", False) for model in self.members)
+        self.files = files
+
+    def forward(self, features: Tensor, four_momenta: Tensor, mask: Tensor, context: Tensor | None = None) -> Tensor:
+        """Logits (batch, class); features and context are those of the members side by side."""
+        if context is None:
+            context = features.new_zeros(len(mask), 0)
+        of_members = zip(
+            self.members, features.split(self.input_dims, -1), context.split(self.context_dims, -1), strict=True
+        )
+        found = []
+        for model, of_particles, of_events in of_members:
+            inputs = (of_particles, four_momenta, mask, *([of_events] if of_events.shape[1] else []))
+            found.append(model(*inputs).log_softmax(dim=1))
+        return torch.stack(found).mean(dim=0)
+
+
+def side_by_side(members: Sequence[Parts], files: Mapping[str, bytes]) -> Parts:
+    """The ensemble of some members, and all their features and context features."""
+    features = tuple(feature for member in members for feature in member.feature_table.features)
+    context = tuple(feature for member in members for feature in member.context_table.features)
+    return Parts(Ensemble(members, files).eval(), FeatureTable(features), ContextTable(context))
+
+
+class Members:
+    """An ensemble, whose members lie as whole folders in its own."""
+
+    files = ()
+    output = "logits"
+
+    def build(self, folder: Path, config: PretrainedConfig, contents: Mapping[str, bytes], load: Load) -> Parts:
+        """The members, each verified as if it was loaded alone; see `zoo.hub.kinds.Kind`."""
+        members = []
+        for name in config.members:
+            path, files = folder / MEMBERS / name, of_member(contents, name)
+            if SUMS not in files:
+                raise PretrainedError(f"{path / SUMS}: missing; get the folder anew")
+            check(path, files)
+            of_this, parts = load(path, files)
+            require_alike(path / CONFIG, of_this, config)
+            members.append(parts)
+        return side_by_side(members, {name: content for name, content in contents.items() if "/" in name})
+
+    def dump(self, model: nn.Module) -> dict[str, bytes]:
+        """The files of the members; see `zoo.hub.kinds.Kind`."""
+        return dict(model.files)
+
+    def answer(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Logits (batch, class); see `zoo.hub.kinds.Kind`."""
+        return model(**inputs)
+
+
+def require_alike(path: Path, member: PretrainedConfig, ensemble: PretrainedConfig) -> None:
+    """Refuse a member that answers another question.
+
+    Raises:
+        PretrainedError: if it is no tagger, or its classes, units or data set are others.
+    """
+    if member.kind not in ("tagger", "trees"):
+        raise PretrainedError(f"{path}: is of the kind {member.kind!r}; an ensemble has taggers and trees as members")
+    for key in ("classes", "units", "dataset"):
+        if getattr(member, key) != getattr(ensemble, key):
+            raise PretrainedError(
+                f"{path}: {key!r} is {getattr(member, key)!r}, not {getattr(ensemble, key)!r} as of the ensemble"
+            )
