@@ -8,7 +8,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 
 from zoo import create_model, list_models
+from zoo.check import check_changes, check_requirements, read_some, settle
 from zoo.data.batch import JetBatch
+from zoo.data.features import feature_table
 from zoo.fine_tuning import stages_of_model
 
 NUM_PARAMETERS = {
@@ -238,6 +240,22 @@ def test_half_precision_is_finite_and_near(name, model, jets, dtype):
         assert loss.isfinite()
         assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
         assert train or close(logits.double(), exact, tolerance=0.1 if dtype == torch.bfloat16 else 0.0125)
+
+
+def test_zoo_check_finds_every_promise_kept(name):
+    """On five jets of seven hard particles: what is promised in `symmetries` and what all models promise."""
+    jets = read_some("sample:top_tagging/test", 5)
+    first = torch.cat([torch.arange(7) + start for start in (jets.counts.cumsum(0) - jets.counts).tolist()])
+    jets = jets._replace(momenta=jets.momenta[first], counts=torch.full_like(jets.counts, 7))
+    table = feature_table("kin")
+    model = settle(create_model(name, input_dim=7, num_classes=2), table, jets)
+    changes = {change.alteration: change for change in check_changes(model, table, jets)}
+    assert [change for change in changes.values() if not change.is_kept] == []
+    promised = {family for name, change in changes.items() if change.is_promised for family in [name.split(",")[0]]}
+    assert promised == {"order of particles", "padding", "other jets of the batch"} | getattr(
+        model, "symmetries", set()
+    )
+    assert [requirement.what for requirement in check_requirements(model, table, jets) if not requirement.is_met] == []
 
 
 def encoded(model: nn.Module, *tensors: Tensor) -> Tensor:

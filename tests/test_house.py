@@ -65,7 +65,7 @@ MAY_IMPORT = {
     "inference": {"data", "hub", "files", "progress", "score_files", "inference"},
     "torch_files": set(),
     "importers": {"physics", "registry", "data", "hub", "card", "torch_files", "importers"},
-    "check": {"physics", "registry", "data", "hub", "check"},
+    "check": {"physics", "layers", "registry", "data", "hub", "check"},
     **{model: {"physics", "layers", "block_norm", "registry", model} for model in MODELS},
 }
 HEAVY = (

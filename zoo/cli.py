@@ -200,12 +200,16 @@ def build_parser() -> argparse.ArgumentParser:
     card.set_defaults(run=_hub_card)
 
     check = commands.add_parser("check", help="what a model promises, such as symmetries, and how well it keeps it")
-    check.add_argument("name", metavar="MODEL", help="a model, a pretrained model, or an import path such as my.Model")
+    check.add_argument(
+        "name", metavar="MODEL", help="a model, a pretrained model or folder, or an import path such as my.Model"
+    )
     check.add_argument(
         "--data", type=str, default="sample:top_tagging/test", help="file of jets (default: %(default)s)"
     )
     check.add_argument("--jets", type=int, default=32, help="how many of them (default: %(default)s)")
-    check.add_argument("--features", default="kin", help="feature table (default: %(default)s)")
+    check.add_argument("--features", default="kin", help="feature table, or a YAML file (default: %(default)s)")
+    check.add_argument("--context", help="context of a model for events, such as met, or a YAML file (default: none)")
+    check.add_argument("--layout", type=Path, help="YAML file that says which columns of the data hold what")
     check.add_argument("--classes", type=int, default=2, help="number of logits (default: %(default)s)")
     check.set_defaults(run=_check)
 
@@ -304,10 +308,14 @@ def _extract(
     print(f"{out}: {len(jets)} jets")
 
 
-def _check(name: str, data: str, jets: int, features: str, classes: int) -> None:
+def _check(
+    name: str, data: str, jets: int, features: str, context: str | None, layout: Path | None, classes: int
+) -> None:
     from zoo.check import check_model
 
-    if not check_model(name, data=data, num_jets=jets, features=features, num_classes=classes):
+    if not check_model(
+        name, data=data, num_jets=jets, features=features, num_classes=classes, context=context, layout=layout
+    ):
         sys.exit(1)
 
 

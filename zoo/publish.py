@@ -17,10 +17,11 @@ from zoo.checkpoints import read_model_weights
 from zoo.data.batch import PackedJets, batch_quantities, collate, gather, padded_columns
 from zoo.data.classes import merge_classes
 from zoo.data.context import ContextTable
-from zoo.data.datamodule import Split, find_context, find_features
+from zoo.data.datamodule import Split, find_features
 from zoo.data.datasets import describe_dataset
 from zoo.data.description import read_description
 from zoo.data.features import FeatureTable
+from zoo.data.features_yaml import named_context
 from zoo.data.ranges import measure_ranges
 from zoo.data.readers import Description, count_rows, read_jets
 from zoo.data.split_tables import SplitTables
@@ -90,7 +91,7 @@ def publish_run(run: Path, out: Path, *, licence: str, paper: str) -> None:
     data = _DATA_DEFAULTS | settings["data"]
     layout = read_description(data["layout"], data["weaver_yaml"], data["classes"])
     split = data["test" if is_tagger else "val"]
-    table, context = find_features(data["features"], layout), find_context(data["context"])
+    table, context = find_features(data["features"], layout), named_context(data["context"])
     if isinstance(layout, WeaverYaml):  # the folder has to do without the data file
         table = verified_table(layout, *_first_rows(split, layout))
         layout = layout.keeping(table.columns)

@@ -13,11 +13,11 @@ import numpy as np
 
 from zoo.data.augment import Augmentation
 from zoo.data.classes import merge_classes
-from zoo.data.context import NO_CONTEXT, ContextTable, context_table
+from zoo.data.context import ContextTable
 from zoo.data.datasets import DATASETS, describe_dataset, resolve_files
 from zoo.data.description import read_description
-from zoo.data.features import FeatureTable, feature_table
-from zoo.data.features_yaml import read_context, read_features
+from zoo.data.features import FeatureTable
+from zoo.data.features_yaml import named_context, named_features
 from zoo.data.loader import BatchRows, JetDataset, JetLoader, make_loader
 from zoo.data.odd_jets import OddJetsWarning
 from zoo.data.oddities import find_oddities_of_files
@@ -76,19 +76,7 @@ def find_features(features: str, description: Description | None) -> FeatureTabl
     """
     if isinstance(description, WeaverYaml):
         return description.feature_table
-    return read_features(features) if features.endswith((".yaml", ".yml")) else feature_table(features)
-
-
-def find_context(context: str | None) -> ContextTable:
-    """The context features of a model: none, or those of a YAML file or of a name.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if there are none of that name, the file is wrong, or a scale is yet to be fitted.
-    """
-    if context is None:
-        return NO_CONTEXT
-    return read_context(context) if context.endswith((".yaml", ".yml")) else context_table(context)
+    return named_features(features)
 
 
 class Interface(NamedTuple):
@@ -113,7 +101,7 @@ def interface_of(settings: dict[str, Any]) -> Interface:
     layout = read_description(settings.get("layout"), settings.get("weaver_yaml"), settings.get("classes"))
     sources = (layout or describe_dataset(settings["dataset"])).classes
     classes = merge_classes(settings.get("merge"), sources).names
-    features, context = find_features(settings["features"], layout), find_context(settings.get("context"))
+    features, context = find_features(settings["features"], layout), named_context(settings.get("context"))
     return Interface(features, context, classes, _formulas(layout))
 
 
@@ -196,7 +184,7 @@ class JetDataModule(pl.LightningDataModule):
         self.layout = read_description(layout, weaver_yaml, classes)
         self.description = self.layout or describe_dataset(dataset)
         self.feature_table = find_features(features, self.layout)
-        self.context_table = find_context(context)
+        self.context_table = named_context(context)
         self.merged_classes = merge_classes(merge, self.description.classes)
         self.splits = {"train": train, "val": val, "test": test, "predict": predict}
         self.batch_size = _at_least(1, "batch_size", batch_size)

@@ -5,8 +5,8 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from zoo.data.context import ContextFeature, ContextTable
-from zoo.data.features import Feature, FeatureTable
+from zoo.data.context import NO_CONTEXT, ContextFeature, ContextTable, context_table
+from zoo.data.features import Feature, FeatureTable, feature_table
 from zoo.data.yaml_values import check_keys, mapping, number, numbers, read_yaml, string
 
 #: The centre of a feature that is yet to be fitted.
@@ -34,6 +34,22 @@ def read_context(path: str | Path) -> ContextTable:
     """The context features that a YAML file lists under ``context``; otherwise as `read_features`."""
     path = Path(path)
     return read_yaml(path, lambda values: ContextTable.from_dict(_to_complete(path, "context", values)))
+
+
+def named_features(name: str) -> FeatureTable:
+    """The features of a YAML file, or those of a name, see `zoo.data.features`; raises as these do."""
+    return read_features(name) if _is_file(name) else feature_table(name)
+
+
+def named_context(name: str | None) -> ContextTable:
+    """The context features of a YAML file or of a name, see `zoo.data.context`; None: none. Raises as these do."""
+    if name is None:
+        return NO_CONTEXT
+    return read_context(name) if _is_file(name) else context_table(name)
+
+
+def _is_file(name: str) -> bool:
+    return name.endswith((".yaml", ".yml"))
 
 
 def read_feature_values(path: str | Path, key: str) -> list[dict[str, Any]]:

@@ -62,6 +62,9 @@ class LGN(nn.Module):
 
     #: What the paper promises to leave the logits alone, in the words of `zoo.check`.
     symmetries = frozenset({"beam rotation", "beam boost", "rotation", "boost"})
+    #: Of boosts up to this. Components of a tensor of rank two grow with the square of gamma, their products with its
+    #: fourth power, and in invariants they cancel again: of the digits of float64 a boost by 100 leaves four.
+    largest_gamma = 10.0
 
     def __init__(
         self,

@@ -96,7 +96,8 @@ class LorentzNet(nn.Module):
         mask (batch, particle), True for a real particle, context (batch, context_dim); logits (batch, class).
     """
 
-    #: What the paper promises to leave the logits alone, in the words of `zoo.check`.
+    #: What the paper promises to leave the logits alone, in the words of `zoo.check`; with ``num_scalars``, as long as
+    #: the features stay the same.
     symmetries = frozenset({"beam rotation", "beam boost", "rotation", "boost"})
     #: Parts that `encode` does not use.
     readout = ("decoder",)

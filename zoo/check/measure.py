@@ -1,0 +1,227 @@
+"""What a model promises, and how well it keeps it."""
+
+import copy
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from zoo.check.jets import EMISSIONS, Jets, read_some, transform, transformations
+from zoo.check.models import checkable, find_model, find_pretrained_model
+from zoo.data.context import NO_CONTEXT
+from zoo.data.description import read_description
+from zoo.data.features import FeatureTable
+from zoo.data.features_yaml import named_context, named_features
+
+#: Largest change of a logit that counts as none, in units of the spread of the logits over jets. Features are float32.
+UNCHANGED = 1e-5
+#: What every model of the zoo promises.
+ALWAYS = frozenset({"order of particles", "padding", "other jets of the batch"})
+#: Jets for half precision, which CPUs emulate.
+HALF_JETS = 8
+#: Added to the name of a transformation of the momenta alone, where the model looks at features that change with them.
+SAME_FEATURES = ", same features"
+
+
+class Change(NamedTuple):
+    """What an alteration of the jets does to the logits."""
+
+    alteration: str
+    is_promised: bool
+    float64: float  #: largest change of a logit, over the spread of the logits; NaN if one is not finite
+    float32: float  #: the same for momenta, weights and arithmetic in float32
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether nothing was promised, or it was kept (in float64)."""
+        return not self.is_promised or self.float64 < UNCHANGED
+
+
+class Requirement(NamedTuple):
+    """Something a model does or does not do."""
+
+    what: str
+    is_met: bool
+
+
+def check_requirements(model: nn.Module, table: FeatureTable, jets: Jets) -> list[Requirement]:
+    """Whether a model gives finite answers and gradients in every case, the same ones twice."""
+    model = copy.deepcopy(model).eval()
+    features, four_momenta, mask, *context = jets.inputs(table, torch.float32)
+    model(features, four_momenta, mask, *context).square().sum().backward()
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.requires_grad}
+    dead = [name for name, gradient in gradients.items() if gradient is None or not gradient.abs().max() > 0]
+    few = torch.arange(mask.shape[1]) < torch.arange(len(mask))[:, None] % 4
+    halves = {}
+    with torch.no_grad():
+        # a pass for gradients may take another way through the network, so the two are without
+        logits, again = (model(features, four_momenta, mask, *context) for _ in range(2))
+        tiny = model(features, four_momenta, mask & few, *context)
+        none = model(features, four_momenta, torch.zeros_like(mask), *context)
+        for dtype in (torch.bfloat16, torch.float16):
+            with torch.autocast("cpu", dtype=dtype):
+                halves[dtype] = model(*(values[:HALF_JETS] for values in (features, four_momenta, mask, *context)))
+    return [
+        Requirement("finite logits", logits.isfinite().all().item()),
+        Requirement("the same logits twice", torch.equal(logits, again)),
+        Requirement("finite for jets of 0 to 3 particles", tiny.isfinite().all().item()),
+        Requirement("finite for a batch of empty jets", none.isfinite().all().item()),
+        *(Requirement(f"finite in {str(dtype)[6:]}", half.isfinite().all().item()) for dtype, half in halves.items()),
+        Requirement(f"every parameter has a gradient{': not ' + ', '.join(dead[:3]) if dead else ''}", not dead),
+    ]
+
+
+@torch.no_grad()
+def check_changes(model: nn.Module, table: FeatureTable, jets: Jets) -> Iterator[Change]:
+    """What each alteration of the jets does to the logits of a model in evaluation mode.
+
+    A symmetry is promised of the momenta. Where a model looks at features that change with them, as pt does in a boost,
+    what it keeps is seen with the `SAME_FEATURES` as before.
+
+    Args:
+        model: its attribute ``symmetries``, if it has one, says what is promised, of boosts up to its
+            ``largest_gamma``; its ``beams`` are transformed along.
+        table: of its features, which are computed anew from the altered momenta.
+        jets: some.
+
+    Yields:
+        One `Change` for each alteration.
+    """
+    promised = ALWAYS | getattr(model, "symmetries", frozenset())
+    largest_gamma = getattr(model, "largest_gamma", math.inf)
+    results: dict[str, dict[torch.dtype, float]] = {}
+    for dtype in (torch.float64, torch.float32):
+        for name, logits, expected in _altered(copy.deepcopy(model).to(dtype).eval(), table, jets, dtype):
+            spread = expected.std(0).mean().clamp(min=1e-12)
+            results.setdefault(name, {})[dtype] = ((logits - expected).abs().max() / spread).item()
+    for name, change in results.items():
+        family, _, gamma = name.removesuffix(SAME_FEATURES).partition(", gamma ")
+        is_promised = family in promised and float(gamma or 1) <= largest_gamma
+        is_judged = name.endswith(SAME_FEATURES) or name + SAME_FEATURES not in results
+        yield Change(name, is_promised and is_judged, change[torch.float64], change.get(torch.float32, math.nan))
+
+
+def _altered(
+    model: nn.Module, table: FeatureTable, jets: Jets, dtype: torch.dtype
+) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Name of each alteration, the logits it gives, and those without it."""
+    features, four_momenta, mask, *context = jets.inputs(table, dtype)
+    expected = model(features, four_momenta, mask, *context)
+    order = torch.randperm(mask.shape[1], generator=torch.Generator().manual_seed(1))
+    yield "order of particles", model(features[:, order], four_momenta[:, order], mask[:, order], *context), expected
+    rubbish = [nn.functional.pad(value, (0, 0, 0, 40), value=math.nan) for value in (features, four_momenta)]
+    yield "padding", model(*rubbish, nn.functional.pad(mask, (0, 40)), *context), expected
+    alone = []
+    for jet, count in enumerate(jets.counts[:8].tolist()):
+        of_jet = [values[jet : jet + 1, :count] for values in (features, four_momenta, mask)]
+        alone.append(model(*of_jet, *(values[jet : jet + 1] for values in context)))
+    yield "other jets of the batch", torch.cat(alone), expected[: len(alone)]
+    for name, matrix in transformations().items():
+        moved = transform(jets, name, matrix).inputs(table, dtype)
+        with _TransformedBeams(model, matrix):
+            logits, same_features = model(*moved), model(features, *moved[1:])
+        yield name, logits, expected
+        if (moved[0] - features).abs().max() > UNCHANGED and not torch.equal(logits, same_features):
+            yield name + SAME_FEATURES, same_features, expected
+    for name, alter in EMISSIONS.items():
+        yield name, model(*alter(jets).inputs(table, dtype)), expected
+
+
+class _TransformedBeams:
+    """The beams of a model, if it has any, transformed together with the jets."""
+
+    def __init__(self, model: nn.Module, matrix: Tensor) -> None:
+        self.model, self.matrix = model, matrix
+        self.beams = getattr(model, "beams", None)
+
+    def __enter__(self) -> None:
+        if self.beams is not None:
+            self.model.beams = self.beams.double() @ self.matrix.mT
+
+    def __exit__(self, *_: object) -> None:
+        if self.beams is not None:
+            self.model.beams = self.beams
+
+
+def settle(model: nn.Module, table: FeatureTable, jets: Jets) -> nn.Module:
+    """The model with the running statistics of some jets, in evaluation mode."""
+    with torch.no_grad():
+        for _ in range(5):
+            model.train()(*jets.inputs(table, torch.float32))
+    return model.eval()
+
+
+def check_model(
+    name: str,
+    *,
+    data: str | Path,
+    num_jets: int,
+    features: str,
+    num_classes: int,
+    context: str | None = None,
+    layout: str | Path | None = None,
+    console: Console | None = None,
+) -> bool:
+    """Print what a model promises and keeps on real jets.
+
+    Args:
+        name: of a model; name, folder or address of a pretrained model; or the import path of one's own, see
+            `find_model`.
+        data: file of jets or converted folder.
+        num_jets: how many of them.
+        features: name of the feature table, or a YAML file of features; those of a pretrained model are its own.
+        num_classes: number of logits.
+        context: name of the table of context features, or a YAML file of them; that of a pretrained model is its own.
+        layout: YAML file that says which columns of ``data`` hold what.
+        console: where to print.
+
+    Returns:
+        Whether all that is promised is kept.
+
+    Raises:
+        KeyError: if there is no such model.
+        ValueError: if an import path leads nowhere, the feature table is unknown, or the file holds too few jets or not
+            what the features need.
+        OSError: if a file or folder cannot be read.
+    """
+    console = console or Console()
+    pretrained = find_pretrained_model(name)
+    if pretrained is None:
+        table, context_table = named_features(features), named_context(context)
+    else:
+        table = pretrained.feature_table
+        context_table = NO_CONTEXT if pretrained.config.kind == "backbone" else pretrained.context_table
+    described = read_description(layout, labelled=False)
+    jets = read_some(data, num_jets, table.columns, context_table=context_table, layout=described)
+    if pretrained is not None:
+        model = checkable(pretrained)
+    else:
+        torch.manual_seed(1)
+        model = find_model(name, input_dim=table.input_dim, num_classes=num_classes)
+        if context_table.context_dim not in (0, taken := getattr(model, "context_dim", 0)):
+            raise ValueError(f"context: {context} has {context_table.context_dim} numbers, {name} takes {taken}")
+        model = settle(model, table, jets)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    console.print(
+        f"[bold]{name}[/bold], {parameters:,} parameters, on {len(jets.counts)} jets of {data}\n"
+        "Change: the largest of a logit, in units of the spread of the logits over jets."
+    )
+    changes = list(check_changes(model, table, jets))
+    rows = Table("altered", "change in float64", "in float32", "promised", "kept")
+    for change in changes:
+        promise = ("yes", _mark(change.is_kept)) if change.is_promised else ("", "")
+        rows.add_row(change.alteration, f"{change.float64:.1e}", f"{change.float32:.1e}", *promise)
+    console.print(rows)
+    requirements = check_requirements(model, table, jets)
+    for requirement in requirements:
+        console.print(f"{_mark(requirement.is_met)}  {requirement.what}")
+    return all(change.is_kept for change in changes) and all(requirement.is_met for requirement in requirements)
+
+
+def _mark(is_good: bool) -> str:
+    return "[green]yes[/green]" if is_good else "[bold red]NO[/bold red]"
