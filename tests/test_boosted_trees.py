@@ -17,6 +17,8 @@ from zoo.baselines.trees import flatten
 from zoo.boosted_trees import MAX_TREES, names_of_inputs
 from zoo.cli import main
 from zoo.data.datamodule import JetDataModule
+from zoo.data.datasets import resolve_file
+from zoo.data.readers import read_jets
 from zoo.fine_tuning import find_backbone
 from zoo.hub import PretrainedError
 from zoo.hub.contents import COMMON
@@ -191,7 +193,8 @@ def test_a_run_is_never_overwritten(run, capsys):
 def test_signal_of_the_config_is_that_of_the_report(run, tmp_path):
     """The same trees, judged by the rejection of the other class."""
     config = tmp_path / "given.yaml"
-    config.write_text(yaml.safe_dump(CONFIG | {"model": CONFIG["model"] | {"signal": 0}}))
+    data = CONFIG["data"] | {"observers": ["met"]}
+    config.write_text(yaml.safe_dump(CONFIG | {"model": CONFIG["model"] | {"signal": 0}, "data": data}))
     main(["baseline", "lightgbm", "--config", str(config), "--run_folder", str(tmp_path / "run")])
     document = json.loads((tmp_path / "run" / "report" / "metrics.json").read_text())
     assert document["background"] == "signal"
@@ -199,6 +202,9 @@ def test_signal_of_the_config_is_that_of_the_report(run, tmp_path):
     score = predictions.logits[:, 0] - predictions.logits[:, 1]
     expected = background_rejection(score, predictions.label == 0, 0.7)
     assert document["metrics"]["background_rejection_0.7"]["value"] == pytest.approx(expected.value)
+    observed = Predictions.load(tmp_path / "run" / "report" / "predictions.arrow")
+    events = read_jets(resolve_file("sample:four_tops/test"))
+    np.testing.assert_array_equal(observed.fields["met"], events.fields["met"][observed.index])
     assert expected.value != pytest.approx(background_rejection(-score, predictions.label == 1, 0.7).value)
 
 

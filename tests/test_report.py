@@ -319,6 +319,11 @@ class TestRefusals:
         document = write_report(tmp_path / "report", predictions(weight=weight), title="signed")
         assert document["negative_weights"] == (weight < 0).sum()
         assert "negative: figures are of signed sums" in (tmp_path / "report" / "README.md").read_text()
+        wild = np.where(np.random.default_rng(3).random(600) < 0.45, -1.0, 1.0)  # whose intervals have no upper end
+        metrics = write_report(tmp_path / "wild", predictions(weight=wild), title="wild")["metrics"]
+        assert metrics["background_rejection_0.5"]["upper"] is None
+        assert not metrics["background_rejection_0.5"]["is_bound"]
+        assert ", inf]" in (tmp_path / "wild" / "README.md").read_text()
         effective = [weight[predictions().label == label].sum() ** 2 / 300 for label in (0, 1)]
         assert document["metrics"]["auc"]["n_jets"] == pytest.approx(sum(effective))
 

@@ -274,7 +274,7 @@ def _predict(booster: "Booster", events: EventTable, data: JetDataModule) -> Pre
     classes = data.merged_classes
     columns = [logits, events.label, events.weight, events.index, classes.names]
     merged = (events.source, classes.sources) if classes.is_merged else (None, ())
-    return Predictions(*columns, *merged, data.description.rows)
+    return Predictions(*columns, *merged, data.description.rows, data.observed("test", events.index))
 
 
 def _history(losses: list[float]) -> bytes:

@@ -38,7 +38,8 @@ def rounded(value: float, error: float | None, is_bound: bool = False) -> str:
 def _value_text(figure: dict[str, Any]) -> str:
     """Value with its error; with its interval where too few jets pass for a symmetric error."""
     if figure.get("n_pass", FEW_JETS) < FEW_JETS and not figure["is_bound"]:
-        return f"{figure['value']:.0f} [{figure['lower']:.0f}, {figure['upper']:.0f}]"
+        upper = "inf" if figure["upper"] is None else f"{figure['upper']:.0f}"  # with negative weights
+        return f"{figure['value']:.0f} [{figure['lower']:.0f}, {upper}]"
     return rounded(figure["value"], figure["error"], figure.get("is_bound", False))
 
 
