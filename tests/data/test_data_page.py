@@ -52,9 +52,8 @@ def nano(tmp_path, monkeypatch):
 
 def test_from_a_nano_file_to_a_trained_tagger(nano):
     layout, config, *_ = blocks("yaml")
-    Path("layout.yaml").write_text(layout.replace("tree: Events", ""))
-    convert, read = blocks("python")
-    exec(convert, {})
+    Path("layout.yaml").write_text(layout)
+    (read,) = blocks("python")
     scope: dict = {}
     exec(read, scope)
     table = scope["table"]
@@ -76,7 +75,7 @@ def test_from_a_nano_file_to_a_trained_tagger(nano):
     publish_run(Path("runs/my_tagger"), Path("published"), licence="MIT", paper="arXiv:2202.03772")
     assert load_pretrained("published").config.classes == ["b", "c", "light"]
     assert "trained on layout.\n" in Path("published/README.md").read_text()
-    scores = predict("published", "jets.parquet", layout="layout.yaml")
+    scores = predict("published", "nano.root", layout="layout.yaml")
     assert scores.index.tolist() == table.source_rows.tolist()
     assert scores.label.tolist() == table.label.tolist()
     assert scores.is_scored.all()

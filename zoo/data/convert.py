@@ -27,6 +27,7 @@ import numpy as np
 from zoo.data.datasets import expand_pattern
 from zoo.data.manifest import MANIFEST, Manifest, Source, read_manifest, write_manifest
 from zoo.data.readers import Description, ReadReport, count_rows, find_format, join_tables, read_chunks
+from zoo.data.remote import local_path
 from zoo.data.shards import describe_shard
 from zoo.data.store import JetTable, open_store, write_store
 from zoo.files import atomic_write
@@ -170,7 +171,7 @@ def convert(
             a worker dies.
         ModuleNotFoundError: if dask is needed and not installed.
     """
-    out, files = Path(out), [file for name in files for file in expand_pattern(name)]
+    out, files = Path(out), [local_path(file) for name in files for file in expand_pattern(name)]
     check_arguments(files, out, jets_per_shard, seed, processes, compression)
     out.mkdir(parents=True, exist_ok=True)
     with _only_one(out):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.data.manifest import folder_of, read_manifest
+from zoo.data.remote import fetch, is_remote
 
 SAMPLE_PREFIX = "sample:"
 
@@ -273,11 +274,15 @@ def describe_dataset(name: str) -> Dataset:
 def resolve_file(name: str | Path) -> Path:
     """Path of a file or of a converted folder; ``sample:top_tagging/train`` names a sample inside the package.
 
+    What is at an address such as ``https://`` or ``root://`` is fetched once, see `zoo.data.remote`.
+
     Raises:
         FileNotFoundError: if there is no such file or sample, or a folder is not converted; the message says what to
             do.
         ValueError: if the manifest of a folder is damaged.
     """
+    if is_remote(name):
+        return fetch(str(name))
     if not str(name).startswith(SAMPLE_PREFIX):
         path = Path(name).expanduser()
         if folder := folder_of(path):
@@ -318,9 +323,11 @@ def expand_pattern(name: str | Path) -> list[str]:
         FileNotFoundError: if no file fits.
     """
     name = str(name)
+    if is_remote(name):
+        return [name]
     group = _GROUP.match(name)
     if group and not name.startswith(SAMPLE_PREFIX) and not Path(name).exists():
-        name = name[group.end() :]
+        return expand_pattern(name[group.end() :])
     pattern = str(Path(name).expanduser())
     if not glob.has_magic(pattern) or Path(pattern).exists():
         return [name]

@@ -14,14 +14,17 @@ import numpy as np
 
 from zoo.data.formats.columns import HDF5_MAGIC, PARQUET_MAGIC, ROOT_MAGIC, Columns, open_columns, open_hdf5_file
 from zoo.data.formats.dark_machines import is_dark_machines, open_dark_machines, open_event_lines
+from zoo.data.formats.formulas import column_names, with_formulas
 from zoo.data.formats.hls4ml import open_hls4ml
 from zoo.data.formats.jetclass import open_jetclass_parquet, open_jetclass_root
 from zoo.data.formats.jetnet import open_jetnet
+from zoo.data.formats.jets_of_events import jets_of_events
 from zoo.data.formats.layout import Layout, LayoutFile
 from zoo.data.formats.lhc_olympics import find_frame, open_lhc_olympics
 from zoo.data.formats.quark_gluon import NPZ_MAGIC, open_quark_gluon
 from zoo.data.formats.top_tagging import open_top_tagging
 from zoo.data.manifest import folder_of, read_manifest
+from zoo.data.remote import local_path
 from zoo.data.shards import open_shards
 from zoo.data.store import (
     ARROW_MAGIC,
@@ -185,7 +188,7 @@ def read_and_report(
     path: str | Path, rows: tuple[int, int] | None = None, layout: Description | None = None
 ) -> tuple[JetTable, ReadReport]:
     """The same as `read_jets`, with the report instead of a warning."""
-    path = Path(path)
+    path = local_path(path)
     if folder := folder_of(path):
         table = join_tables(open_shards(folder, rows, verify=True))
         return table, ReadReport(path, len(table), {})
@@ -231,7 +234,7 @@ def read_chunks(
         FileNotFoundError: if there is no such file.
         ValueError: as `read_jets`, except that chunks without a good jet are no error.
     """
-    path = Path(path)
+    path = local_path(path)
     found = find_format(path, layout, labelled=labelled)
     if found is None:
         table = open_store(path, verify=verify)
@@ -287,12 +290,12 @@ def open_and_report(
         table, report = read_and_report(path, rows, layout)
         return [table], report
     tables = open_shards(folder, rows, verify=verify)
-    return tables, ReadReport(Path(path), sum(map(len, tables)), {})
+    return tables, ReadReport(local_path(path), sum(map(len, tables)), {})
 
 
 def count_rows(path: str | Path, layout: Description | None = None, *, labelled: bool = True) -> int:
     """Number of rows of a file that `read_jets` can read, bad jets included; ``labelled`` as of `find_format`."""
-    path = Path(path)
+    path = local_path(path)
     if folder := folder_of(path):
         return read_manifest(folder).jets
     found = find_format(path, layout, labelled=labelled)
@@ -351,6 +354,12 @@ def _open_described(
     path: Path, layout: Layout, opener: Callable[[Path], AbstractContextManager[Columns]], labelled: bool = True
 ) -> Iterator[LayoutFile]:
     with opener(path) as columns:
+        if layout.jets is not None:
+            absent = () if labelled else [name for name in layout.label_columns if name not in columns.names]
+            needed = [name for name in layout.numbers if name not in absent]
+            particles, jets = (column_names(of, columns.names) for of in (layout.lists, needed))
+            columns = jets_of_events(path, columns, layout.jets, particles, jets)
+        columns = with_formulas(path, columns, (*layout.lists, *layout.fields.values()))
         yield LayoutFile(path, columns, layout, labelled)
 
 

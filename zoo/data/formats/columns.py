@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -31,15 +32,20 @@ BLOCK_BYTES = 64 * 2**20
 
 
 class Kind(NamedTuple):
-    """What a column holds: one number a row, or a list of them."""
+    """What a column holds: one number or text a row, a list of numbers, or a list of lists."""
 
     is_list: bool
-    dtype: np.dtype  #: ``object`` for anything that is no number
+    dtype: np.dtype  #: ``object`` for anything that is no number or text
     is_padded: bool = False  #: whether the lists are filled up to one length with zeros
+    is_nested: bool = False  #: whether the lists hold lists
 
     def __str__(self) -> str:
-        content = "objects" if self.dtype == object else str(self.dtype)
-        return f"lists of {content}" if self.is_list else content
+        content = {"O": "objects", "U": "text"}.get(self.dtype.kind, str(self.dtype))
+        return "lists of " * (self.is_list + self.is_nested) + content
+
+
+#: The kind of a column of text.
+TEXT = Kind(False, np.dtype(np.str_))
 
 
 class Lists(NamedTuple):
@@ -49,8 +55,15 @@ class Lists(NamedTuple):
     values: np.ndarray  #: one after the other
 
 
+class Nested(NamedTuple):
+    """Lists of lists of numbers for each row."""
+
+    counts: np.ndarray  #: (row,), number of lists
+    lists: Lists  #: one list after the other
+
+
 #: Some columns of some rows.
-Block = dict[str, np.ndarray | Lists]
+Block = dict[str, np.ndarray | Lists | Nested]
 
 
 class Columns(Protocol):
@@ -126,18 +139,20 @@ def open_root(path: Path, key: str | None = None) -> Iterator[Columns]:
     import uproot  # slow to import, and few need it
 
     try:
-        file = uproot.open(path)
+        # by default two colons in a name are taken for an address
+        file = uproot.open(path, **({"handler": uproot.MemmapSource} if "::" in str(path) else {}))
         trees = [name for name, kind in file.classnames(cycle=False).items() if kind in _TREES]
         name = key or ("tree" if "tree" in trees else trees[0] if len(trees) == 1 else None)
         tree = file[name] if name in trees else None
-        facts = None if tree is None else (tree.keys(full_paths=False), tree.num_entries)
-        if tree is not None and not isinstance(tree, uproot.TTree):
+        is_ntuple = tree is not None and not isinstance(tree, uproot.TTree)
+        facts = None if tree is None else (tree.keys(full_paths=is_ntuple), tree.num_entries)
+        if is_ntuple:
             _verify_page_lists(tree)
     except Exception as error:  # uproot raises many kinds for a damaged file
         raise damaged(path, error) from error
     with file:
         if tree is not None:
-            yield (_Tree if isinstance(tree, uproot.TTree) else _NTuple)(path, tree, *facts)
+            yield (_NTuple if is_ntuple else _Tree)(path, tree, *facts)
         elif key is not None:
             raise ValueError(
                 f"{path}: there is no tree {key!r}; {did_you_mean(key, trees)} Change 'tree' of the layout"
@@ -174,8 +189,12 @@ class _Tree:
 
         try:
             found = self.tree[name].interpretation
+            if isinstance(found, uproot.AsObjects):
+                return _kind_of_type(self._array(name, 0, 0))
         except Exception as error:  # uproot raises many kinds for a damaged file
             raise damaged(self.path, error, name) from error
+        if isinstance(found, uproot.AsStrings):
+            return TEXT
         is_list = isinstance(found, uproot.AsJagged)
         content = found.content if is_list else found
         dtype = content.to_dtype if isinstance(content, uproot.AsDtype) else np.dtype(object)
@@ -184,21 +203,23 @@ class _Tree:
         return Kind(is_list or is_array, known.newbyteorder("="), is_array)
 
     def blocks(self, names: Sequence[str], start: int, stop: int, size: int) -> Iterator[Block]:
-        import awkward as ak
-
-        def convert(array: ak.Array) -> np.ndarray | Lists:
-            if array.ndim == 1:
-                return ak.to_numpy(array)
-            return Lists(ak.to_numpy(ak.num(array)), ak.to_numpy(ak.flatten(array)))
-
         self._require_few(names)
-        arrays = self.tree.iterate(list(names), entry_start=start, entry_stop=stop, step_size=size, library="ak")
+        arrays = self._iterate(list(names), entry_start=start, entry_stop=stop, step_size=size, library="ak")
 
         def read_column(name: str) -> object:
-            return self.tree[name].array(entry_start=start, entry_stop=stop, library="ak")
+            return self._array(name, start, stop)
 
         for block in unless_damaged(self.path, arrays, names, read_column):
-            yield {name: convert(block[name]) for name in names}
+            yield {name: _of_awkward(self._column(block, name)) for name in names}
+
+    def _iterate(self, names: list[str], **options: Any) -> Iterator[Any]:
+        return self.tree.iterate(names, **options)
+
+    def _array(self, name: str, start: int, stop: int) -> Any:
+        return self.tree[name].array(entry_start=start, entry_stop=stop, library="ak")
+
+    def _column(self, block: Any, name: str) -> Any:
+        return block[name]
 
     def _require_few(self, names: Sequence[str]) -> None:
         """Refuse branches that unpack to more than rows of jets have."""
@@ -218,16 +239,44 @@ class _NTuple(_Tree):
         """Pages are compared with their checksums, and the sizes in a header are not used."""
 
     def kind(self, name: str) -> Kind:
-        import awkward as ak
-
         try:
-            found = ak.type(self.tree[name].array(entry_stop=0, library="ak")).content
+            return _kind_of_type(self._array(name, 0, 0))
         except Exception as error:  # uproot raises many kinds for a damaged file
             raise damaged(self.path, error, name) from error
-        is_array = isinstance(found, ak.types.RegularType)
-        content = found.content if is_array or isinstance(found, ak.types.ListType) else found
-        dtype = np.dtype(content.primitive if isinstance(content, ak.types.NumpyType) else object)
-        return Kind(content is not found, dtype, is_array)
+
+    def _iterate(self, names: list[str], **options: Any) -> Iterator[Any]:
+        return self.tree.iterate(filter_name=names.__contains__, **options)
+
+    def _array(self, name: str, start: int, stop: int) -> Any:
+        # by a filter, as a field whose own name has dots is not found otherwise
+        block = self.tree.arrays(filter_name=name.__eq__, entry_start=start, entry_stop=stop, library="ak")
+        return self._column(block, name)
+
+    def _column(self, block: Any, name: str) -> Any:
+        return block[name] if name in block.fields else block[tuple(name.split("."))]
+
+
+def _kind_of_type(array: Any) -> Kind:
+    """The kind of a column by the type of an awkward array of it."""
+    import awkward as ak
+
+    content, depth, is_array = array.type.content, 0, isinstance(array.type.content, ak.types.RegularType)
+    while isinstance(content, ak.types.ListType | ak.types.RegularType) and not content.parameters:
+        content, depth = content.content, depth + 1
+    if depth == 0 and content.parameters.get("__array__") == "string":
+        return TEXT
+    dtype = np.dtype(content.primitive if isinstance(content, ak.types.NumpyType) and depth <= 2 else object)
+    return Kind(depth > 0, dtype, is_array, is_nested=depth > 1)
+
+
+def _of_awkward(array: Any) -> np.ndarray | Lists | Nested:
+    import awkward as ak
+
+    if array.ndim == 1:
+        return ak.to_numpy(array)
+    if array.ndim == 3:
+        return Nested(ak.to_numpy(ak.num(array)), _of_awkward(ak.flatten(array)))
+    return Lists(ak.to_numpy(ak.num(array)), ak.to_numpy(ak.flatten(array)))
 
 
 @contextlib.contextmanager
@@ -247,6 +296,11 @@ def open_parquet(path: Path, key: str | None = None) -> Iterator[Columns]:
         yield _Parquet(path, file)
 
 
+def _without_lists(path: str) -> str:
+    """The name of a column in parquet without what stands in it for lists: ``particles.list.element.pt``."""
+    return re.sub(r"\.list\.(element|item)(?=\.|$)", "", path)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Parquet:
     """Columns of a parquet file; row groups of other rows are not read."""
@@ -254,20 +308,41 @@ class _Parquet:
     path: Path
     file: parquet.ParquetFile
 
-    @functools.cached_property
+    @property
     def names(self) -> list[str]:
-        return self.file.schema_arrow.names
+        return list(self._types)
+
+    @functools.cached_property
+    def _types(self) -> dict[str, pa.DataType]:
+        """Type of each column; those of a struct, or of lists of structs, are ``particles.pt`` and the like."""
+        types = {}
+
+        def add(name: str, found: pa.DataType) -> None:
+            types.setdefault(name, found)
+            is_list = pa.types.is_list(found) or pa.types.is_large_list(found)
+            inner = found.value_type if is_list else found
+            for part in inner if pa.types.is_struct(inner) else ():
+                add(f"{name}.{part.name}", pa.list_(part.type) if is_list else part.type)
+
+        for field in self.file.schema_arrow:
+            add(field.name, field.type)
+        return types
 
     def count_rows(self, names: Sequence[str]) -> int:
         return self.file.metadata.num_rows
 
     def kind(self, name: str) -> Kind:
-        found = self.file.schema_arrow.field(name).type
-        is_array = pa.types.is_fixed_size_list(found)
-        is_list = is_array or pa.types.is_list(found) or pa.types.is_large_list(found)
-        content = found.value_type if is_list else found
-        is_number = pa.types.is_integer(content) or pa.types.is_floating(content) or pa.types.is_boolean(content)
-        return Kind(is_list, np.dtype(content.to_pandas_dtype() if is_number else object), is_array)
+        found = self._types[name]
+        if pa.types.is_dictionary(found):
+            found = found.value_type
+        if pa.types.is_string(found) or pa.types.is_large_string(found):
+            return TEXT
+        depth, is_array = 0, pa.types.is_fixed_size_list(found)
+        while pa.types.is_list(found) or pa.types.is_large_list(found) or pa.types.is_fixed_size_list(found):
+            found, depth = found.value_type, depth + 1
+        is_number = pa.types.is_integer(found) or pa.types.is_floating(found) or pa.types.is_boolean(found)
+        dtype = np.dtype(found.to_pandas_dtype() if is_number and depth <= 2 else object)
+        return Kind(depth > 0, dtype, is_array, is_nested=depth > 1)
 
     def blocks(self, names: Sequence[str], start: int, stop: int, size: int) -> Iterator[Block]:
         self._require_few(names)
@@ -276,16 +351,35 @@ class _Parquet:
         first, last = np.searchsorted(ends, [start, stop - 1], side="right").tolist()
         needed = list(groups)[first : last + 1]
         row = int(ends[first - 1]) if first else 0
-        batches = self.file.iter_batches(size, row_groups=needed, columns=list(names))
+        paths = {name: self._paths(name) for name in names}
+        columns = [path for name in names for path in paths[name]]
+        batches = self.file.iter_batches(size, row_groups=needed, columns=columns)
 
         def read_column(name: str) -> object:
-            return self.file.read_row_groups(needed, columns=[name])
+            return self.file.read_row_groups(needed, columns=paths[name])
 
         for batch in unless_damaged(self.path, batches, names, read_column):
             wanted = batch.slice(max(start - row, 0), max(min(stop, row + len(batch)) - max(start, row), 0))
             row += len(batch)
             if len(wanted):
-                yield {name: self._convert(name, wanted.column(name)) for name in names}
+                yield {name: self._convert(name, self._column(wanted, name)) for name in names}
+
+    def _paths(self, name: str) -> list[str]:
+        """The columns in the file that a column is made of, by the names that parquet gives them."""
+        schema = self.file.schema
+        paths = (schema.column(i).path for i in range(len(schema)))
+        return [path for path in paths if f"{_without_lists(path)}.".startswith(f"{name}.")]
+
+    def _column(self, batch: pa.RecordBatch, name: str) -> pa.Array:
+        """A column, or the part of a struct that its name leads to."""
+        if name in batch.schema.names:
+            return batch.column(name)
+        above, _, part = name.rpartition(".")
+        column = self._column(batch, above)
+        if pa.types.is_struct(column.type):
+            return compute.struct_field(column, part)
+        offsets = compute.subtract(column.offsets, column.offsets[0])
+        return type(column).from_arrays(offsets, compute.struct_field(column.flatten(), part))
 
     def _require_few(self, names: Sequence[str]) -> None:
         """Refuse lists longer than a jet has particles, and row groups of too many, by what the footer says."""
@@ -293,20 +387,35 @@ class _Parquet:
         for group in map(footer.row_group, range(footer.num_row_groups)):
             most = min(MAX_GROUP_VALUES, MAX_PARTICLES * group.num_rows)
             for column in map(group.column, range(group.num_columns)):
-                path = column.path_in_schema
-                if column.num_values > most and any(path == name or path.startswith(f"{name}.") for name in names):
+                path = _without_lists(column.path_in_schema)
+                if column.num_values > most and any(f"{path}.".startswith(f"{name}.") for name in names):
                     raise ValueError(
                         f"{self.path}: column {path!r} has {column.num_values} values in a row group of "
                         f"{group.num_rows} rows, more than {most}; write smaller row groups, or shorter lists"
                     )
 
-    def _convert(self, name: str, column: pa.Array) -> np.ndarray | Lists:
-        is_list = self.kind(name).is_list
-        values = column.flatten() if is_list else column
-        if column.null_count or values.null_count:
-            raise ValueError(f"{self.path}: column {name!r} holds nulls; leave those jets out or fill them")
-        numbers = values.to_numpy(zero_copy_only=False)
-        return Lists(compute.list_value_length(column).to_numpy(), numbers) if is_list else numbers
+    def _convert(self, name: str, column: pa.Array) -> np.ndarray | Lists | Nested:
+        kind = self.kind(name)
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        if column.null_count:
+            raise self._has_nulls(name)
+        if not kind.is_list:
+            values = column.to_numpy(zero_copy_only=False)
+            return values.astype(np.str_) if kind.dtype.kind == "U" else values
+        counts, values = compute.list_value_length(column).to_numpy(), column.flatten()
+        if values.null_count:
+            raise self._has_nulls(name)
+        if not kind.is_nested:
+            return Lists(counts, values.to_numpy(zero_copy_only=False))
+        inner = values.flatten()
+        if inner.null_count:
+            raise self._has_nulls(name)
+        lists = Lists(compute.list_value_length(values).to_numpy(), inner.to_numpy(zero_copy_only=False))
+        return Nested(counts, lists)
+
+    def _has_nulls(self, name: str) -> ValueError:
+        return ValueError(f"{self.path}: column {name!r} holds nulls; leave those jets out or fill them")
 
 
 @contextlib.contextmanager
@@ -451,8 +560,8 @@ class Hdf5Columns:
 
     def kind(self, name: str) -> Kind:
         data, part = self._places[name]
-        if h5py.check_string_dtype(data.dtype) is not None:
-            return Kind(data.ndim == 2, np.dtype(object))
+        if h5py.check_string_dtype(data.dtype[part] if isinstance(part, str) else data.dtype) is not None:
+            return TEXT if data.ndim == 1 else Kind(True, np.dtype(object))
         content = h5py.check_vlen_dtype(data.dtype)
         if content is not None:
             return Kind(True, np.dtype(content))
@@ -479,6 +588,9 @@ class Hdf5Columns:
             raise damaged(self.path, error, data.name) from error
 
     def _convert(self, block: np.ndarray, part: str | int | None, name: str) -> np.ndarray | Lists:
+        if self.kind(name) == TEXT:
+            texts = block[part] if isinstance(part, str) else block
+            return np.array([text.decode() if isinstance(text, bytes) else str(text) for text in texts], dtype=np.str_)
         if block.dtype == object:
             counts = np.array([len(row) for row in block], dtype=np.int64)
             return Lists(counts, np.concatenate([*block, np.empty(0, dtype=self.kind(name).dtype)]))

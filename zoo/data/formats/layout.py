@@ -12,6 +12,7 @@ import numpy as np
 
 from zoo.data.datasets import JET_COLUMNS
 from zoo.data.formats.columns import Block, Columns
+from zoo.data.formats.jets_of_events import Grouping
 from zoo.data.formats.momenta import COMPONENTS, PADDING, four_momenta, is_empty
 from zoo.data.hints import did_you_mean
 from zoo.data.store import MOMENTUM_COLUMNS, JetTable, bad_particles
@@ -29,9 +30,20 @@ MOMENTUM_FIELDS = ("jet_pt", "jet_energy", "jet_mass", "met")
 #: What may become of a particle that no model may see: its jet is rejected, or it is dropped from its jet.
 BAD_PARTICLES = ("reject", "drop")
 
+#: What may become of a row whose label is no class.
+OTHER_LABELS = ("refuse", "drop")
+
 #: What else becomes of particles and numbers, as reports call it.
 DROPPED = "bad particles, dropped from their jets"
+UNLISTED = "rows whose label is no class, dropped as other_labels says"
+LIKE_PADDING = (
+    "entries of padded arrays that are not finite or have |eta| above 100; if they are padding, name the column that "
+    "tells particles in 'mask', or write 'bad_particles: drop'"
+)
 FILLED = "values of {!r} that are not finite, filled with {:g}"
+
+#: No detector has particles beyond.
+_LARGEST_ETA = 100
 
 #: Integers up to here are exact in float32.
 _EXACT = 2**24
@@ -40,6 +52,9 @@ _EXACT = 2**24
 @dataclasses.dataclass(frozen=True)
 class Layout:
     """Which columns of a file hold what; one row is one jet or event.
+
+    What names a column of ``momenta``, ``particles`` or ``fields`` may be a formula of columns, such as
+    ``arctan2(sin_phi, cos_phi)``, see `zoo.data.formats.formulas`.
 
     Args:
         name: name of the data set, for the metadata of the table.
@@ -58,13 +73,17 @@ class Layout:
         mask: column of lists that are 0 for what is not a particle; None: in zero-padded arrays, what has no momentum.
         label_values: the value of the label column for each class in order, such as (5, 4, 0); or the class of each
             value, of which a class may have several, such as ``{5: "b", 4: "c", 21: "light", 0: "light"}``; None: 0, 1,
-            2, ...
+            2, ..., or the names of the classes in a column of text.
         max_particles: most particles of a row; None: any number.
         rows: what the rows are, ``jets`` or ``events``, as reports call them.
         fill: what stands in for a value that is not finite, by the name of one of ``particles`` or ``fields``, or
             ``mass`` for that of the particles; what has none is bad.
         bad_particles: what becomes of a particle that is bad by the reasons of `zoo.data.store.bad_jets`: ``reject``
             leaves out its jet, ``drop`` the particle alone.
+        other_labels: what becomes of a row whose label is no class: ``refuse`` is an error, ``drop`` leaves the row out
+            and counts it.
+        jets: how the particles of events belong to their jets, for files with several jets a row; then one jet is one
+            row, in the order of the file, and the columns ``jets/event`` and ``jets/number`` say which it was.
         momentum_tolerance: part of E by which :math:`|p|` may exceed it and still be rounding, see
             `zoo.data.formats.momenta.four_momenta`; None: that of the type of the columns.
 
@@ -88,6 +107,8 @@ class Layout:
     fill: Mapping[str, float] = dataclasses.field(default_factory=dict)
     bad_particles: str = "reject"
     momentum_tolerance: float | None = None
+    other_labels: str = "refuse"
+    jets: Grouping | None = None
 
     def __post_init__(self) -> None:
         if self.rows not in ROWS:
@@ -96,6 +117,8 @@ class Layout:
             raise ValueError(f"bad_particles: must be {' or '.join(BAD_PARTICLES)}, not {self.bad_particles!r}")
         if self.momentum_tolerance is not None and not 0 <= self.momentum_tolerance < 1:
             raise ValueError(f"momentum_tolerance: must be from 0 to 1, not {self.momentum_tolerance}")
+        if self.other_labels not in OTHER_LABELS:
+            raise ValueError(f"other_labels: must be {' or '.join(OTHER_LABELS)}, not {self.other_labels!r}")
         self._check_momenta()
         self._check_classes()
         self._check_names()
@@ -160,6 +183,7 @@ class Layout:
             field.name: dict(value) if isinstance(value := getattr(self, field.name), Mapping) else value
             for field in dataclasses.fields(self)
         }
+        values["jets"] = None if self.jets is None else dataclasses.asdict(self.jets)
         if isinstance(self.label_values, Mapping):
             values["label_values"] = list(self.label_values.items())
         # folders that were converted before there were these keys are those of layouts without them
@@ -200,7 +224,7 @@ class Layout:
 
 
 #: Keys that the first layouts did not have, with what they were then.
-_LATER = {"fill": {}, "bad_particles": "reject", "momentum_tolerance": None}
+_LATER = {"fill": {}, "bad_particles": "reject", "momentum_tolerance": None, "other_labels": "refuse", "jets": None}
 
 
 class LayoutFile:
@@ -242,9 +266,17 @@ class LayoutFile:
         for block in self.columns.blocks(self._names, start, stop, size):
             table = self._to_table(block, start)
             start += len(table)
-            yield table
+            yield self._without_others(table)
         if start != stop:
             raise ValueError(f"{self.path} ends at row {start} instead of {stop}; it is truncated, fetch it again")
+
+    def _without_others(self, table: JetTable) -> JetTable:
+        """The rows of the classes, if others shall be dropped."""
+        if self.layout.other_labels != "drop" or self.layout.label is None or not self.labelled:
+            return table
+        is_class = table.label >= 0
+        self.notes[UNLISTED] += int((~is_class).sum())
+        return table if is_class.all() else table.take(np.flatnonzero(is_class))
 
     def _check_kinds(self) -> None:
         layout, floats = self.layout, "floating-point numbers"
@@ -271,12 +303,15 @@ class LayoutFile:
     def _kinds_of_label(self) -> tuple[str, str]:
         if not isinstance(self.layout.label, str):
             return "fiub", "0 and 1"
-        is_text = any(isinstance(value, str) for value in self.layout.class_of_value)
-        return ("U", "text") if is_text else ("iub", "integers")
+        if any(isinstance(value, str) for value in self.layout.class_of_value):
+            return "U", "text"
+        if self.layout.label_values is None and self.columns.kind(self.layout.label).dtype.kind == "U":
+            return "U", "text"  # the names of the classes
+        return "iubf", "whole numbers"
 
     def _check_kind(self, name: str, is_list: bool, kinds: str, expected: str) -> None:
         kind = self.columns.kind(name)
-        if kind.is_list != is_list or kind.dtype.kind not in kinds:
+        if kind.is_list != is_list or kind.is_nested or kind.dtype.kind not in kinds:
             raise ValueError(f"{self.path}: column {name!r} must hold {expected}, not {kind}; convert it with astype")
 
     def _find_class(self) -> int | None:
@@ -329,6 +364,8 @@ class LayoutFile:
         if self.layout.mask is None:
             # arrays of one length are padded by nature, in lists it deserves a word
             self.notes[PADDING] += 0 if self._is_padded else int(empty.sum())
+            if self._is_padded:
+                self._note_padding(values)
             return ~empty
         mask = values[self.layout.mask]
         wrong = np.flatnonzero(np.isnan(mask))
@@ -337,6 +374,15 @@ class LayoutFile:
             raise ValueError(f"{self.path}: column {self.layout.mask!r} is not a number in row {row}; correct the mask")
         self.notes[PADDING] += int((empty & (mask != 0)).sum())
         return (mask != 0) & ~empty
+
+    def _note_padding(self, values: Mapping[str, np.ndarray]) -> None:
+        """Count what looks like padding other than zeros."""
+        momenta = {component: values[name] for component, name in self.layout.momenta.items()}
+        odd = np.logical_or.reduce([~np.isfinite(of) for of in momenta.values()])
+        if "eta" in momenta:
+            with np.errstate(invalid="ignore"):
+                odd |= np.abs(momenta["eta"]) > _LARGEST_ETA
+        self.notes[LIKE_PADDING] += int(odd.sum())
 
     def _read_particles(
         self, counts: np.ndarray, lists: Mapping[str, np.ndarray]
@@ -413,24 +459,26 @@ class LayoutFile:
             return self._read_indices(jets[self.layout.label], first_row)
         names = self.layout.label_columns
         flags = np.stack([jets[name] for name in names], axis=1)
-        if not self.labelled:
+        if not self.labelled or self.layout.other_labels == "drop":
             is_told = ((flags == 0) | (flags == 1)).all(axis=1) & (flags.sum(axis=1) == 1)
             return np.where(is_told, flags.argmax(axis=1), -1)
         return class_of_flags(self.path, names, flags, np.arange(first_row, first_row + rows))
 
     def _read_indices(self, found: np.ndarray, first_row: int) -> np.ndarray:
         class_of_value = self.layout.class_of_value
+        if found.dtype.kind == "U" and self.layout.label_values is None:
+            class_of_value = {name: index for index, name in enumerate(self.layout.classes)}
         values, place = np.unique(found, return_inverse=True)
         label = np.array([class_of_value.get(value, -1) for value in values.tolist()], dtype=np.int64)[place]
         wrong = np.flatnonzero(label < 0)
-        if len(wrong) and self.labelled:
-            is_range = self.layout.label_values is None
+        if len(wrong) and self.labelled and self.layout.other_labels == "refuse":
+            is_range = self.layout.label_values is None and found.dtype.kind != "U"
             expected = (
                 f"0 to {len(class_of_value) - 1}" if is_range else f"one of {', '.join(map(str, class_of_value))}"
             )
             raise ValueError(
                 f"{self.path}: column {self.layout.label!r} must be {expected}, not {found[wrong[0]]} as in row "
-                f"{first_row + wrong[0]}; correct the label"
+                f"{first_row + wrong[0]}; correct the label, or write 'other_labels: drop' in the layout"
             )
         return label
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.data.datasets import DATASETS
+from zoo.data.formats.jets_of_events import KEYS, Grouping
 from zoo.data.formats.layout import Layout
 from zoo.data.yaml_values import check_keys, integer, mapping, names, number, read_yaml, string, strings
 
@@ -54,6 +55,10 @@ def _numbers_by_name(key: str, value: object) -> Mapping[str, float]:
     return {name: number(f"{key}.{name}", item) for name, item in mapping(key, value).items()}
 
 
+def _grouping(key: str, value: object) -> Grouping:
+    return Grouping(**{known: string(f"{key}.{known}", name) for known, name in check_keys(key, value, KEYS).items()})
+
+
 def _label(key: str, value: object) -> str | tuple[str, ...] | Mapping[str, str]:
     convert = {list: strings, dict: names}.get(type(value), string)
     return convert(key, value)
@@ -72,7 +77,7 @@ def _values(key: str, value: object) -> tuple[int, ...] | Mapping[int | str, str
 
 #: What checks and converts the value of each key.
 _CONVERT: dict[str, Callable[[str, Any], Any]] = {
-    **dict.fromkeys(("name", "units", "tree", "weight", "mask", "rows", "bad_particles"), string),
+    **dict.fromkeys(("name", "units", "tree", "weight", "mask", "rows", "bad_particles", "other_labels"), string),
     **dict.fromkeys(("particles", "fields"), _names_or_list),
     "classes": strings,
     "momenta": names,
@@ -81,4 +86,5 @@ _CONVERT: dict[str, Callable[[str, Any], Any]] = {
     "max_particles": integer,
     "fill": _numbers_by_name,
     "momentum_tolerance": number,
+    "jets": _grouping,
 }
