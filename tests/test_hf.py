@@ -13,13 +13,18 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.baselines.test_trees import TEXT
 from tests.hub_server import HubServer, running
 from tests.test_hub import config, edit, sign
 from zoo import create_model, load_pretrained
+from zoo.baselines.trees import BoostedTrees
 from zoo.cli import main
 from zoo.data.batch import JetBatch
+from zoo.data.context import NO_CONTEXT
+from zoo.data.features import FeatureTable
+from zoo.ensemble import make_ensemble
 from zoo.hf import parse_address
-from zoo.hub import FILES, PretrainedError, save_pretrained
+from zoo.hub import FILES, Parts, PretrainedError, save_parts, save_pretrained
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
 
@@ -106,6 +111,29 @@ def test_there_and_back(server, folder, jets, capsys):
     asked = list(server.asked)
     assert load_pretrained(address).config == expected.config
     assert server.asked == asked
+
+
+def test_an_ensemble_with_trees_there_and_back(server, folder, jets, tmp_path, capsys):
+    """Folders in a folder, and weights that are text."""
+    trees = Parts(BoostedTrees(TEXT, "substructure", (), ()), FeatureTable(()), NO_CONTEXT)
+    settings = config(
+        model="lightgbm_substructure", kind="trees", features={"features": []}, observables=["multiplicity", "mass"]
+    )
+    save_parts(tmp_path / "trees", trees, settings, jets.four_momenta[:4], jets.mask[:4], "", {})
+    make_ensemble([str(folder), str(tmp_path / "trees")], tmp_path / "both")
+    main(["hub", "push", str(tmp_path / "both"), REPOSITORY, "--create"])
+    address = capsys.readouterr().out.strip()
+    inputs = (jets.four_momenta, jets.mask)
+    assert torch.equal(load_pretrained(address)(*inputs), load_pretrained(tmp_path / "both")(*inputs))
+    assert "members/trees/model.txt" in fetched(server)
+    main(["hub", "list"])
+    assert address in capsys.readouterr().out
+    main(["hub", "pull", address, "--out", str(tmp_path / "pulled")])
+    for path in (tmp_path / "both").rglob("*.*"):
+        if path.is_file():
+            assert (tmp_path / "pulled" / path.relative_to(tmp_path / "both")).read_bytes() == path.read_bytes()
+    with pytest.raises(ValueError, match=r"owner\.tagger: is of the kind 'ensemble'"):
+        make_ensemble([address, "lorentznet.top_tagging"], tmp_path / "again")
 
 
 def test_only_the_files_of_a_folder_are_fetched(server, folder):

@@ -181,6 +181,11 @@ def test_a_published_run_on_events_takes_their_context(tmp_path):
     replace_and_sign(tmp_path / "mine", "config.json", json.dumps(values))
     with pytest.raises(PretrainedError, match="takes 2 context features, 'context' has 1"):
         load_pretrained(tmp_path / "mine")
+    values["context"] = tagger.context_table.to_dict()
+    values["context"]["context"][0]["centre"] = 99
+    replace_and_sign(tmp_path / "mine", "config.json", json.dumps(values))
+    with pytest.raises(PretrainedError, match=r"'met_log', computed from .* columns, differs from the stored context"):
+        load_pretrained(tmp_path / "mine")
 
 
 ROWS_OF_EVENTS = {"train": [0, 60], "val": [60, 120], "test": [120, 160]}
@@ -191,6 +196,13 @@ def replace_and_sign(folder: Path, name: str, content: str) -> None:
     old, new = (hashlib.sha256(text).hexdigest() for text in ((folder / name).read_bytes(), content.encode()))
     (folder / name).write_text(content)
     (folder / "SHA256SUMS").write_text((folder / "SHA256SUMS").read_text().replace(old, new))
+
+
+def test_a_run_is_no_pretrained_folder_yet(run):
+    with pytest.raises(
+        PretrainedError, match=f"is a run; make a pretrained folder of it: zoo publish {run} --out NAME"
+    ):
+        load_pretrained(run)
 
 
 def test_an_untested_run_is_refused(tmp_path):

@@ -308,12 +308,16 @@ def find_pretrained(name: str | Path, *, anew: bool = False) -> Path:
     if str(name).startswith(SCHEME):
         address = parse_address(str(name))
         folder = fetch(address, [SUMS], anew=anew)
-        return fetch(address, [SUMS, *listed(folder, (folder / SUMS).read_bytes())], anew=anew)
+        return fetch(address, list(listed(folder, (folder / SUMS).read_bytes())), anew=anew)
     if "://" in str(name):
         raise PretrainedError(
             f"{name}: only folders and {SCHEME}owner/repo@commit are loaded; download the folder first"
         )
     for folder in (Path(name), PACKAGED / str(name)):
+        if (folder / "config.yaml").is_file() and not (folder / CONFIG).exists():
+            raise PretrainedError(
+                f"{folder}: is a run; make a pretrained folder of it: zoo publish {folder} --out NAME"
+            )
         if folder.is_dir():
             return folder
     known = list_pretrained()
