@@ -15,7 +15,7 @@ import yaml
 from jsonargparse import set_parsing_settings
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.plugins import Precision
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -36,7 +36,7 @@ from zoo.data import JetDataModule
 from zoo.data.datasets import resolve_files
 from zoo.files import atomic_write, only_one, require_output
 from zoo.fine_tuning import require_same_fine_tuning
-from zoo.loggers import HistoryLogger, WandbRun, wandb_logger
+from zoo.loggers import BoardLogger, HistoryLogger, WandbRun, wandb_logger
 from zoo.pretraining import Contrastive, MaskedParticles, Substructure
 from zoo.pretraining.report import WritePretrainingReport
 from zoo.report import print_figures, print_table
@@ -294,7 +294,7 @@ class TrainingCLI(LightningCLI):
         first_step = self.checkpoint["global_step"] if self.checkpoint else 0
         loggers = [
             HistoryLogger(folder, first_step),
-            TensorBoardLogger(folder, name="", version="tensorboard", purge_step=first_step or None),
+            BoardLogger(folder, first_step),
         ]
         if self._option("wandb"):
             loggers.append(wandb_logger(self._option("wandb"), folder, self._wandb_id(folder), self._held))
@@ -435,6 +435,8 @@ def _answer(error: BaseException | None) -> str | None:
     while error is not None:
         if isinstance(error, OSError) and error.filename is not None:
             return f"{error.filename}: {error.strerror}"
+        if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker"):
+            return f"data.num_workers: {error}; if it was killed, the memory may not suffice: give fewer processes"
         raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
         if raised_in == Path(__file__) or Path(zoo.__file__).parent in raised_in.parents:
             return str(error)
@@ -446,7 +448,7 @@ if __name__ == "__main__":
     faulthandler.enable()  # where a library crashes, or a file is cut while it is mapped (SIGBUS)
     try:
         main()
-    except (ValueError, OSError, FloatingPointError, ModuleNotFoundError) as error:
+    except (ValueError, OSError, FloatingPointError, ModuleNotFoundError, RuntimeError) as error:
         if (answer := _answer(error)) is None:
             raise
         print(f"train.py: error: {answer}", file=sys.stderr)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.test_files import small_disk
 from zoo.checkpoints import CheckpointError, SafeCheckpointIO, read_checkpoint, read_model_weights
 
 
@@ -64,6 +65,15 @@ def test_failed_write_leaves_the_old_file(path, checkpoint):
     before = path.read_bytes()
     with pytest.raises((pickle.PicklingError, AttributeError, TypeError)):
         SafeCheckpointIO().save_checkpoint(checkpoint | {"callback": lambda: None}, path)
+    assert path.read_bytes() == before
+    assert [file.name for file in path.parent.iterdir()] == ["last.ckpt"]
+
+
+@pytest.mark.parametrize("size", [0, 1000, 10_000])
+def test_full_disk_names_the_file_and_leaves_the_old_one(path, checkpoint, size):
+    before = path.read_bytes()
+    with small_disk(size), pytest.raises(OSError, match=rf"File too large: '{path}'"):
+        SafeCheckpointIO().save_checkpoint(checkpoint, path)
     assert path.read_bytes() == before
     assert [file.name for file in path.parent.iterdir()] == ["last.ckpt"]
 

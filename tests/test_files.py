@@ -116,6 +116,24 @@ def test_a_full_disk_names_the_file_and_keeps_the_old_one(tmp_path, monkeypatch)
     assert os.listdir(tmp_path) == ["a.txt"]
 
 
+def test_an_error_of_a_library_names_the_file_that_it_could_not_write(tmp_path):
+    """torch answers a full disk with numbers of its own, depending on where it happens."""
+    path = tmp_path / "a.ckpt"
+
+    def save_like_torch() -> None:
+        with atomic_write(path) as file:
+            try:
+                file.write(bytes(100_000))
+            except OSError as error:
+                raise RuntimeError("unexpected pos 64 vs 0") from error
+
+    with small_disk(1000), pytest.raises(OSError, match=rf"File too large: '{path}'"):
+        save_like_torch()
+    with pytest.raises(RuntimeError, match="of another kind"), atomic_write(path):
+        raise RuntimeError("of another kind")
+    assert not os.listdir(tmp_path)
+
+
 def test_a_folder_that_is_none_names_the_file(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(NotADirectoryError, match=r"'.*/file/a\.txt'"):

@@ -13,7 +13,7 @@ import torch
 
 from tests.test_files import small_disk
 from zoo.history import History, read_rows
-from zoo.loggers import HistoryLogger
+from zoo.loggers import BoardLogger, HistoryLogger
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -119,3 +119,10 @@ def test_logger_takes_what_lightning_gives(tmp_path):
         {"epoch": "0", "loss": "0.25", "step": "3"},
         {"epoch": "", "loss": "0.5", "step": "3"},
     ]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # of the board's own thread
+def test_a_full_disk_names_the_board(tmp_path):
+    logger = BoardLogger(tmp_path / "run", 0)
+    with small_disk(0), pytest.raises(OSError, match=rf"File too large: '{tmp_path}/run/tensorboard'"):
+        _ = logger.experiment

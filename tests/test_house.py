@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "files": set(),
     "limits": set(),
     "history": {"files"},
-    "loggers": {"history"},
+    "loggers": {"files", "history"},
     "progress": set(),
     "pictures": {"pictures"},
     "layers": {"physics", "layers"},

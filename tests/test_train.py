@@ -5,6 +5,7 @@ import csv
 import dataclasses
 import json
 import math
+import resource
 import shutil
 import subprocess
 import sys
@@ -522,3 +523,17 @@ def test_command_line_answers_with_one_line(config, tmp_path):
     assert "rows" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_full_disk_is_one_line(config, tmp_path):
+    command = [sys.executable, REPOSITORY / "train.py", "fit", "--config", write(config, tmp_path)]
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2**14, 2**14))
+
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, preexec_fn=limit)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith(f"train.py: error: {tmp_path}/run/checkpoints/best.ckpt: ")
+    assert "Traceback" not in done.stderr
+    assert not list((tmp_path / "run").rglob("*.draft"))

@@ -89,7 +89,9 @@ class RunCheckpoints(Checkpoint):
         """Clear away what a killed run had begun to write, and start the clock."""
         self._started = time.monotonic()
         if trainer.is_global_zero:
-            remove_drafts(checkpoint_path(trainer.default_root_dir, "last").parent)
+            run_folder = Path(trainer.default_root_dir)
+            for folder in (run_folder, run_folder / "checkpoints", run_folder / "report"):
+                remove_drafts(folder)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: JetBatch, batch_idx: int

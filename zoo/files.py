@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import io
 import os
 import secrets
 import socket
@@ -38,7 +39,8 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         with disk_errors_name(path), file:
             if path.exists():
                 os.fchmod(file.fileno(), stat.S_IMODE(path.stat().st_mode))
-            yield file
+            with _failures_first(file):
+                yield file
             sync(file)
             os.replace(draft, path)  # while it is open, and so locked
     finally:
@@ -169,18 +171,43 @@ def sync_folder(folder: Path) -> None:
     """Return once the names in a folder are on the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        with disk_errors_name(folder):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
-def _open_draft(path: Path) -> tuple[Path, BinaryIO]:
+class _Draft(io.BufferedWriter):
+    """A file that keeps its first failure, as libraries that write to it answer with errors of their own."""
+
+    failure: OSError | None = None
+
+    def write(self, content: bytes) -> int:
+        """Write to it."""
+        try:
+            return super().write(content)
+        except OSError as error:
+            self.failure = self.failure or error
+            raise
+
+
+@contextmanager
+def _failures_first(file: _Draft) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if file.failure in (None, error):
+            raise
+        raise file.failure from error
+
+
+def _open_draft(path: Path) -> tuple[Path, _Draft]:
     """A new file beside ``path``, locked as long as it is open: one without its lock was left by a kill."""
     while True:
         # not named by process or thread: those of two containers have the same numbers
         draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.draft")
         try:
-            file = draft.open("xb")
+            file = _Draft(io.FileIO(draft, "xb"))
         except FileExistsError:
             continue
         except OSError as error:

@@ -8,10 +8,12 @@ from types import TracebackType
 from typing import Any
 
 from lightning.pytorch import Callback
-from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
+from zoo.files import disk_errors_name
 from zoo.history import History
 
 
@@ -71,6 +73,43 @@ class HistoryLogger(Logger):
     def finalize(self, status: str) -> None:
         """The same at the end of the training."""
         self._history.sync()
+
+
+class BoardLogger(TensorBoardLogger):
+    """TensorBoard's, in the folder ``tensorboard`` of a run; the errors of a full disk name it.
+
+    Args:
+        folder: of the run.
+        first_step: number of the first step that is yet to come; what a resumed run has logged of it is not shown.
+    """
+
+    def __init__(self, folder: Path, first_step: int) -> None:
+        super().__init__(folder, name="", version="tensorboard", purge_step=first_step or None)
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """What writes the events; made with the first of them."""
+        with disk_errors_name(Path(self.log_dir)):
+            return super().experiment
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log a row."""
+        with disk_errors_name(Path(self.log_dir)):
+            super().log_metrics(metrics, step)
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Return once the events are handed to the system."""
+        with disk_errors_name(Path(self.log_dir)):
+            super().save()
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """The same at the end of the training."""
+        with disk_errors_name(Path(self.log_dir)):
+            super().finalize(status)
 
 
 class WandbRun(Callback):

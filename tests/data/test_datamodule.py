@@ -246,15 +246,31 @@ def test_figures_of_two_processes_are_those_of_one(make_table, tmp_path):
     assert two == one
 
 
-def test_a_dead_worker_is_an_error(make_datamodule):
-    datamodule = make_datamodule(num_workers=1, batch_size=1)
+@pytest.mark.parametrize(
+    ("sent", "error", "message"),
+    [
+        (signal.SIGKILL, ChildProcessError, r"num_workers: a loader process died with status -9; .*memory"),
+        (
+            signal.SIGSTOP,
+            TimeoutError,
+            r"num_workers: .* gave no batch for 0\.5 s and were killed; .*worker_timeout",
+        ),
+    ],
+)
+def test_a_worker_that_gives_no_batch_is_an_error(make_datamodule, sent, error, message):
+    datamodule = make_datamodule(num_workers=2, batch_size=1)
     datamodule.setup()
-    batches = iter(datamodule.train_dataloader())
+    loader = datamodule.train_dataloader()
+    batches = iter(loader)
     next(batches)
-    (worker,) = mp.active_children()
-    os.kill(worker.pid, signal.SIGKILL)
-    with pytest.raises((RuntimeError, EOFError, ConnectionError)):  # torch's own, or that of the pipe it left
+    loader.worker_timeout = 0.5
+    workers = mp.active_children()
+    assert len(workers) == 2
+    for worker in workers:
+        os.kill(worker.pid, sent)
+    with pytest.raises(error, match=message):
         list(batches)
+    assert not set(workers) & set(mp.active_children())
 
 
 def test_index_is_the_row_of_the_file_even_if_jets_are_left_out(top_tagging_frame, write_hdf5):

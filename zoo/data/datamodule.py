@@ -18,7 +18,7 @@ from zoo.data.datasets import DATASETS, describe_dataset, resolve_files
 from zoo.data.description import read_description
 from zoo.data.features import FeatureTable
 from zoo.data.features_yaml import named_context, named_features
-from zoo.data.loader import BatchRows, JetDataset, JetLoader, make_loader
+from zoo.data.loader import WORKER_TIMEOUT, BatchRows, JetDataset, JetLoader, make_loader
 from zoo.data.odd_jets import OddJetsWarning
 from zoo.data.oddities import find_oddities_of_files
 from zoo.data.readers import Description, count_rows
@@ -146,6 +146,7 @@ class JetDataModule(pl.LightningDataModule):
         augmentation: what is drawn anew for each training jet in every epoch: a ``rotation`` about the beam, a
             ``reflection`` that leaves the beam, or both; see `zoo.data.augment`. None: nothing.
         augmentation_columns: how columns change in it whose names do not tell, see `zoo.data.turning`.
+        worker_timeout: seconds after which loader processes that give no batch are killed, with an error.
 
     Raises:
         ValueError: if an argument is out of range or contradicts another.
@@ -177,6 +178,7 @@ class JetDataModule(pl.LightningDataModule):
         normalise_weights: bool = True,
         observers: list[str] | None = None,
         max_rejected: float = 0.1,
+        worker_timeout: float = WORKER_TIMEOUT,
     ) -> None:
         super().__init__()
         if augmentation and weaver_yaml is not None:
@@ -191,6 +193,9 @@ class JetDataModule(pl.LightningDataModule):
         self.eval_batch_size = _at_least(1, "eval_batch_size", eval_batch_size)
         self.num_workers = _at_least(0, "num_workers", num_workers)
         self.seed = _at_least(0, "seed", seed)
+        if not 0 < worker_timeout < math.inf:
+            raise ValueError(f"worker_timeout: must be a number of seconds above 0, not {worker_timeout}")
+        self.worker_timeout = worker_timeout
         self.verify = verify
         changes = augmentation_columns or ColumnChanges()
         self.augmentation = Augmentation(tuple(augmentation), seed, changes) if augmentation else None
@@ -427,7 +432,7 @@ class JetDataModule(pl.LightningDataModule):
         dataset = self._datasets[name]
         replicas, rank = (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
         rows = BatchRows(order, len(dataset), batch_size, num_replicas=replicas, rank=rank, **options)
-        return make_loader(dataset, rows, self.num_workers)
+        return make_loader(dataset, rows, self.num_workers, self.worker_timeout)
 
     def state_dict(self) -> dict[str, int]:
         """What the order of the training jets depends on, for the checkpoint."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from zoo.data.datasets import RemoteFile, describe_dataset
-from zoo.files import sync, sync_folder
+from zoo.files import disk_errors_name, sync, sync_folder
 from zoo.progress import progress_bar
 
 #: Bytes read at a time.
@@ -114,7 +114,7 @@ def _transfer(file: RemoteFile, part: Path, tell: Tell) -> bool:
             done = 0  # the server sends all of it again
         length = answer.headers.get("Content-Length")
         total = file.size if length is None else done + int(length)
-        with part.open("r+b" if done else "wb") as draft:
+        with disk_errors_name(part), part.open("r+b" if done else "wb") as draft:
             draft.seek(done)
             while chunk := answer.read(CHUNK_BYTES):
                 draft.write(chunk)

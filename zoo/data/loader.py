@@ -1,8 +1,13 @@
 """Loaders whose unit of work is a whole batch, with an order that is a pure function of seed and epoch."""
 
+import contextlib
 import functools
 import math
+import multiprocessing
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from typing import Protocol
 
 import numpy as np
@@ -16,6 +21,9 @@ from zoo.data.context import NO_CONTEXT, ContextTable
 from zoo.data.datasets import JET_COLUMNS
 from zoo.data.features import FeatureTable
 from zoo.data.store import JetTable
+
+#: Seconds in which loader processes have to give a batch, the first of which begins with the reading of files.
+WORKER_TIMEOUT = 600.0
 
 
 class Rows(Protocol):
@@ -295,13 +303,33 @@ class JetLoader(DataLoader):
 
     Lightning makes an iterator before it restores a checkpoint, and one that reads ahead would then serve the wrong
     batches. Only `BatchRows` knows where in the epoch the trainer stands, and it is asked with the first batch.
+
+    Attributes:
+        worker_timeout: seconds after which loader processes that give no batch are killed.
     """
+
+    worker_timeout = WORKER_TIMEOUT
 
     def __iter__(self) -> Iterator[JetBatch]:
         return self._batches()
 
     def _batches(self) -> Iterator[JetBatch]:
-        yield from super().__iter__()
+        before = multiprocessing.active_children()
+        batches = super().__iter__()
+        workers = [process for process in multiprocessing.active_children() if process not in before]
+        while True:
+            # torch's own limit ends while a message is waited for, not while its tensors are fetched from a worker
+            guard = _Guard(workers, self.worker_timeout)
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except (RuntimeError, EOFError, OSError) as error:
+                guard.explain(error)
+                raise
+            finally:
+                guard.cancel()
+            yield batch
 
     def state_dict(self) -> dict:
         """Nothing: the trainer's own progress tells the position. Lightning warns of loaders without this method."""
@@ -311,9 +339,49 @@ class JetLoader(DataLoader):
         """Nothing to restore, see `state_dict`."""
 
 
-def make_loader(dataset: JetDataset, rows: BatchRows, num_workers: int) -> JetLoader:
+class _Guard:
+    """Kills loader processes after some seconds, unless it is cancelled before."""
+
+    def __init__(self, workers: Sequence[BaseProcess], seconds: float) -> None:
+        self._workers = workers
+        self._seconds = seconds
+        self._has_killed = False
+        self._timer = threading.Timer(seconds, self._kill)
+        self._timer.daemon = True
+        if workers:
+            self._timer.start()
+
+    def cancel(self) -> None:
+        """Leave the processes alone."""
+        self._timer.cancel()
+
+    def explain(self, error: Exception) -> None:
+        """Raise what an error of torch's comes from, if it is the end of a loader process."""
+        if self._has_killed:
+            raise TimeoutError(
+                f"data.num_workers: the loader processes gave no batch for {self._seconds:g} s and were killed; look "
+                "at the disk that the files lie on, or give data.worker_timeout more seconds"
+            ) from error
+        with contextlib.suppress(RuntimeError):  # of torch's handler of the end of a process
+            wait([worker.sentinel for worker in self._workers], timeout=1)  # its pipe may have ended before it
+        for worker in self._workers:
+            if worker.exitcode:
+                raise ChildProcessError(
+                    f"data.num_workers: a loader process died with status {worker.exitcode}; if it was killed (-9), "
+                    "the memory may not suffice: give fewer processes or a smaller batch"
+                ) from error
+
+    def _kill(self) -> None:
+        self._has_killed = True
+        for worker in self._workers:
+            worker.kill()
+
+
+def make_loader(
+    dataset: JetDataset, rows: BatchRows, num_workers: int, worker_timeout: float = WORKER_TIMEOUT
+) -> JetLoader:
     """Loader of whole batches that leaves torch's global random state as it is."""
-    return JetLoader(
+    loader = JetLoader(
         dataset,
         sampler=rows,
         batch_size=None,
@@ -322,3 +390,5 @@ def make_loader(dataset: JetDataset, rows: BatchRows, num_workers: int) -> JetLo
         # a loader draws a seed for its workers; from the global state it would shift a model's dropout after a resume
         generator=torch.Generator(),
     )
+    loader.worker_timeout = worker_timeout
+    return loader

@@ -21,7 +21,7 @@ from zoo.data.context import NO_CONTEXT, ContextTable
 from zoo.data.features import NO_COLUMNS, FeatureTable
 from zoo.data.odd_jets import OddJetsWarning
 from zoo.data.ranges import InputRanges, RangeCheck, quantities, require_energy_first
-from zoo.files import atomic_write, sync, sync_folder
+from zoo.files import atomic_write, disk_errors_name, sync, sync_folder
 from zoo.hf import SCHEME, fetch, parse_address
 from zoo.hub.config import PretrainedConfig, PretrainedError, parse_config
 from zoo.hub.contents import CARD, CONFIG, GOLDEN, SUMS, checksums, listed, read_checked, require_files
@@ -209,7 +209,7 @@ def write_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
     try:
         for name, content in contents.items():
             (draft / name).parent.mkdir(parents=True, exist_ok=True)
-            with (draft / name).open("wb") as file:
+            with disk_errors_name(folder / name), (draft / name).open("wb") as file:
                 file.write(content)
                 sync(file)
         load_pretrained(draft)
