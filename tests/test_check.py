@@ -117,6 +117,12 @@ def test_broken_promises_are_seen(jets):
     assert unmet == ["every parameter has a gradient: not unused"]
 
 
+def test_models_without_weights_are_checked(jets):
+    """As boosted trees are: there is nothing to learn by gradients."""
+    requirements = check_requirements(EnergyByCharge(is_number=True), TABLE, jets)
+    assert all(requirement.is_met for requirement in requirements)
+
+
 def test_command_prints_and_fails_on_a_broken_promise(capsys):
     main(["check", "pfn_energyflow", "--jets", "6"])
     shown = capsys.readouterr().out

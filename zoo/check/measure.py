@@ -53,7 +53,9 @@ def check_requirements(model: nn.Module, table: FeatureTable, jets: Jets) -> lis
     """Whether a model gives finite answers and gradients in every case, the same ones twice."""
     model = copy.deepcopy(model).eval()
     features, four_momenta, mask, *context = jets.inputs(table, torch.float32)
-    model(features, four_momenta, mask, *context).square().sum().backward()
+    answer = model(features, four_momenta, mask, *context)
+    if answer.requires_grad:  # trees have none
+        answer.square().sum().backward()
     gradients = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.requires_grad}
     dead = [name for name, gradient in gradients.items() if gradient is None or not gradient.abs().max() > 0]
     few = torch.arange(mask.shape[1]) < torch.arange(len(mask))[:, None] % 4
