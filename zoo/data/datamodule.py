@@ -393,7 +393,7 @@ class JetDataModule(pl.LightningDataModule):
             factors = np.array(self.class_weights, dtype=np.float64)
         if self.normalise_weights and sizes.any():
             factors /= factors @ sizes / jets
-        return None if (factors == 1).all() else factors.astype(np.float32)
+        return None if (factors == 1).all() else factors
 
     def _named_observers(self, observers: list[str] | None) -> tuple[str, ...]:
         if observers is None:

@@ -58,7 +58,7 @@ class JetDataset(Dataset):
         features: table of the model's inputs.
         context: table of its inputs of the event as a whole.
         class_of_source: int64 (class of the tables,), the label of a jet of each; None: it is that of the tables.
-        class_weights: float32 (class,), multiplies the weights; None: the weights stay.
+        class_weights: float64 (class,), multiplies the weights; None: the weights stay.
         augmentation: what happens to jets anew in every epoch; None: nothing.
 
     Raises:
@@ -151,7 +151,8 @@ class JetDataset(Dataset):
             jets = self.augmentation.transform(jets, epoch)
         label = jets.label if self.class_of_source is None else self.class_of_source[jets.label]
         if self.class_weights is not None:
-            jets = jets._replace(weight=jets.weight * self.class_weights[label])
+            weight = jets.weight * self.class_weights[label]
+            jets = jets._replace(weight=weight.astype(np.float32))
         return collate(jets, self.features, self.context)._replace(label=torch.from_numpy(label))
 
     def _gather(self, rows: np.ndarray) -> PackedJets:
