@@ -57,6 +57,19 @@ def test_columns_that_no_feature_uses_do_not_matter(fit, make_table):
         fit(dataclasses.replace(table, fields=table.fields | {"constant": np.full(40, 3.0)}))
 
 
+def test_columns_that_features_use_are_looked_at_but_not_flags_of_rare_particles(make_table, tmp_path):
+    table = make_table(40)
+    zeros = np.zeros(table.offsets[-1], np.float32)
+    names = ("part_charge", "part_isChargedHadron", "part_isNeutralHadron", "part_isPhoton", "part_isElectron")
+    flags = {name: zeros.astype(np.uint8) for name in (*names[1:], "part_isMuon")}
+    write_store(
+        tmp_path / "jets.arrow", dataclasses.replace(table, particles=table.particles | flags | {names[0]: zeros})
+    )
+    datamodule = JetDataModule(features="kinpid", train=Split([str(tmp_path / "jets.arrow")]))
+    with pytest.warns(OddJetsWarning, match=r"^train: odd: the column 'part_charge' is 0 everywhere$"):
+        datamodule.setup("fit")
+
+
 def test_padding_in_files_of_the_zoo(make_table):
     """Which earlier versions wrote when they read zero-padded lists."""
     table = make_table(40)

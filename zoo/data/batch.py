@@ -140,7 +140,7 @@ def batch_quantities(
     batch: JetBatch, feature_table: FeatureTable, context_table: ContextTable
 ) -> Iterator[tuple[str, Tensor]]:
     """What of a batch has a range, see `zoo.data.ranges.quantities`."""
-    return quantities(batch.four_momenta, batch.mask, batch.features, feature_table, batch.context, context_table)
+    return quantities(batch._asdict(), feature_table, context_table)
 
 
 def _pad(packed: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -213,6 +213,7 @@ class JetDataModule(pl.LightningDataModule):
         self.observers = self._named_observers(observers)
         self._must_observe = observers is not None
         self._datasets: dict[str, JetDataset] = {}
+        self._is_odd = False
         self._order_of_checkpoint: dict[str, int] | None = None
 
     @property
@@ -317,10 +318,11 @@ class JetDataModule(pl.LightningDataModule):
 
     def _warn_of_oddities(self, name: str, tables: list[tuple[Path, JetTable]]) -> None:
         """Say once what `zoo data info` would find odd, of the columns that the model sees."""
-        if self.trainer is not None and not self.trainer.is_global_zero:
+        if self._is_odd or (self.trainer is not None and not self.trainer.is_global_zero):
             return
         oddities = list(find_oddities_of_files(tables, {*self.feature_table.columns, *self.context_table.fields}))
         if oddities:
+            self._is_odd = True
             warnings.warn(OddJetsWarning(f"{name}: odd: {'; '.join(oddities)}"), stacklevel=5)
 
     def _check_weights(self, name: str, sums: np.ndarray, sizes: np.ndarray) -> None:

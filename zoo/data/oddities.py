@@ -46,8 +46,9 @@ def find_oddities_of_files(tables: Sequence[tuple[Path, JetTable]], columns: Col
 
     Args:
         tables: jets, and the file of each table.
-        columns: particle columns and fields that count, which all tables have.
+        columns: particle columns and fields that count, as far as they are numbers and no flags.
     """
+    columns = {name for name in columns if _is_number(tables, name)}
     jets = max(1, SAMPLED_JETS // len(tables))
     samples = [(path, _sample(table, jets, columns)) for path, table in tables]
     typical = [(typical_momentum(sample), path) for path, sample in samples]
@@ -73,6 +74,11 @@ def _sample(table: JetTable, jets: int, columns: Collection[str]) -> JetTable:
         particles={name: v for name, v in first.particles.items() if name in columns or name in MOMENTUM_COLUMNS},
         fields={name: values for name, values in first.fields.items() if name in columns},
     )
+
+
+def _is_number(tables: Sequence[tuple[Path, JetTable]], name: str) -> bool:
+    """Whether all tables have floating-point numbers of that name; a flag of rare particles may be 0 everywhere."""
+    return all((table.particles | table.fields).get(name, np.empty(0, bool)).dtype.kind == "f" for _, table in tables)
 
 
 def _odd_momenta(table: JetTable) -> Iterator[str]:

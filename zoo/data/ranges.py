@@ -66,33 +66,25 @@ class InputRanges:
 
 
 def quantities(
-    four_momenta: Tensor,
-    mask: Tensor,
-    features: Tensor,
-    feature_table: FeatureTable,
-    context: Tensor | None = None,
-    context_table: ContextTable | None = None,
+    inputs: Mapping[str, Tensor], feature_table: FeatureTable, context_table: ContextTable
 ) -> Iterator[tuple[str, Tensor]]:
     """What of some jets has a range, by name: values (jet,) or (particle,), with momenta and masses in GeV.
 
     Features and context are given before they were centred and scaled, but within their limits.
 
     Args:
-        four_momenta: (batch, particle, 4) as (E, px, py, pz) in GeV.
-        mask: (batch, particle), True for a real particle.
-        features: (batch, particle, feature), standardised.
-        feature_table: what they are.
-        context: (batch, context_feature), standardised; None: there is none.
-        context_table: what it is.
+        inputs: what a model is called with, ``features``, ``four_momenta``, ``mask`` and, if it takes it, ``context``.
+        feature_table: what the features are.
+        context_table: what the context is.
     """
-    jets = (four_momenta.double() * mask[..., None]).sum(dim=1)
-    of_jets = (mask.sum(dim=1).double(), kinematics.pt(jets), kinematics.mass(jets))
-    yield from zip(OF_MOMENTA, (*of_jets, kinematics.pt(four_momenta[mask].double())), strict=True)
-    for feature, values in zip(feature_table.features, features[mask].T, strict=True):
+    four_momenta, mask = inputs["four_momenta"], inputs["mask"]
+    jets = four_momenta.double().masked_fill(~mask[..., None], 0).sum(dim=1)
+    of_momenta = (mask.sum(dim=1).double(), kinematics.pt(jets), kinematics.mass(jets))
+    yield from zip(OF_MOMENTA, (*of_momenta, kinematics.pt(four_momenta[mask].double())), strict=True)
+    of_particles = zip(feature_table.features, inputs["features"][mask].T, strict=True)
+    of_jets = zip(context_table.features, inputs["context"].T, strict=True) if context_table.context_dim else ()
+    for feature, values in (*of_particles, *of_jets):
         yield feature.name, _raw(feature, values)
-    if context is not None and context_table is not None:
-        for feature, values in zip(context_table.features, context.T, strict=True):
-            yield feature.name, _raw(feature, values)
 
 
 def _raw(feature: Input, values: Tensor) -> Tensor:

@@ -90,7 +90,7 @@ class Pretrained:
             raise ValueError(f"{self.config.model}: a backbone gives no logits; use its 'encode', or fine-tune it")
         require_energy_first(four_momenta, mask)
         inputs = self.parts.inputs(four_momenta, mask, columns)
-        self._check_ranges(**inputs)
+        self._check_ranges(inputs)
         return self.model(**inputs)
 
     @torch.no_grad()
@@ -105,8 +105,9 @@ class Pretrained:
         """
         require_energy_first(four_momenta, mask)
         features = self.feature_table.padded(four_momenta, mask, columns)
-        self._check_ranges(features, four_momenta, mask)
-        return self.model.encode(features, four_momenta, mask)
+        inputs = {"features": features, "four_momenta": four_momenta, "mask": mask}
+        self._check_ranges(inputs)
+        return self.model.encode(**inputs)
 
     @functools.cached_property
     def ranges(self) -> InputRanges | None:
@@ -118,13 +119,11 @@ class Pretrained:
         """Quantities that somebody was warned of."""
         return set()
 
-    def _check_ranges(
-        self, features: Tensor, four_momenta: Tensor, mask: Tensor, context: Tensor | None = None
-    ) -> None:
+    def _check_ranges(self, inputs: Mapping[str, Tensor]) -> None:
         if self.ranges is None:
             return
         check = RangeCheck(self.ranges)
-        check.update(quantities(four_momenta, mask, features, self.feature_table, context, self.context_table))
+        check.update(quantities(inputs, self.feature_table, self.context_table))
         new = {name: finding for name, finding in check.findings().items() if name not in self._told}
         if new:
             self._told.update(new)
