@@ -36,6 +36,7 @@ from zoo.data import JetDataModule
 from zoo.data.datasets import resolve_files
 from zoo.files import atomic_write, only_one, require_output
 from zoo.fine_tuning import require_same_fine_tuning
+from zoo.limits import parse_yaml
 from zoo.loggers import BoardLogger, HistoryLogger, WandbRun, wandb_logger
 from zoo.pretraining import Contrastive, MaskedParticles, Substructure
 from zoo.pretraining.report import WritePretrainingReport
@@ -380,9 +381,11 @@ def _task(arguments: Sequence[str] | None) -> str:
 
 def _task_of_file(path: Path) -> Any:
     try:
-        content = yaml.safe_load(path.read_text())
+        content = parse_yaml(path.read_text())
     except (yaml.YAMLError, UnicodeDecodeError):
         return None
+    except ValueError as error:  # what would fill the memory
+        raise ValueError(f"{path}: {error}") from None
     return content.get("task") if isinstance(content, dict) else None
 
 

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from pyarrow import parquet
 
+import train
 from tests.data.weaver.test_data_config import JETCLASS
 from tests.data.writers import jetclass_columns, write_root
 from zoo.data.features_yaml import read_features
@@ -50,6 +51,13 @@ def test_yaml_that_grows_or_nests(tmp_path, read, text, message):
     (tmp_path / "mine.yaml").write_text(text)
     with pytest.raises(ValueError, match=rf"mine\.yaml: .*{message}"):
         read(tmp_path / "mine.yaml")
+
+
+def test_a_config_that_grows_or_nests(tmp_path):
+    for text, message in ((bomb(9), "more than 1000000 values"), ("a: " + "[" * 3000 + "]" * 3000, "100 deep")):
+        (tmp_path / "mine.yaml").write_text(text)
+        with pytest.raises(ValueError, match=rf"mine\.yaml: .*{message}"):
+            train.main(["fit", "--config", str(tmp_path / "mine.yaml")])
 
 
 def test_yaml_within_the_limits_is_read():

@@ -1,6 +1,6 @@
 """What files may claim at most, in one place: beyond it there is an error within seconds, and no full memory.
 
-Checkpoints are limited where they are read (`zoo.torch_files`), golden jets in `zoo.hub`.
+Checkpoints are limited where they are read (`zoo.torch_files`), golden jets in `zoo.hub.golden`.
 """
 
 import functools

@@ -133,7 +133,7 @@ JETCLASS_WRONG = {
     "part_pz integer": (lambda c: {**c, "part_pz": ak.values_astype(c["part_pz"], np.int32)}, "'part_pz' must hold"),
     "part_px flat": (lambda c: {**c, "part_px": np.ones(JETS, np.float32)}, "column 'part_px' must hold lists"),
     "jet_pt lists": (lambda c: {**c, "jet_pt": c["part_px"]}, "column 'jet_pt' must hold"),
-    "label float": (lambda c: {**c, "jet_label": c["jet_label"] * 1.0}, "column 'jet_label' must hold integers"),
+    "label no whole number": (lambda c: {**c, "jet_label": c["jet_label"] + 0.5}, "'jet_label' must be 0 to 187, not"),
     "label too large": (lambda c: {**c, "jet_label": _row(c["jet_label"], 188)}, f"not 188 as in row {ROW}"),
     "label negative": (lambda c: {**c, "jet_label": _row(c["jet_label"], -1)}, f"not -1 as in row {ROW}"),
     "lengths differ": (lambda c: _shorter(c, "part_pz"), f"column 'part_pz' has 3 particles in row {ROW}"),

@@ -2,6 +2,7 @@
 
 import http.server
 import threading
+from pathlib import Path
 
 import fsspec
 import pytest
@@ -53,6 +54,11 @@ def test_http(tmp_path, make_table, capsys):
     finally:
         server.shutdown()
         server.server_close()
+
+
+def test_a_path_cannot_be_an_address():
+    with pytest.raises(FileNotFoundError, match=r"root:/.* is not a file; an address is given as text"):
+        resolve_file(Path("root://eos.example//store/jets.root"))
 
 
 @pytest.mark.parametrize("scheme", ["root", "nonsense"])

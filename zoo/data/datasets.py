@@ -289,7 +289,7 @@ def resolve_file(name: str | Path) -> Path:
             read_manifest(folder)
             return folder
         if not path.is_file():
-            raise FileNotFoundError(f"files: {path} is not a file; give a path that exists or a name like {_EXAMPLE}")
+            raise FileNotFoundError(f"files: {path} is not a file; {_remedy(path)}")
         return path
     sample = str(name).removeprefix(SAMPLE_PREFIX)
     folder = importlib.resources.files("zoo.data") / "samples"
@@ -335,6 +335,12 @@ def expand_pattern(name: str | Path) -> list[str]:
     if not found:
         raise FileNotFoundError(f"files: no file fits the pattern {name!r}; correct it")
     return found
+
+
+def _remedy(path: Path) -> str:
+    if ":" in "".join(path.parts[:1]):
+        return "an address is given as text, as a path has but one of its slashes"
+    return f"give a path that exists or a name like {_EXAMPLE}"
 
 
 #: A name before a pattern, as weaver has it, but no address such as ``root://``.
