@@ -140,7 +140,7 @@ class TrainingCLI(LightningCLI):
         parser.add_class_arguments(RunCheckpoints, "checkpoints")
         parser.link_arguments("seed_everything", "data.seed")
         if self.task != "tagging":
-            parser.set_defaults({"checkpoints.monitor": "val_loss"})
+            parser.set_defaults({"checkpoints.monitor": "val_loss", "data.labelled": False})
             parser.link_arguments("data.feature_table", "model.feature_table", apply_on="instantiate")
 
     @property

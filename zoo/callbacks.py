@@ -108,6 +108,11 @@ class RunCheckpoints(Checkpoint):
         """Write ``best`` if this epoch was, then ``last``; an epoch that was broken off is none."""
         if not trainer.is_last_batch:
             return
+        if "val_loss" in trainer.callback_metrics and self.monitor not in trainer.callback_metrics:
+            raise ValueError(
+                f"checkpoints.monitor: the validation jets give no {self.monitor}, perhaps for want of labels; "
+                "monitor another figure, or give jets of every class"
+            )
         value = trainer.callback_metrics.get(self.monitor, torch.tensor(math.nan)).item()
         sign = -1 if self.monitor.endswith("loss") else 1
         if self.best_value is None or sign * value > sign * self.best_value:
@@ -275,31 +280,26 @@ class MatchData(Callback):
             ValueError: naming the key to change, if they differ.
         """
         data = trainer.datamodule
-        classes = f"the number of classes, {', '.join(data.classes)}"
-        wanted = {"input_dim": data.input_dim, "num_classes": len(data.classes)}
-        reason = {
-            "input_dim": "the number of features in data.features",
-            "num_classes": classes,
-        }
-        for name, value in wanted.items():
-            if getattr(self, name) not in (None, value):
-                raise ValueError(
-                    f"model.model.init_args.{name} is {getattr(self, name)}, but the data has {value} "
-                    f"({reason[name]}): write {value} in the config"
-                )
         judged = getattr(pl_module, "num_classes", None)  # a pretraining has none
-        if judged not in (None, len(data.classes)):
-            raise ValueError(
-                f"model.num_classes is {judged}, but the data has {len(data.classes)} ({classes}): "
-                f"write {len(data.classes)} in the config"
-            )
-        wanted = getattr(getattr(pl_module, "model", None), "context_dim", 0)
-        if wanted != data.context_dim:
+        if judged is not None and not data.labelled:
+            raise ValueError("data.labelled: a tagger is trained and tested on labels; leave it out")
+        wanted = [("model.model.init_args.input_dim", self.input_dim, data.input_dim, "of features in data.features")]
+        if data.classes:  # files without labels may have none
+            number, text = len(data.classes), f"of classes, {', '.join(data.classes)}"
+            wanted.append(("model.model.init_args.num_classes", self.num_classes, number, text))
+            wanted.append(("model.num_classes", judged, number, text))
+        for key, found, number, text in wanted:
+            if found not in (None, number):
+                raise ValueError(
+                    f"{key} is {found}, but the data has {number} (the number {text}): write {number} in the config"
+                )
+        context_dim = getattr(getattr(pl_module, "model", None), "context_dim", 0)
+        if context_dim != data.context_dim:
             names = ", ".join(data.context_table.names) or "none"
-            remedy = "give a data.context of that many" if wanted else "leave data.context out"
+            remedy = "give a data.context of that many" if context_dim else "leave data.context out"
             raise ValueError(
-                f"the model takes {wanted} context features, but the data has {data.context_dim} ({names}): {remedy}, "
-                "or choose another model"
+                f"the model takes {context_dim} context features, but the data has {data.context_dim} ({names}): "
+                f"{remedy}, or choose another model"
             )
 
 

@@ -89,7 +89,7 @@ def publish_run(run: Path, out: Path, *, licence: str, paper: str) -> None:
     is_tagger = kind != "backbone"
     report = _read(run / "report" / "metrics.json", parse_json, _REMEDY[kind])
     data = _DATA_DEFAULTS | settings["data"]
-    layout = read_description(data["layout"], data["weaver_yaml"], data["classes"])
+    layout = read_description(data["layout"], data["weaver_yaml"], data["classes"], labelled=is_tagger)
     split = data["test" if is_tagger else "val"]
     table, context = find_features(data["features"], layout), named_context(data["context"])
     if isinstance(layout, WeaverYaml):  # the folder has to do without the data file
@@ -99,7 +99,7 @@ def publish_run(run: Path, out: Path, *, licence: str, paper: str) -> None:
     classes = merge_classes(data["merge"], dataset.classes).names
     build = {"tagger": _network, "backbone": _backbone, "trees": _trees}[kind]
     name, parts = build(run, settings["model"], Parts(nn.Identity(), table, context), len(classes))
-    jets, first_index = _first_jets(split, layout)
+    jets, first_index = _first_jets(split, layout, is_tagger)
     columns = (parts.feature_table.columns, parts.context_table.fields)
     if is_tagger:
         compared = gather(jets, np.arange(min(len(jets), COMPARED_JETS)), *columns)
@@ -121,7 +121,7 @@ def publish_run(run: Path, out: Path, *, licence: str, paper: str) -> None:
         },
         kind=kind,
         context=context.to_dict() if context.context_dim else None,
-        inputs=_measure_inputs(data, parts.feature_table, context, layout),
+        inputs=_measure_inputs(data, parts.feature_table, context, layout, is_tagger),
         observables=list(parts.model.forest.names) if kind == "trees" else None,
     )
     card = write_card(out.name, config)
@@ -157,7 +157,7 @@ def _network(run: Path, model: dict[str, Any], inputs: Parts, num_classes: int) 
 
 def _backbone(run: Path, model: dict[str, Any], inputs: Parts, num_classes: int) -> tuple[str, Parts]:
     """The same of a pretraining; what comes after ``encode``, which no folder holds, stays as random as it is."""
-    name, network = _registered(run, model, inputs, num_classes)
+    name, network = _registered(run, model, inputs, num_classes or 2)  # jets without labels say no size of the read-out
     weights = read_backbone(run)
     if differing := weights.keys() ^ set(backbone_names(network)):
         raise ValueError(
@@ -225,16 +225,16 @@ def _first_rows(split: dict[str, Any], layout: Description | None) -> tuple[Path
 
 
 def _measure_inputs(
-    data: dict[str, Any], table: FeatureTable, context: ContextTable, layout: Description | None
+    data: dict[str, Any], table: FeatureTable, context: ContextTable, layout: Description | None, labelled: bool
 ) -> dict[str, Any] | None:
     """The ranges of the first training jets of each file; None, with a warning, if the files are not there any more."""
     found = SplitTables("train")
     try:
-        ranges = Split(**data["train"]).ranges(layout)
+        ranges = Split(**data["train"]).ranges(layout, labelled=labelled)
         trained = sum(stop - start for start, stop in ranges.values()) * (data.get("train_fraction") or 1)
         most = max(1, int(min(RANGE_ROWS, data.get("train_jets") or trained) // len(ranges)))
         for path, (start, stop) in ranges.items():
-            found.open(path, (start, min(start + most, stop)), layout, verify=None)
+            found.open(path, (start, min(start + most, stop)), layout, verify=None, labelled=labelled)
     except FileNotFoundError as error:
         warnings.warn(f"the folder will not know the ranges of its training jets: {error}", stacklevel=3)
         return None
@@ -247,16 +247,16 @@ def _measure_inputs(
     return measure_ranges(found.jets, parts).to_dict()
 
 
-def _first_jets(split: dict[str, Any], layout: Description | None) -> tuple[JetTable, int]:
+def _first_jets(split: dict[str, Any], layout: Description | None, labelled: bool) -> tuple[JetTable, int]:
     """The first jets of a split, and the number of rows of the files before theirs."""
     first_index = 0
-    for path, (start, stop) in Split(**split).ranges(layout).items():
+    for path, (start, stop) in Split(**split).ranges(layout, labelled=labelled).items():
         if start == stop:
             continue
-        jets = read_jets(path, rows=(start, min(start + READ_ROWS, stop)), layout=layout)
+        jets = read_jets(path, (start, min(start + READ_ROWS, stop)), layout, labelled=labelled)
         if len(jets):
             return jets, first_index
-        first_index += count_rows(path, layout)
+        first_index += count_rows(path, layout, labelled=labelled)
     raise ValueError(f"{', '.join(map(str, split['files']))}: hold no jets of the test or validation split")
 
 

@@ -1,5 +1,6 @@
 """Files whose classes nobody knows, or that are of other classes, read for what needs no label."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,8 +20,12 @@ from tests.data.writers import (
     write_parquet,
     write_root,
 )
+from zoo.data import JetDataModule
+from zoo.data.datamodule import Split
+from zoo.data.datasets import resolve_file
 from zoo.data.formats.layout import Layout
 from zoo.data.readers import count_rows, join_tables, read_chunks, read_jets
+from zoo.data.store import write_store
 
 Written = tuple[Path, Path, list[int]]
 
@@ -139,3 +144,25 @@ def test_a_layout_whose_labels_do_not_fit(tmp_path, label_values, column):
         read_jets(path, layout=layout)
     ((table, _),) = read_chunks(path, (0, 3), layout, labelled=False)
     assert table.label.tolist() == ([2, -1, 1] if column == "flavour" else [-1, -1, -1])
+
+
+@pytest.mark.parametrize("classes", [["qcd", "top"], []])
+@pytest.mark.parametrize("merge", [None, {"signal": ["top"], "background": ["qcd"]}])
+def test_a_split_that_needs_no_label(tmp_path, classes, merge):
+    """The zoo's own file with the label -1; merged classes leave it what it is. Control: the labels of the sample."""
+    jets = read_jets(resolve_file("sample:top_tagging/train"), rows=(0, 40))
+    label = np.where(np.arange(40) < 30, -1, jets.label) if classes else np.full(40, -1)
+    write_store(
+        tmp_path / "jets.arrow",
+        dataclasses.replace(jets, label=label, metadata={**jets.metadata, "classes": classes}),
+    )
+    split = Split([str(tmp_path / "jets.arrow")])
+    data = JetDataModule(train=split, val=split, batch_size=10, merge=merge, labelled=False)
+    with pytest.warns(UserWarning, match="share rows"):
+        data.setup("fit")
+    batches = [batch for loader in (data.train_dataloader(), data.val_dataloader()) for batch in loader]
+    for batch in batches:
+        expected = label[batch.index] if merge is None else np.where(label < 0, -1, 1 - label)[batch.index]
+        assert batch.label.tolist() == expected.tolist()
+    with pytest.raises(ValueError, match=r"jets\.arrow: (column 'label' must be 0 to 1|classes are \[\])"):
+        JetDataModule(train=split, merge=merge).setup("fit")

@@ -2,8 +2,10 @@
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 
+import awkward as ak
 import numpy as np
 import pytest
 import torch
@@ -12,11 +14,14 @@ from lightning.pytorch import Trainer, seed_everything
 from safetensors.torch import load_file
 
 import train
+from tests.data.writers import write_parquet
 from zoo import create_model, load_pretrained, registry
 from zoo.checkpoints import read_checkpoint
 from zoo.data import JetDataModule
 from zoo.data.datamodule import Split
+from zoo.data.datasets import resolve_file
 from zoo.data.features import feature_table
+from zoo.data.readers import read_jets
 from zoo.particlenet import ParticleNet
 from zoo.pretraining import MaskedParticles, read_backbone
 from zoo.publish import publish_run
@@ -154,17 +159,24 @@ def test_validate_writes_the_same_report(fitted):
     assert (folder / "report" / "metrics.json").read_text() == before
 
 
-def test_a_pretraining_is_published_as_a_backbone(fitted, tmp_path, jets, monkeypatch):
-    """Once its model is registered, as only those can be built by whoever loads the folder."""
-    folder, config = fitted
-    with pytest.raises(ValueError, match="no model is called 'ParticleNet'"):
-        publish_run(folder, tmp_path / "mine", licence="MIT", paper="arXiv:1902.08570")
+def register(config: dict, monkeypatch: pytest.MonkeyPatch) -> Callable[..., ParticleNet]:
+    """Builder of the model of a configuration, as if it were in the zoo."""
     arguments = config["model"]["model"]["init_args"]
 
     def small(input_dim: int, num_classes: int) -> ParticleNet:
         return ParticleNet(**arguments | {"input_dim": input_dim, "num_classes": num_classes})
 
-    monkeypatch.setitem(registry._builders, "ParticleNet", small)
+    monkeypatch.setattr("zoo.publish.registered_name", lambda path: "small")
+    monkeypatch.setitem(registry._builders, "small", small)
+    return small
+
+
+def test_a_pretraining_is_published_as_a_backbone(fitted, tmp_path, jets, monkeypatch):
+    """Once its model is registered, as only those can be built by whoever loads the folder."""
+    folder, config = fitted
+    with pytest.raises(ValueError, match=r"ParticleNet is not the builder of a model of zoo\.list_models"):
+        publish_run(folder, tmp_path / "mine", licence="MIT", paper="arXiv:1902.08570")
+    small = register(config, monkeypatch)
     publish_run(folder, tmp_path / "mine", licence="MIT", paper="arXiv:1902.08570")
     published = load_pretrained(tmp_path / "mine")
     assert published.config.classes == []
@@ -222,6 +234,52 @@ def test_labels_change_neither_loss_nor_weights():
             assert {name: other_figures[name] for name in figures} == figures
     assert "val_probe_auc" not in figures
     assert "val_probe_auc" in other_figures, "control: the probe reads labels where there are any"
+
+
+@pytest.fixture
+def unlabelled(fitted, tmp_path) -> dict:
+    """The configuration of ``fitted`` on the same jets, in files that hold their momenta and nothing else."""
+    _, config = fitted
+    momenta = {name: f"part_{name}" for name in ("energy", "px", "py", "pz")}
+    (tmp_path / "layout.yaml").write_text(yaml.safe_dump({"units": "GeV", "momenta": momenta}))
+    data = {"layout": str(tmp_path / "layout.yaml"), "batch_size": config["data"]["batch_size"]}
+    for split in ("train", "val"):
+        jets = read_jets(resolve_file(f"sample:top_tagging/{split}"), rows=tuple(config["data"][split]["rows"]))
+        columns = {name: ak.unflatten(jets.particles[name], jets.counts) for name in momenta.values()}
+        data[split] = {"files": [str(write_parquet(tmp_path / f"{split}.parquet", columns))]}
+    return config | {"run_folder": str(tmp_path / "run"), "data": data}
+
+
+def test_files_without_labels_give_the_same_weights(fitted, unlabelled, tmp_path, monkeypatch):
+    """And their backbone is published. Control: a tagger refuses the files."""
+    folder, config = fitted
+    run("fit", unlabelled)
+    one, other = (read_checkpoint(f / "checkpoints" / "last.ckpt")["state_dict"] for f in (folder, tmp_path / "run"))
+    assert all(torch.equal(other[name], value) for name, value in one.items())
+    figures, of_labelled = (
+        json.loads((f / "report" / "metrics.json").read_text())["metrics"] for f in (tmp_path / "run", folder)
+    )
+    assert of_labelled.keys() - figures.keys() == {"val_probe_auc"}
+    assert all(figures[name] == of_labelled[name] for name in figures)
+    register(config, monkeypatch)
+    publish_run(tmp_path / "run", tmp_path / "mine", licence="MIT", paper="arXiv:1902.08570")
+    assert load_pretrained(tmp_path / "mine").config.classes == []
+
+    tagging = small_tagger() | {"run_folder": str(tmp_path / "tagger"), "data": unlabelled["data"]}
+    with pytest.raises(ValueError, match=r"layout\.yaml: the key 'classes' is missing"):
+        run("fit", tagging)
+    with pytest.raises(ValueError, match=r"data\.labelled: a tagger is trained and tested on labels"):
+        run("fit", tagging, "--data.labelled", "false")
+
+
+def small_tagger() -> dict:
+    model = {"class_path": "zoo.deepsets.pfn", "init_args": {"input_dim": 7, "num_classes": 2}}
+    return {"trainer": {"max_epochs": 1, "enable_progress_bar": False}, "model": {"model": model}}
+
+
+def test_a_probe_without_labels_is_not_monitored(unlabelled):
+    with pytest.raises(ValueError, match=r"the validation jets give no val_probe_auc, perhaps for want of labels"):
+        run("fit", unlabelled, "--checkpoints.monitor", "val_probe_auc", "--test_after_fit", "false")
 
 
 def test_a_task_has_its_own_keys_and_subcommands(fitted, tmp_path, capsys):

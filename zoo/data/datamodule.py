@@ -57,9 +57,10 @@ class Split:
         if self.fraction is not None and not 0 <= self.fraction[0] < self.fraction[1] <= 1:
             raise ValueError(f"fraction: must be two rising numbers from 0 to 1, not {list(self.fraction)}")
 
-    def ranges(self, layout: Description | None = None) -> dict[Path, tuple[int, int]]:
-        """First row and the row after the last of each file, by its resolved path."""
-        return {path: self._range(count_rows(path, layout)) for path in resolve_files(self.files)}
+    def ranges(self, layout: Description | None = None, *, labelled: bool = True) -> dict[Path, tuple[int, int]]:
+        """First row and the row after the last of each file, by its resolved path; arguments as of `count_rows`."""
+        paths = resolve_files(self.files)
+        return {path: self._range(count_rows(path, layout, labelled=labelled)) for path in paths}
 
     def _range(self, rows: int) -> tuple[int, int]:
         if self.fraction is not None:
@@ -98,7 +99,8 @@ def interface_of(settings: dict[str, Any]) -> Interface:
         FileNotFoundError: if a file that it names is not there.
         ValueError: if such a file is wrong.
     """
-    layout = read_description(settings.get("layout"), settings.get("weaver_yaml"), settings.get("classes"))
+    names = ("layout", "weaver_yaml", "classes")
+    layout = read_description(*map(settings.get, names), labelled=settings.get("labelled", True))
     sources = (layout or describe_dataset(settings["dataset"])).classes
     classes = merge_classes(settings.get("merge"), sources).names
     features, context = find_features(settings["features"], layout), named_context(settings.get("context"))
@@ -145,6 +147,9 @@ class JetDataModule(pl.LightningDataModule):
             more is an error, as what is left is another sample.
         augmentation: what is drawn anew for each training jet in every epoch: a ``rotation`` about the beam, a
             ``reflection`` that leaves the beam, or both; see `zoo.data.augment`. None: nothing.
+        labelled: whether each jet of the training, validation and test splits must have a class. False, which the
+            training door sets where no label is read: a jet has the label -1 where its file does not tell the class,
+            and neither labels nor weights are judged.
         augmentation_columns: how columns change in it whose names do not tell, see `zoo.data.turning`.
         worker_timeout: seconds after which loader processes that give no batch are killed, with an error.
 
@@ -179,11 +184,13 @@ class JetDataModule(pl.LightningDataModule):
         observers: list[str] | None = None,
         max_rejected: float = 0.1,
         worker_timeout: float = WORKER_TIMEOUT,
+        labelled: bool = True,
     ) -> None:
         super().__init__()
         if augmentation and weaver_yaml is not None:
             raise ValueError("augmentation: the features of a 'weaver_yaml' are made before it; leave one of them out")
-        self.layout = read_description(layout, weaver_yaml, classes)
+        self.labelled = labelled
+        self.layout = read_description(layout, weaver_yaml, classes, labelled=labelled)
         self.description = self.layout or describe_dataset(dataset)
         self.feature_table = find_features(features, self.layout)
         self.context_table = named_context(context)
@@ -259,7 +266,7 @@ class JetDataModule(pl.LightningDataModule):
         for name in ("train", "val", "test"):
             if self.splits[name] is not None:
                 try:
-                    ranges[name] = self.splits[name].ranges(self._layout_of(name))
+                    ranges[name] = self.splits[name].ranges(self._layout_of(name), labelled=self.labelled)
                 except FileNotFoundError:
                     continue  # the files of a stage may come later than those of another; reading them tells
         for (one, ranges_one), (two, ranges_two) in itertools.combinations(ranges.items(), 2):
@@ -279,17 +286,18 @@ class JetDataModule(pl.LightningDataModule):
         return self.layout
 
     def _read(self, name: str) -> JetDataset:
-        layout = self._layout_of(name)
-        ranges = self.splits[name].ranges(layout)
+        layout, labelled = self._layout_of(name), self._needs_labels(name)
+        ranges = self.splits[name].ranges(layout, labelled=labelled)
         found = SplitTables(name)
-        first_index = np.cumsum([0] + [count_rows(path, layout) for path in ranges])[:-1].tolist()
+        rows_of_files = [count_rows(path, layout, labelled=labelled) for path in ranges]
+        first_index = np.cumsum([0, *rows_of_files])[:-1].tolist()
         first_of_file = dict(zip(ranges, first_index, strict=True))
         if name == "train":
             ranges = self._limit(ranges)
         tables = [
-            (self._check_table(path, table), first_of_file[path])
+            (self._check_table(path, table, name), first_of_file[path])
             for path, rows in ranges.items()
-            for table in found.open(path, rows, layout, self.verify)
+            for table in found.open(path, rows, layout, self.verify, labelled)
         ]
         found.require(1.0 if name == "predict" else self.max_rejected)
         self._warn_of_oddities(name, found.tables)
@@ -297,14 +305,15 @@ class JetDataModule(pl.LightningDataModule):
             self._require_observers(ranges, [table for table, _ in tables])
         class_of_source = np.array(self.merged_classes.of_source)
         dataset = JetDataset(*zip(*tables, strict=True), self.feature_table, self.context_table, class_of_source)
+        if name == "train" and self.augmentation is not None:
+            dataset.augment(self.augmentation)
+        if not labelled:
+            return dataset
         sums, sizes = dataset.weight_sums(len(self.classes))
-        if name != "predict":
-            if not any(table.weight.any() for table in dataset.tables):
-                raise ValueError(f"{name}: all weights are 0; correct them, or leave the weight out of the layout")
-            self._check_weights(name, sums, sizes)
+        if not any(table.weight.any() for table in dataset.tables):
+            raise ValueError(f"{name}: all weights are 0; correct them, or leave the weight out of the layout")
+        self._check_weights(name, sums, sizes)
         if name == "train":
-            if self.augmentation is not None:
-                dataset.augment(self.augmentation)
             self._warn_of_absent(dataset.class_counts(len(self.description.classes)))
             dataset.class_weights = self._weigh_classes(sums, sizes, len(dataset))
         return dataset
@@ -355,16 +364,22 @@ class JetDataModule(pl.LightningDataModule):
                 limited[path] = (start, start + ends[1] - ends[0])
         return limited
 
-    def _check_table(self, path: Path, table: JetTable) -> JetTable:
+    def _needs_labels(self, name: str) -> bool:
+        return self.labelled and name != "predict"
+
+    def _check_table(self, path: Path, table: JetTable, name: str) -> JetTable:
         classes = list(self.description.classes)
+        if not self._needs_labels(name) and not table.metadata.get("classes"):
+            table = dataclasses.replace(table, metadata={**table.metadata, "classes": classes})  # all are unknown
         for key, expected in (("classes", classes), ("units", self.description.metadata["units"])):
             if table.metadata.get(key) != expected:
                 found, known = table.metadata.get(key), table.metadata.get("dataset")
                 is_other = known in DATASETS and known != self.description.name
                 remedy = f"convert it, or set data.dataset to {known!r}" if is_other else "convert it"
                 raise ValueError(f"{path}: {key} are {found}, not {expected} as in {self.description.name}; {remedy}")
-        if table.label.min() < 0 or table.label.max() >= len(classes):
-            raise ValueError(f"{path}: column 'label' must be 0 to {len(classes) - 1}; correct the labels")
+        least = 0 if self._needs_labels(name) else -1
+        if table.label.min() < least or table.label.max() >= len(classes):
+            raise ValueError(f"{path}: column 'label' must be {least} to {len(classes) - 1}; correct the labels")
         try:
             self.feature_table.check_columns(table.particles)
             self.context_table.check_fields(table.fields)

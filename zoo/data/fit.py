@@ -155,12 +155,12 @@ def _fit(
     if not unfitted:
         raise ValueError(f"{description}: there is nothing to fit, no centre is {AUTO!r}; use it as it is")
     table = kind(tuple(KINDS[key](feature["name"], feature["formula"]) for feature in unfitted))
-    described = None if layout is None else read_layout(layout)
+    described = None if layout is None else read_layout(layout, labelled=False)
     parts = []
     for path in paths:
-        rows = min(count_rows(path, described), max_rows)
+        rows = min(count_rows(path, described, labelled=False), max_rows)
         if rows:
-            parts.append(raw_values(read_jets(path, (0, rows), described), table))
+            parts.append(raw_values(read_jets(path, (0, rows), described, labelled=False), table))
         else:
             warnings.warn(f"skipped {path}: it holds no row", stacklevel=3)
     if not parts:

@@ -96,8 +96,8 @@ def describe_file(
         raise ValueError(f"jets: must be at least 1, not {max_rows}")
     path = resolve_file(path)
     described = read_description(layout, labelled=False) if isinstance(layout, str | Path) else layout
-    rows = count_rows(path, described)
-    table, report = read_and_report(path, (0, min(rows, max_rows)), described)
+    rows = count_rows(path, described, labelled=False)
+    table, report = read_and_report(path, (0, min(rows, max_rows)), described, labelled=False)
     dataset = str(table.metadata.get("dataset", "unknown"))
     classes = table.metadata.get("classes") or [str(label) for label in range(table.label.max() + 1)]
     known = table.label[table.label >= 0]

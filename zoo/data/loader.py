@@ -57,7 +57,8 @@ class JetDataset(Dataset):
         first_index: for each table, what is added to its ``source_rows`` to give `JetBatch.index`.
         features: table of the model's inputs.
         context: table of its inputs of the event as a whole.
-        class_of_source: int64 (class of the tables,), the label of a jet of each; None: it is that of the tables.
+        class_of_source: int64 (class of the tables,), the label of a jet of each; None: it is that of the tables. A jet
+            without a label, -1, has none.
         class_weights: float64 (class,), multiplies the weights; None: the weights stay.
         augmentation: what happens to jets anew in every epoch; None: nothing.
 
@@ -85,7 +86,8 @@ class JetDataset(Dataset):
         self.first_index = list(first_index)
         self.features = features
         self.context = context
-        self.class_of_source = class_of_source
+        # an unknown class, -1, is the last of the list and stays what it is
+        self.class_of_source = None if class_of_source is None else np.append(class_of_source, -1).astype(np.int64)
         self.class_weights = class_weights
         self._ends = np.cumsum([len(table) for table in tables])
         self._columns, self._fields = features.columns, context.fields
@@ -103,8 +105,9 @@ class JetDataset(Dataset):
         self._fields = (*self.context.fields, *self.augmentation.events.names)
 
     def class_counts(self, num_classes: int) -> np.ndarray:
-        """Number of jets of each class of the tables, int64 (class,)."""
-        return np.sum([np.bincount(table.label, minlength=num_classes) for table in self.tables], axis=0)
+        """Number of jets of each class of the tables, int64 (class,); those without a label are not counted."""
+        labels = (table.label[table.label >= 0] for table in self.tables)
+        return np.sum([np.bincount(label, minlength=num_classes) for label in labels], axis=0)
 
     def fields_of(self, names: Sequence[str], index: np.ndarray) -> dict[str, np.ndarray]:
         """Fields of some jets by their names, (jet,) each.

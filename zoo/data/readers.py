@@ -158,7 +158,13 @@ def warn_of(report: ReadReport, stacklevel: int = 1) -> None:
         warnings.warn(MendedWarning(report), stacklevel=stacklevel + 1)
 
 
-def read_jets(path: str | Path, rows: tuple[int, int] | None = None, layout: Description | None = None) -> JetTable:
+def read_jets(
+    path: str | Path,
+    rows: tuple[int, int] | None = None,
+    layout: Description | None = None,
+    *,
+    labelled: bool = True,
+) -> JetTable:
     """Read jets from a file of any known format, whichever it is by its content.
 
     The formats are the zoo's own file, a folder that `zoo convert` wrote (to leave it on the disk: `open_tables`), and
@@ -172,6 +178,7 @@ def read_jets(path: str | Path, rows: tuple[int, int] | None = None, layout: Des
         layout: which columns of a ROOT, parquet or HDF5 file, or of events in text, hold what; see
             `zoo.data.formats.layout_yaml.read_layout` and `zoo.data.weaver.data_config.read_weaver_yaml`. The zoo's own
             file says that itself.
+        labelled: whether the file must tell the class of each jet; else it is -1 where it does not.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -179,20 +186,24 @@ def read_jets(path: str | Path, rows: tuple[int, int] | None = None, layout: Des
             it should; the message names the file, the field and the remedy.
         NoJetsError: if no good jet is left.
     """
-    table, report = read_and_report(path, rows, layout)
+    table, report = read_and_report(path, rows, layout, labelled=labelled)
     warn_of(report, stacklevel=2)
     return table
 
 
 def read_and_report(
-    path: str | Path, rows: tuple[int, int] | None = None, layout: Description | None = None
+    path: str | Path,
+    rows: tuple[int, int] | None = None,
+    layout: Description | None = None,
+    *,
+    labelled: bool = True,
 ) -> tuple[JetTable, ReadReport]:
     """The same as `read_jets`, with the report instead of a warning."""
     path = local_path(path)
     if folder := folder_of(path):
         table = join_tables(open_shards(folder, rows, verify=True))
         return table, ReadReport(path, len(table), {})
-    found = find_format(path, layout)
+    found = find_format(path, layout, labelled=labelled)
     if found is None:
         table = open_store(path)
         table = table.slice(*check_rows(path, rows, len(table)))
@@ -263,6 +274,7 @@ def open_tables(
     layout: Description | None = None,
     *,
     verify: bool | None = None,
+    labelled: bool = True,
 ) -> list[JetTable]:
     """Read jets as `read_jets` does, but leave those of a converted folder on the disk, one table a shard.
 
@@ -271,8 +283,9 @@ def open_tables(
         rows: first row and the row after the last; None reads all.
         layout: as of `read_jets`; a converted folder needs none.
         verify: whether a folder is compared with its checksums, see `zoo.data.shards.open_shards`.
+        labelled: as of `read_jets`.
     """
-    tables, report = open_and_report(path, rows, layout, verify=verify)
+    tables, report = open_and_report(path, rows, layout, verify=verify, labelled=labelled)
     warn_of(report, stacklevel=2)
     return tables
 
@@ -283,11 +296,12 @@ def open_and_report(
     layout: Description | None = None,
     *,
     verify: bool | None = None,
+    labelled: bool = True,
 ) -> tuple[list[JetTable], ReadReport]:
     """The same as `open_tables`, with the report instead of warnings."""
     folder = folder_of(path)
     if folder is None:
-        table, report = read_and_report(path, rows, layout)
+        table, report = read_and_report(path, rows, layout, labelled=labelled)
         return [table], report
     tables = open_shards(folder, rows, verify=verify)
     return tables, ReadReport(local_path(path), sum(map(len, tables)), {})

@@ -26,13 +26,18 @@ class SplitTables:
         self.tables: list[tuple[Path, JetTable]] = []
 
     def open(
-        self, path: Path, rows: tuple[int, int], layout: Description | None, verify: bool | None
+        self,
+        path: Path,
+        rows: tuple[int, int],
+        layout: Description | None,
+        verify: bool | None,
+        labelled: bool = True,
     ) -> list[JetTable]:
-        """The jets of a file as tables; none, with a warning, if it has none in these rows."""
+        """The jets of a file as tables, see `open_tables`; none, with a warning, if it has none in these rows."""
         try:
             if rows[0] == rows[1]:
                 raise NoJetsError(f"{path}: has no row for this split; add jets or leave it out", {})
-            tables, report = open_and_report(path, rows, layout, verify=verify)
+            tables, report = open_and_report(path, rows, layout, verify=verify, labelled=labelled)
         except NoJetsError as error:
             warnings.warn(f"{self.name}: skipped a file: {error}", stacklevel=6)
             self._count(0, sum(error.rejected.values()), str(error))
