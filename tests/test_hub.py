@@ -289,6 +289,8 @@ def test_hostile_folders_are_refused_within_seconds(folder, jets):
     for changed, message in (
         (wide, r"places for .* particles, of which at most 64 jets and 4,194,304 pairs of places are verified"),
         ({"mask": golden["mask"].float()}, "mask must be boolean"),
+        ({"mask": golden["mask"] & False}, "has no particle, so nothing can be verified"),
+        ({"four_momenta": golden["four_momenta"].int()}, r"four_momenta must be float32, is torch\.int32"),
         ({"features": golden["features"][..., :6].contiguous()}, "features must be"),
     ):
         save_file(golden | changed, folder / "golden.safetensors")

@@ -143,6 +143,11 @@ def _check_shapes(path: Path, parts: Parts, golden: Mapping[str, Tensor]) -> Non
         raise PretrainedError(f"{path}: mask must be boolean (jet, particle), is {mask.dtype} {(*mask.shape,)}")
     if too_large := _too_large(mask.shape):
         raise PretrainedError(f"{path}: {too_large}; get the folder anew")
+    if not mask.any():
+        raise PretrainedError(f"{path}: has no particle, so nothing can be verified; get the folder anew")
+    for name in {"features", "four_momenta", "context"} & golden.keys():
+        if golden[name].dtype != torch.float32:
+            raise PretrainedError(f"{path}: {name} must be float32, is {golden[name].dtype}")
     shapes = {"four_momenta": (*mask.shape, 4), "features": (*mask.shape, parts.feature_table.input_dim)}
     shapes["context"] = (jets, parts.context_table.context_dim)
     of_jets = {*JET_COLUMNS, *parts.context_table.fields}
