@@ -80,6 +80,12 @@ def test_scores_of_a_file(members, tmp_path):
     assert load_pretrained(tmp_path / "three" / "members" / "lorentznet.top_tagging").config.model == "lorentznet"
 
 
+def test_trees_are_checked_as_networks_are(members, capsys):
+    """They have no parameter, no gradient and no features."""
+    main(["check", str(members[2]), "--jets", "8"])
+    assert "order of particles" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "SHA256SUMS", "config.json"])
 def test_a_damaged_member_is_named(ensemble, tmp_path, name):
     """Also where whoever changed it made the checksums of the ensemble right again."""

@@ -255,7 +255,7 @@ class BoostedTrees(nn.Module):
         step = max(1, _BLOCK // max(1, len(values)))
         for first in range(0, len(self.root), step):
             leaves = self._walk(values, self.root[first : first + step])
-            sums.index_add_(1, output[first : first + step], self.leaf[leaves])
+            sums.index_add_(1, output[first : first + step], self.leaf[leaves].double())
         return sums
 
     def _walk(self, values: Tensor, root: Tensor) -> Tensor:
