@@ -47,6 +47,21 @@ def test_trees_by_hand_see_observables_by_name(jets: JetBatch):
         BoostedTrees(TEXT, "objects", ("part_pt_log",), ())
 
 
+@pytest.mark.parametrize("inputs", ["objects", "pairs", "substructure", "subjets"])
+def test_a_wrong_number_gives_no_score_and_no_jets_no_logits(inputs, jets: JetBatch):
+    """What is absent is NaN for the trees, too, and must not stand for what is wrong."""
+    names = input_names(inputs, "abcdefg", ())
+    trees = BoostedTrees(TEXT.replace("multiplicity mass", f"{names[0]} {names[1]}"), inputs, "abcdefg", ())
+    expected = trees(*jets[:3])
+    four_momenta = jets.four_momenta.clone()
+    four_momenta[3, 2] = torch.nan
+    found = trees(jets.features, four_momenta, jets.mask)
+    assert expected.isfinite().all()
+    assert found[3].isnan().all()
+    assert torch.equal(found[torch.arange(8) != 3], expected[torch.arange(8) != 3])
+    assert trees(*(values[:0] for values in jets[:3])).shape == (0, 2)
+
+
 @pytest.mark.parametrize("num_classes", [2, 4])
 def test_the_same_as_lightgbm(num_classes):
     """With numbers that are absent, zero or beyond all that was trained on."""

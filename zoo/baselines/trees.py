@@ -91,7 +91,8 @@ def flatten(inputs: Inputs, features: Tensor, four_momenta: Tensor, mask: Tensor
         first_row = MAX_OBJECTS * torch.arange(len(table), device=table.device)[:, None]
         ends = torch.triu_indices(MAX_OBJECTS, MAX_OBJECTS, 1, device=table.device)
         i, j = ((first_row + end).flatten() for end in ends)
-        columns.append(pair_features(momenta.flatten(0, 1), i, j).float().reshape(len(table), -1))
+        pairs = pair_features(momenta.flatten(0, 1), i, j).float()
+        columns.append(pairs.reshape(len(table), len(PAIR_NAMES) * ends.shape[1]))
     return torch.cat(columns, dim=1)
 
 
@@ -240,12 +241,18 @@ class BoostedTrees(nn.Module):
         return max(2, self.forest.num_logits)
 
     def forward(self, features: Tensor, four_momenta: Tensor, mask: Tensor, context: Tensor | None = None) -> Tensor:
-        """Logits (batch, class), float32; arguments as those of `flatten`."""
+        """Logits (batch, class), float32; arguments as those of `flatten`.
+
+        They are NaN for a jet with a number that is not finite, which trees would take for an absent one.
+        """
         if context is None:
             context = four_momenta.new_zeros(len(mask), 0)
         values = flatten(self.inputs, features, four_momenta, mask, context)[:, self.columns]
         sums = self.raw_scores(values.double())
-        return (F.pad(sums, (1, 0)) if sums.shape[1] == 1 else sums).float()
+        logits = (F.pad(sums, (1, 0)) if sums.shape[1] == 1 else sums).float()
+        seen = four_momenta if self.inputs in OF_JETS else torch.cat([features, four_momenta], dim=-1)
+        is_finite = (seen.isfinite().all(-1) | ~mask).all(1) & context.isfinite().all(1)
+        return logits.masked_fill(~is_finite[:, None], torch.nan)
 
     @torch.no_grad()
     def raw_scores(self, values: Tensor) -> Tensor:
