@@ -208,30 +208,35 @@ def weaver_neighbors(points: Tensor, counts: Tensor, num_neighbors: int) -> Neig
     """The neighbours of weaver-core: always ``num_neighbors``; ``len(points)`` stands for what is no particle.
 
     The nearest of one more is dropped as the particle itself. Among particles at the same point it may be another, and
-    which one depends on the number of rows that the batch is padded to, there and here, and on the processor.
+    which one depends there on the rows that the batch is padded to; here they are those of a jet alone.
 
     Args:
-        points: packed coordinates (node, coordinate).
+        points: packed coordinates (node, coordinate), those of jets of the same length one after the other.
         counts: (jet,) particles of each jet.
         num_neighbors: of each particle.
     """
     if points.dtype in (torch.float16, torch.bfloat16):
         points = points.float()
-    rows = max([num_neighbors + 1, *counts.tolist()])
-    is_real = torch.arange(rows, device=points.device) < counts[:, None]
-    padded = points.new_zeros(*is_real.shape, points.shape[1])
-    padded[is_real] = points
-    node = torch.full(is_real.shape, len(points), device=points.device)
-    node[is_real] = torch.arange(len(points), device=points.device)
-    columns = padded.mT.contiguous()
+    nothing, first, found = len(points), 0, [counts.new_zeros(0)]
+    for count, jets in zip(*(run.tolist() for run in counts.unique_consecutive(return_counts=True)), strict=True):
+        nodes = torch.arange(first, first + jets * count, device=points.device).view(jets, count)
+        slot = _slots_of_weaver(points[nodes], num_neighbors)
+        of_jets = F.pad(nodes, (0, max(0, num_neighbors + 1 - count)), value=nothing)
+        found.append(of_jets[:, None].expand(-1, count, -1).gather(2, slot).flatten())
+        first += jets * count
+    starts = torch.arange(nothing + 1, device=points.device) * num_neighbors
+    return Neighbors(torch.cat(found), starts)
+
+
+def _slots_of_weaver(points: Tensor, num_neighbors: int) -> Tensor:
+    """Neighbours (jet, particle, neighbour) of points (jet, particle, coordinate); further ones are no particles."""
+    columns = points.mT.contiguous()
     with torch.autocast(points.device.type, enabled=False):
         square = columns.square().sum(1, keepdim=True)
+        # as it is written there, which decides between particles at the same point
         distance = (square.mT - 2 * (columns.mT @ columns) + square).clamp(min=0)
-    distance.masked_fill_(~is_real[:, None], torch.inf)
-    slot = distance.topk(num_neighbors + 1, largest=False).indices[..., 1:]
-    j = node[:, None].expand(-1, rows, -1).gather(2, slot)[is_real]
-    starts = torch.arange(len(points) + 1, device=points.device) * num_neighbors
-    return Neighbors(j.flatten(), starts)
+    distance = F.pad(distance, (0, max(0, num_neighbors + 1 - points.shape[1])), value=torch.inf)
+    return distance.topk(num_neighbors + 1, largest=False).indices[..., 1:]
 
 
 @register_model
