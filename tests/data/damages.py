@@ -246,7 +246,7 @@ QUARK_GLUON_WRONG = {
     "large rapidity": (lambda a: _put(a, "X", (ROW, 0, 1), 1e4), "not finite"),
     "negative energy": (lambda a: _put(a, "X", (ROW, 0, 0), -5), "negative energy"),
     "no particles": (lambda a: _put(a, "X", ROW, 0), "no particles"),
-    "no jets": (lambda a: {name: values[:0] for name, values in a.items()}, "rows 0 to 0"),
+    "no jets": (lambda a: {name: values[:0] for name, values in a.items()}, "holds no row"),
 }
 
 
@@ -335,7 +335,7 @@ LHC_OLYMPICS_WRONG = {
     "large rapidity": (lambda r: _number(r, 1, 1e4), "not finite"),
     "negative energy": (lambda r: _number(r, 0, -4), "negative energy"),
     "no particles": (lambda r: _number(r, slice(21), 0), "no particles"),
-    "no events": (lambda r: r[:0], "rows 0 to 0|events.h5"),
+    "no events": (lambda r: r[:0], "holds no row|events.h5"),
 }
 
 # --- text -----------------------------------------------------------------------------------------------------------
