@@ -14,7 +14,8 @@ from zoo import create_model
 from zoo.data.batch import collate, gather
 from zoo.data.features import feature_table
 from zoo.data.readers import read_jets
-from zoo.importers import WEAVER, _fitted, _renamed, import_weights
+from zoo.importers import import_weights
+from zoo.importers.foreign import WEAVER, _fitted, _renamed
 from zoo.particle_transformer import KinematicPairs, WeaverPairs
 
 weaver_models = pytest.importorskip("weaver.nn.model.ParticleTransformer")

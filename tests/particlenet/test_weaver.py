@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo import create_model
-from zoo.importers import WEAVER, _fitted, _renamed
+from zoo.importers.foreign import WEAVER, _fitted, _renamed
 from zoo.particlenet.particlenet import weaver_neighbors
 from zoo.physics.kinematics import relative_to_jet
 
