@@ -240,7 +240,9 @@ def test_published_trees_on_observables_need_momenta_alone(tmp_path):
     trees = load_pretrained(tmp_path / "my.trees")
     assert trees.feature_table.input_dim == 0
     assert trees.config.observables == list(observables())
-    assert "`tau3_1.0`" in (tmp_path / "my.trees" / "README.md").read_text()
+    card = (tmp_path / "my.trees" / "README.md").read_text()
+    assert "`tau3_1.0`" in card
+    assert "zoo baseline lightgbm --config config.yaml --inputs substructure" in card
     require_as_tested(tmp_path / "my.trees", run, "sample:top_tagging/test")
     with pytest.raises(ValueError, match="is of the kind 'trees'; give a single network"):
         find_backbone(str(tmp_path / "my.trees"))

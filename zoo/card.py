@@ -62,7 +62,8 @@ def write_card(name: str, config: PretrainedConfig) -> str:
     ]
     if "settings" in config.training:
         settings = yaml.safe_dump(config.training["settings"], sort_keys=False).strip()
-        parts += ["## Settings", f"This is a `config.yaml` for `train.py`:\n\n```yaml\n{settings}\n```"]
+        program = "zoo baseline lightgbm" if config.kind == "trees" else "train.py"
+        parts += ["## Settings", f"This is a `config.yaml` for `{program}`:\n\n```yaml\n{settings}\n```"]
     return "\n\n".join(parts) + "\n"
 
 
@@ -224,7 +225,8 @@ def _data(name: str) -> str:
 def _limits(config: PretrainedConfig) -> str:
     dataset = DATASETS.get(config.dataset)
     alike = f" ({dataset.conditions})" if dataset and dataset.conditions else ""
-    purpose = "a start for trainings" if config.kind == "backbone" else "comparisons, and as a start for trainings"
+    purposes = {"backbone": "a start for trainings", "tagger": "comparisons, and as a start for trainings"}
+    purpose = purposes.get(config.kind, "comparisons")
     calibrated = "" if config.kind == "backbone" else _CALIBRATION
     notes = "".join(f"\n- {note}" for note in config.training.get("notes", ()))
     rows = _rows(config)

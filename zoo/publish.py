@@ -60,11 +60,6 @@ _REMEDY = {
     "backbone": "validate it with train.py validate",
     "trees": "train the trees again with zoo baseline",
 }
-_COMMAND = {
-    "tagger": "python train.py fit --config config.yaml",
-    "backbone": "python train.py fit --config config.yaml",
-    "trees": "zoo baseline lightgbm --config config.yaml",
-}
 
 
 def publish_run(run: Path, out: Path, *, licence: str, paper: str) -> None:
@@ -115,7 +110,7 @@ def publish_run(run: Path, out: Path, *, licence: str, paper: str) -> None:
         licence=licence,
         paper=paper,
         training={
-            "command": _COMMAND[kind],
+            "command": _command(kind, settings["model"]),
             "jets" if is_tagger else "validation_jets": report["jets"],
             **{key: report[key] for key in ("settings", "facts", "versions")},
         },
@@ -146,6 +141,12 @@ def _kind(run: Path, settings: dict[str, Any]) -> str:
         f"{run / 'config.yaml'}: has no 'data', or neither a network under model.model.class_path nor boosted trees; "
         "give the run folder of a training with train.py or of zoo baseline"
     )
+
+
+def _command(kind: str, model: dict[str, Any]) -> str:
+    if kind == "trees":
+        return f"zoo baseline lightgbm --config config.yaml --inputs {model['inputs']} --run_folder runs/trees"
+    return "python train.py fit --config config.yaml"
 
 
 def _network(run: Path, model: dict[str, Any], inputs: Parts, num_classes: int) -> tuple[str, Parts]:
