@@ -123,6 +123,30 @@ def test_models_without_weights_are_checked(jets):
     assert all(requirement.is_met for requirement in requirements)
 
 
+class Brittle(nn.Module):
+    """Raises errors of its own where other models answer."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, num_classes)
+
+    def forward(self, features: Tensor, four_momenta: Tensor, mask: Tensor) -> Tensor:
+        if not mask.any(dim=1).all():
+            raise IndexError("an empty jet\nand more")
+        total = self.layer(four_momenta.masked_fill(~mask[..., None], 0).sum(1))
+        return total.masked_fill(total < -1e30, -1e9) / len(total)
+
+
+def test_errors_of_a_model_are_answers_that_it_does_not_give(jets):
+    requirements = check_requirements(Brittle(2), TABLE, jets)
+    unmet = [requirement.what for requirement in requirements if not requirement.is_met]
+    assert unmet[:2] == [
+        "finite for jets of 0 to 3 particles: IndexError: an empty jet",
+        "finite for a batch of empty jets: IndexError: an empty jet",
+    ]
+    assert "finite in float16: RuntimeError: value cannot be converted to type" in unmet[-1]
+
+
 def test_command_prints_and_fails_on_a_broken_promise(capsys):
     main(["check", "pfn_energyflow", "--jets", "6"])
     shown = capsys.readouterr().out

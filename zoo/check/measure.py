@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,30 +52,47 @@ class Requirement(NamedTuple):
 def check_requirements(model: nn.Module, table: FeatureTable, jets: Jets) -> list[Requirement]:
     """Whether a model gives finite answers and gradients in every case, the same ones twice."""
     model = copy.deepcopy(model).eval()
-    features, four_momenta, mask, *context = jets.inputs(table, torch.float32)
-    answer = model(features, four_momenta, mask, *context)
-    if answer.requires_grad:  # trees have none
-        answer.square().sum().backward()
-    gradients = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.requires_grad}
-    dead = [name for name, gradient in gradients.items() if gradient is None or not gradient.abs().max() > 0]
+    features, four_momenta, mask, *context = inputs = jets.inputs(table, torch.float32)
+    dead = _without_gradient(model, inputs)
     few = torch.arange(mask.shape[1]) < torch.arange(len(mask))[:, None] % 4
-    halves = {}
     with torch.no_grad():
         # a pass for gradients may take another way through the network, so the two are without
-        logits, again = (model(features, four_momenta, mask, *context) for _ in range(2))
-        tiny = model(features, four_momenta, mask & few, *context)
-        none = model(features, four_momenta, torch.zeros_like(mask), *context)
+        logits, again = (model(*inputs) for _ in range(2))
+        tiny = _finite("finite for jets of 0 to 3 particles", model, (features, four_momenta, mask & few, *context))
+        empty = (features, four_momenta, torch.zeros_like(mask), *context)
+        empty = _finite("finite for a batch of empty jets", model, empty)
+        none = _finite("no error for a batch of no jets", model, [values[:0] for values in inputs])
+        halves = []
         for dtype in (torch.bfloat16, torch.float16):
             with torch.autocast("cpu", dtype=dtype):
-                halves[dtype] = model(*(values[:HALF_JETS] for values in (features, four_momenta, mask, *context)))
+                few_jets = [values[:HALF_JETS] for values in inputs]
+                halves.append(_finite(f"finite in {str(dtype).removeprefix('torch.')}", model, few_jets))
     return [
         Requirement("finite logits", logits.isfinite().all().item()),
         Requirement("the same logits twice", torch.equal(logits, again)),
-        Requirement("finite for jets of 0 to 3 particles", tiny.isfinite().all().item()),
-        Requirement("finite for a batch of empty jets", none.isfinite().all().item()),
-        *(Requirement(f"finite in {str(dtype)[6:]}", half.isfinite().all().item()) for dtype, half in halves.items()),
+        tiny,
+        empty,
+        none,
+        *halves,
         Requirement(f"every parameter has a gradient{': not ' + ', '.join(dead[:3]) if dead else ''}", not dead),
     ]
+
+
+def _without_gradient(model: nn.Module, inputs: Sequence[Tensor]) -> list[str]:
+    """Names of the parameters that ask for a gradient and get none."""
+    answer = model(*inputs)
+    if answer.requires_grad:  # trees have none
+        answer.square().sum().backward()
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.requires_grad}
+    return [name for name, gradient in gradients.items() if gradient is None or not gradient.abs().max() > 0]
+
+
+def _finite(what: str, model: nn.Module, inputs: Sequence[Tensor]) -> Requirement:
+    """Whether a model gives finite answers to some inputs; an error of a user's model is no answer."""
+    try:
+        return Requirement(what, model(*inputs).isfinite().all().item())
+    except (RuntimeError, ValueError, IndexError, ArithmeticError) as error:
+        return Requirement(f"{what}: {type(error).__name__}: {str(error).partition(chr(10))[0]}", False)
 
 
 @torch.no_grad()
