@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from zoo.data.formats.columns import HDF5_MAGIC, PARQUET_MAGIC, ROOT_MAGIC, Columns, open_columns, open_hdf5_file
-from zoo.data.formats.dark_machines import is_dark_machines, open_dark_machines, open_event_lines
+from zoo.data.formats.dark_machines import is_dark_machines, open_dark_machines, open_event_lines, with_rounding
 from zoo.data.formats.formulas import column_names, with_formulas
 from zoo.data.formats.hls4ml import open_hls4ml
 from zoo.data.formats.jetclass import open_jetclass_parquet, open_jetclass_root
@@ -21,6 +21,7 @@ from zoo.data.formats.jetnet import open_jetnet
 from zoo.data.formats.jets_of_events import jets_of_events
 from zoo.data.formats.layout import Layout, LayoutFile
 from zoo.data.formats.lhc_olympics import find_frame, open_lhc_olympics
+from zoo.data.formats.momenta import RAISED_AS_STATED
 from zoo.data.formats.quark_gluon import NPZ_MAGIC, open_quark_gluon
 from zoo.data.formats.top_tagging import open_top_tagging
 from zoo.data.manifest import folder_of, read_manifest
@@ -151,10 +152,10 @@ class MendedWarning(UserWarning):
 
 
 def warn_of(report: ReadReport, stacklevel: int = 1) -> None:
-    """Warn of what was left out and of what was mended, if anything was."""
+    """Warn of what was left out and of what was mended, if anything was; what a layout or format states is no news."""
     if report.left_out:
         warnings.warn(RejectedJetsWarning(report), stacklevel=stacklevel + 1)
-    if any(report.mended.values()):
+    if any(count for what, count in report.mended.items() if what != RAISED_AS_STATED):
         warnings.warn(MendedWarning(report), stacklevel=stacklevel + 1)
 
 
@@ -351,7 +352,9 @@ def find_format(path: Path, layout: Description | None = None, *, labelled: bool
 def _find_labelled(path: Path, start: bytes, layout: Layout | None) -> Format:
     """The kind of a file that the zoo itself labels, or a layout does."""
     if layout is not None:
-        opener = open_event_lines if is_dark_machines(start) else functools.partial(open_columns, key=layout.tree)
+        opener = functools.partial(open_columns, key=layout.tree)
+        if is_dark_machines(start):
+            opener, layout = open_event_lines, with_rounding(layout)
         return Format(f"layout {layout.name!r}", functools.partial(_open_described, layout=layout, opener=opener))
     for magic, known in _FORMATS.items():
         if start.startswith(magic):

@@ -7,7 +7,8 @@ from tests.data.writers import LINES
 from zoo.cli import main
 from zoo.data.datasets import resolve_file
 from zoo.data.formats.dark_machines import LAYOUT, is_dark_machines
-from zoo.data.readers import RejectedJetsWarning, count_rows, read_jets
+from zoo.data.formats.momenta import RAISED_AS_STATED
+from zoo.data.readers import RejectedJetsWarning, count_rows, read_and_report, read_jets
 
 
 @pytest.fixture
@@ -112,8 +113,9 @@ def test_row_ranges_and_chunks(write, monkeypatch, rows):
 
 def test_rounding_makes_no_particle_too_fast(write):
     line = "1;ttH;1;0;0;m-,20000,20000.9,0,0"
-    table = read_jets(write([line]))
+    table, report = read_and_report(write([line]))
     assert table.particles["part_energy"][0] == table.particles["part_px"][0] == np.float32(20.0009)
+    assert dict(report.mended) == {RAISED_AS_STATED: 1}
     with pytest.raises(ValueError, match="1 momentum above energy"):
         read_jets(write([line.replace("20000.9", "20003")]))
 

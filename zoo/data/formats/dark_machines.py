@@ -51,6 +51,7 @@ LAYOUT = Layout(
     fields={"met": "met", "met_phi": "met_phi"},
     weight="weight",
     rows=FACTS.rows,
+    momentum_tolerance=ROUNDING,
 )
 
 _NUMBER = rb"[-+.\deE]+"
@@ -78,6 +79,13 @@ def open_dark_machines(path: Path, labelled: bool = True) -> Iterator[LayoutFile
     """
     with open_event_lines(path) as columns:
         yield LayoutFile(path, columns, LAYOUT, labelled)
+
+
+def with_rounding(layout: Layout) -> Layout:
+    """A layout of such events with the tolerance of their text, unless it has one of its own."""
+    if layout.momentum_tolerance is not None:
+        return layout
+    return dataclasses.replace(layout, momentum_tolerance=ROUNDING)
 
 
 @contextlib.contextmanager
@@ -134,7 +142,6 @@ class _Lines:
             line, met = first_row + negative[0] + 1, jets["met"][negative[0]]
             raise ValueError(f"{self.path}: line {line}: the met must be 0 or more, not {met}; correct the line")
         lists = {name: particle[name].to_numpy() for name in ("energy", "pt", "eta", "phi")}
-        lists["energy"] = _unround(lists["energy"], lists["pt"], lists["eta"])
         lists |= _describe(symbol.to_numpy())
         return {name: Lists(counts, values) for name, values in lists.items()} | {
             **jets,
@@ -199,12 +206,6 @@ def _is_number(value: str) -> bool:
     except ValueError:
         return False
     return "_" not in value and value == value.strip()
-
-
-def _unround(energy: np.ndarray, pt: np.ndarray, eta: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore", invalid="ignore"):  # the numbers of bad events
-        momentum = pt * np.cosh(eta)
-        return np.where((momentum > energy) & (momentum < energy * (1 + ROUNDING)), momentum, energy)
 
 
 def _describe(symbol: np.ndarray) -> dict[str, np.ndarray]:

@@ -16,6 +16,7 @@ COMPONENTS = tuple((*three, *fourth) for three in (_CARTESIAN, _POLAR) for fourt
 #: What becomes of particles, as reports call it.
 PADDING = "entries without momentum, taken as padding"
 RAISED = "energies below the momentum by rounding, raised to it"
+RAISED_AS_STATED = "energies below the momentum within the stated tolerance, raised to it"
 NO_MASS = "masses below 0 by rounding, taken as 0"
 NEGATIVE_MASS = "masses below 0 by more than rounding, whose jets have a negative energy"
 
@@ -53,6 +54,7 @@ def four_momenta(
         scale: factor to GeV; angles have none.
         tolerance: see above; None: that of `rounding` for the types of the components.
     """
+    raised = RAISED if tolerance is None else RAISED_AS_STATED
     if tolerance is None:
         tolerance = rounding(values.dtype for values in components.values() if values.dtype.kind == "f")
     if scale == 1 and set(components) == {*_CARTESIAN, "energy"} and tolerance <= MOMENTUM_TOLERANCE:
@@ -62,7 +64,7 @@ def four_momenta(
     lengths = {name: values * scale for name, values in given.items() if name not in _ANGLES}
     with np.errstate(invalid="ignore", over="ignore"):  # the numbers of bad jets
         px, py, pz = _three_momenta(given, lengths)
-        energy, notes = _energy(lengths, np.sqrt(px * px + py * py + pz * pz), tolerance)
+        energy, notes = _energy(lengths, np.sqrt(px * px + py * py + pz * pz), tolerance, raised)
         momenta = dict(zip(MOMENTUM_COLUMNS, (energy, px, py, pz), strict=True))
         return {name: values.astype(np.float32) for name, values in momenta.items()}, notes
 
@@ -75,15 +77,15 @@ def _three_momenta(given: Mapping[str, np.ndarray], lengths: Mapping[str, np.nda
 
 
 def _energy(
-    lengths: Mapping[str, np.ndarray], momentum: np.ndarray, tolerance: float
+    lengths: Mapping[str, np.ndarray], momentum: np.ndarray, tolerance: float, raised: str
 ) -> tuple[np.ndarray, Counter[str]]:
     notes = Counter()
     if "energy" in lengths:
         energy = lengths["energy"]
-        # what `bad_jets` lets pass stays as it is
-        is_low = (momentum > (1 + MOMENTUM_TOLERANCE) * energy) & (momentum <= (1 + tolerance) * energy)
+        # where nothing has to be mended, what `bad_jets` lets pass stays as it is
+        is_low = (momentum > energy) & (momentum <= (1 + tolerance) * energy) & (tolerance > MOMENTUM_TOLERANCE)
         energy = np.where(is_low, momentum, energy)
-        notes[RAISED] = int(is_low.sum())
+        notes[raised] = int(is_low.sum())
     elif "mass" in lengths:
         mass = lengths["mass"]
         is_rounded = (mass < 0) & (-mass <= np.sqrt(2 * tolerance) * momentum)
