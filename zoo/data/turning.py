@@ -16,6 +16,8 @@ _ERRORS = re.compile(r"abs.*|\w*err|errors?|unc|uncertainty|resolution|log.*")
 _AZIMUTH = re.compile(r"(?P<before>\w*)phi(?P<after>rel|sin|cos|corr|\d*)|azimuth|azimuthal")
 _RELATIVE = {"d", "delta", "rel", "relative"}
 _MIRRORED = re.compile(r"(d0|dxy)(val|sig|significance)?")
+#: Such impact parameters may be signed by the side of the jet, and then no mirror changes them.
+_SIGNED_BY_JET = {"signed", "lifetime", "ip2d", "ip3d", "sip2d", "sip3d"}
 _COMPONENT = re.compile(r"(p|e|v|m|me|met|mht|miss|missing|recoil)?[xy]")
 _UNCHANGED = re.compile(
     r"pt|p|et|e|energy|mass|m|msd|pz|vz|z|z0|dz\w*|(d|delta|rel|)(eta|rapidity)(rel)?|(d|delta|)r|theta|width|"
@@ -84,7 +86,7 @@ def kind_of_name(name: str) -> str | None:
                 return "vectors"
             return "mirrored" if around & _RELATIVE or _RELATIVE & set(words) else "azimuths"
     if any(_MIRRORED.fullmatch(word) for word in words):
-        return "mirrored"
+        return None if _SIGNED_BY_JET & set(words) else "mirrored"
     if _COMPONENT.fullmatch(words[-1]):
         return "vectors"
     return "unchanged" if _UNCHANGED.fullmatch(words[-1]) or "is" in words else None
@@ -133,6 +135,8 @@ class Turning:
             kind = changes.of(name) or kind_of_name(name)
             if kind is None and all(sample.dtype.kind in "iu" for sample in samples):
                 kind = "unchanged"  # whole numbers are counts and types
+            if kind == "mirrored" and changes.of(name) is None and all((sample >= 0).all() for sample in samples):
+                kind = "unchanged"  # a length, such as that of the way to a vertex, has no sign
             if kind == "azimuths":
                 azimuths[name] = _start_of_range(name, samples)
             elif kind == "mirrored":
