@@ -360,20 +360,28 @@ class _Guard:
         self._timer.cancel()
 
     def explain(self, error: Exception) -> None:
-        """Raise what an error of torch's comes from, if it is the end of a loader process."""
+        """Raise what an error of torch's comes from, if it is the end of a loader process; the others are ended too."""
+        statuses: list[int] = []
+        for _ in range(2):  # torch's handler of the end of a process may interrupt this, once
+            with contextlib.suppress(RuntimeError):
+                ended = wait([worker.sentinel for worker in self._workers], timeout=1)
+                for worker in self._workers:
+                    worker.join(timeout=1 if worker.sentinel in ended else 0)  # its pipes have ended before it
+                statuses = statuses or [worker.exitcode for worker in self._workers if worker.exitcode]
+                for worker in self._workers if statuses else ():
+                    worker.kill()
+                    worker.join(timeout=1)
+                break
         if self._has_killed:
             raise TimeoutError(
                 f"data.num_workers: the loader processes gave no batch for {self._seconds:g} s and were killed; look "
                 "at the disk that the files lie on, or give data.worker_timeout more seconds"
             ) from error
-        with contextlib.suppress(RuntimeError):  # of torch's handler of the end of a process
-            wait([worker.sentinel for worker in self._workers], timeout=1)  # its pipe may have ended before it
-        for worker in self._workers:
-            if worker.exitcode:
-                raise ChildProcessError(
-                    f"data.num_workers: a loader process died with status {worker.exitcode}; if it was killed (-9), "
-                    "the memory may not suffice: give fewer processes or a smaller batch"
-                ) from error
+        if statuses:
+            raise ChildProcessError(
+                f"data.num_workers: a loader process died with status {statuses[0]}; if it was killed (-9), the memory "
+                "may not suffice: give fewer processes or a smaller batch"
+            ) from error
 
     def _kill(self) -> None:
         self._has_killed = True
