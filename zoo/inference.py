@@ -16,7 +16,7 @@ from zoo.data.features import FeatureTable
 from zoo.data.formats.layout_yaml import read_layout
 from zoo.data.manifest import folder_of
 from zoo.data.odd_jets import OddJetsWarning
-from zoo.data.oddities import SAMPLED_JETS, find_oddities_of_files
+from zoo.data.oddities import find_oddities_of_files
 from zoo.data.ranges import RangeCheck
 from zoo.data.readers import (
     Description,
@@ -40,6 +40,9 @@ from zoo.score_files import join_columns, missing_values, require_kind, score_co
 
 #: Jets of similar length that go through the model together.
 BATCH_JETS = 512
+
+#: So many jets are looked at for oddities at least, which stay in memory; the ranges are those of all.
+LOOKED_AT_JETS = 20_000
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -239,7 +242,7 @@ class _Oddities:
 
     def add_table(self, path: Path, table: JetTable) -> None:
         """Look at some of the jets, as long as there are not enough."""
-        if len(table) and sum(len(known) for _, known in self.tables) < SAMPLED_JETS:
+        if len(table) and sum(len(known) for _, known in self.tables) < LOOKED_AT_JETS:
             self.tables.append((path, table))
 
     def add_batch(self, batch: JetBatch) -> None:

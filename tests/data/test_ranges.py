@@ -134,7 +134,7 @@ def test_the_energy_comes_first(batch):
     backbone = zoo.load_pretrained("particle_transformer.substructure")
     with pytest.raises(ValueError, match=r"must be \(E, px, py, pz\)"):
         backbone.encode(batch.four_momenta[:2, :, [1, 2, 3, 0]], batch.mask[:2])
-    with pytest.raises(ValueError, match=r"1 of 1 particles have E < |p|; look at them"):
+    with pytest.raises(ValueError, match=r"1 of 1 particles have E < .p.; correct them; of .pt, eta, phi, mass."):
         require_energy_first(torch.tensor([[[1.0, 2, 0, 0]]]), torch.ones(1, 1, dtype=torch.bool))
     padded = torch.where(batch.mask[..., None], batch.four_momenta, -1.0)  # what is no particle does not matter
     require_energy_first(padded, batch.mask)

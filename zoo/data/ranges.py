@@ -154,7 +154,8 @@ def require_energy_first(four_momenta: Tensor, mask: Tensor) -> None:
     is_wrong = _breaks_order(momenta, 0)
     if is_wrong.any():
         is_last = not _breaks_order(momenta, 3).any()
-        hint = "they look like (px, py, pz, E): give four_momenta[..., [3, 0, 1, 2]]" if is_last else "look at them"
+        other = "correct them; of (pt, eta, phi, mass) zoo.physics.kinematics.from_pt_eta_phi_mass makes momenta"
+        hint = "they look like (px, py, pz, E): give four_momenta[..., [3, 0, 1, 2]]" if is_last else other
         raise ValueError(
             f"four_momenta must be (E, px, py, pz) in GeV, but {int(is_wrong.sum())} of {len(momenta)} particles have "
             f"E < |p|; {hint}"
