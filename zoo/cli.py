@@ -63,6 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     convert.add_argument("--scheduler", metavar="ADDRESS", help="dask scheduler whose workers see the same files")
     convert.add_argument("--compression", choices=["lz4", "zstd"], help="small shards that are loaded, not mapped")
     _add_description(convert)
+    convert.add_argument("--unlabelled", action="store_true", help="take jets without a class, for a pretraining")
     convert.add_argument(
         "--split",
         choices=["train", "val", "test"],
@@ -373,6 +374,7 @@ def _convert(
     weaver_yaml: Path | None,
     classes: list[str] | None,
     split: str,
+    unlabelled: bool,
 ) -> None:
     from zoo.data.convert import convert, describe
     from zoo.data.description import read_description
@@ -385,7 +387,8 @@ def _convert(
         processes=processes,
         scheduler=scheduler,
         compression=compression,
-        layout=read_description(layout, weaver_yaml, classes, split=split),
+        layout=read_description(layout, weaver_yaml, classes, split=split, labelled=not unlabelled),
+        labelled=not unlabelled,
     )
     print(describe(out, manifest))
 

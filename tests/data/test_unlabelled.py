@@ -20,11 +20,12 @@ from tests.data.writers import (
     write_parquet,
     write_root,
 )
+from zoo.cli import main
 from zoo.data import JetDataModule
 from zoo.data.datamodule import Split
 from zoo.data.datasets import resolve_file
 from zoo.data.formats.layout import Layout
-from zoo.data.readers import count_rows, join_tables, read_chunks, read_jets
+from zoo.data.readers import count_rows, join_tables, open_tables, read_chunks, read_jets
 from zoo.data.store import write_store
 
 Written = tuple[Path, Path, list[int]]
@@ -166,3 +167,23 @@ def test_a_split_that_needs_no_label(tmp_path, classes, merge):
         assert batch.label.tolist() == expected.tolist()
     with pytest.raises(ValueError, match=r"jets\.arrow: (column 'label' must be 0 to 1|classes are \[\])"):
         JetDataModule(train=split, merge=merge).setup("fit")
+
+
+@pytest.mark.parametrize("write", [top_tagging, jetclass_without], ids=lambda write: write.__name__)
+def test_files_without_labels_are_converted_where_none_are_needed(write: Callable[[Path], Written], tmp_path, capsys):
+    _, bad, label = write(tmp_path)
+    out = tmp_path / "out"
+    command = ["convert", str(bad), "--out", str(out), "--processes", "1"]
+    with pytest.raises(SystemExit, match="2"):
+        main([*command, "--out", str(tmp_path / "refused")])
+    assert "label" in capsys.readouterr().err
+    main([*command, "--unlabelled"])
+    assert f"{label.count(-1)} of a class that is not known" in capsys.readouterr().out
+    (table,) = open_tables(out)
+    assert sorted(table.label.tolist()) == sorted(label)
+    main([*command, "--unlabelled"])  # which is done
+    split = Split([str(out)])
+    name = "jetclass" if "parquet" in bad.name else "top_tagging"
+    JetDataModule(dataset=name, train=split, labelled=False).setup("fit")
+    with pytest.raises(ValueError, match=r"column 'label' must be 0 to"):
+        JetDataModule(dataset=name, train=split).setup("fit")

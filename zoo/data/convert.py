@@ -71,6 +71,7 @@ class Plan:
         compression: of the shards, see `zoo.data.store.write_store`.
         layout: of the files as the ``values`` of their description, None for files that need none.
         sources: path, size, time of the last change, and number of rows of each file.
+        labelled: whether the files must tell the class of each jet.
     """
 
     seed: int
@@ -78,6 +79,7 @@ class Plan:
     compression: str | None
     layout: dict[str, Any] | None
     sources: tuple[tuple[str, int, int, int], ...]
+    labelled: bool = True
 
     @property
     def rows(self) -> int:
@@ -93,14 +95,14 @@ class Plan:
     def settings(self) -> dict[str, Any]:
         """All but the files, each key of the layout by its own name."""
         layout = {"layout": None} if self.layout is None else {f"layout.{key}": v for key, v in self.layout.items()}
-        return {key: getattr(self, key) for key in ("seed", "jets_per_shard", "compression")} | layout
+        return {key: getattr(self, key) for key in ("seed", "jets_per_shard", "compression", "labelled")} | layout
 
     def parts(self, folder: Path, layout: Description | None) -> list["Part"]:
         """The pieces of work of the first pass."""
         return [
-            Part(folder, Path(path), number, (start, min(start + PART_ROWS, rows)), self.shards, self.seed, layout)
+            Part(folder, Path(path), number, (start, stop), self.shards, self.seed, layout, self.labelled)
             for number, (path, *_, rows) in enumerate(self.sources)
-            for start in range(0, rows, PART_ROWS)
+            for start, stop in ((first, min(first + PART_ROWS, rows)) for first in range(0, rows, PART_ROWS))
         ]
 
 
@@ -115,6 +117,7 @@ class Part:
     shards: int
     seed: int
     layout: Description | None
+    labelled: bool = True
 
     @property
     def path(self) -> Path:
@@ -143,6 +146,7 @@ def convert(
     scheduler: str | None = None,
     compression: str | None = None,
     layout: Description | None = None,
+    labelled: bool = True,
 ) -> Manifest:
     """Convert files to a folder of shards whose jets are in one random order, with a manifest that is written last.
 
@@ -163,6 +167,7 @@ def convert(
         compression: None for shards that are mapped into memory, ``"lz4"`` or ``"zstd"`` for small ones.
         layout: which columns of the files hold what, see `zoo.data.description.read_description`; a data file of weaver
             selects jets and makes weights as its ``split`` says.
+        labelled: whether the files must tell the class of each jet; else it is -1 where they do not.
 
     Raises:
         ValueError: if an argument makes no sense, the folder holds something else, a file cannot be read, the files do
@@ -177,7 +182,8 @@ def convert(
     with _only_one(out):
         paths = [Path(file).resolve() for file in files]
         with _workers(processes, scheduler) as run:
-            wanted = Plan(seed, jets_per_shard, compression, None if layout is None else layout.values, ())
+            values = None if layout is None else layout.values
+            wanted = Plan(seed, jets_per_shard, compression, values, (), labelled)
             plan = _make_plan(out, paths, run, wanted, layout)
             if not (out / MANIFEST).exists():
                 _clean_up_drafts(out)
@@ -195,6 +201,8 @@ def convert(
 def describe(folder: Path, manifest: Manifest) -> str:
     """What was converted, and which jets of which file were left out, a line each."""
     classes = ", ".join(f"{jets} {name}" for name, jets in manifest.class_jets.items() if jets)
+    unknown = manifest.jets - sum(manifest.class_jets.values())
+    classes += f"{', ' if classes else ''}{unknown} of a class that is not known" if unknown else ""
     lines = [f"{folder}: {manifest.jets} jets in {len(manifest.shards)} shards: {classes}"]
     for source in manifest.sources:
         lines += [] if source.rows else [f"{source.path}: skipped, it holds no row"]
@@ -256,7 +264,7 @@ def _lock(descriptor: int, folder: Path) -> None:
 
 def _make_plan(folder: Path, paths: list[Path], run: Run, wanted: Plan, layout: Description | None) -> Plan:
     """The plan of this call, which is as wanted; a folder that was begun or finished with another one is refused."""
-    old = _read_plan(folder)
+    old = _read_plan(folder, wanted.labelled)
     now = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
     if old is not None:
         _check_settings(folder, old.settings, wanted.settings)
@@ -267,7 +275,7 @@ def _make_plan(folder: Path, paths: list[Path], run: Run, wanted: Plan, layout: 
     if any(not entry.match(DRAFTS) for entry in folder.iterdir()):
         raise ValueError(f"{folder} holds other files; name a folder that is empty or does not exist")
     prints = [fingerprint(path) for path in paths]
-    plan = dataclasses.replace(wanted, sources=_inspect(paths, now, run, layout))
+    plan = dataclasses.replace(wanted, sources=_inspect(paths, now, run, layout, wanted.labelled))
     with atomic_write(folder / PLAN) as file:
         content = {"version": PLAN_VERSION, **dataclasses.asdict(plan), "fingerprints": prints}
         file.write(json.dumps(content, indent=1).encode())
@@ -311,11 +319,12 @@ def _check_settings(folder: Path, old: dict[str, Any], wanted: dict[str, Any]) -
             raise _other_plan(folder, f"{key} {before}, not {after}")
 
 
-def _read_plan(folder: Path) -> Plan | None:
+def _read_plan(folder: Path, labelled: bool) -> Plan | None:
+    """The plan that a folder was begun with, or finished, which leaves no trace of whether labels were needed."""
     if (folder / MANIFEST).exists():
         manifest = read_manifest(folder)
         sources = tuple((source.path, source.bytes, source.modified_ns, source.rows) for source in manifest.sources)
-        return Plan(manifest.seed, manifest.jets_per_shard, manifest.compression, manifest.layout, sources)
+        return Plan(manifest.seed, manifest.jets_per_shard, manifest.compression, manifest.layout, sources, labelled)
     path = folder / PLAN
     if not path.is_file():
         return None
@@ -339,10 +348,10 @@ def _describe(source: tuple[str, int, int] | None) -> str:
 
 
 def _inspect(
-    paths: list[Path], found: list[tuple[str, int, int]], run: Run, layout: Description | None
+    paths: list[Path], found: list[tuple[str, int, int]], run: Run, layout: Description | None, labelled: bool
 ) -> tuple[tuple[str, int, int, int], ...]:
     """The sources with their numbers of rows, once they are found to fit together."""
-    looks = dict(run(functools.partial(_look_at, layout=layout), paths))
+    looks = dict(run(functools.partial(_look_at, layout=layout, labelled=labelled), paths))
     filled = [path for path in paths if looks[path][0]]
     if not filled:
         raise ValueError(f"{paths[0]} and all other files hold no row; give files of jets")
@@ -356,14 +365,14 @@ def _inspect(
     return tuple((*source, looks[path][0]) for source, path in zip(found, paths, strict=True))
 
 
-def _look_at(path: Path, layout: Description | None) -> tuple[int, dict[str, Any]]:
+def _look_at(path: Path, layout: Description | None, labelled: bool) -> tuple[int, dict[str, Any]]:
     """Number of rows, and what the first one shows of the columns."""
     if layout is not None and find_format(path, layout) is None:
         raise ValueError(f"{path} is a file of the zoo, which says itself what it holds; convert it without a layout")
-    rows = count_rows(path, layout)
+    rows = count_rows(path, layout, labelled=labelled)
     if not rows:
         return 0, {}
-    table, _ = next(read_chunks(path, (0, 1), layout, verify=False))
+    table, _ = next(read_chunks(path, (0, 1), layout, verify=False, labelled=labelled))
     for key in FACTS:
         if key not in table.metadata:
             raise ValueError(f"{path} does not say its {key}; write it again with them in the metadata")
@@ -432,13 +441,16 @@ def deal_part(part: Part) -> None:
     """Deal the good jets of a part to the shards and write them, sorted by shard."""
     start, stop = part.rows
     chunks, report = [], ReadReport(part.file, 0, {})
-    for chunk, of_chunk in read_chunks(part.file, part.rows, part.layout, verify=False):
+    for chunk, of_chunk in read_chunks(part.file, part.rows, part.layout, verify=False, labelled=part.labelled):
         chunks.append(chunk)
         report += of_chunk
     table = join_tables(chunks)
-    num_classes = len(table.metadata["classes"])
-    if np.any((table.label < 0) | (table.label >= num_classes)):
-        raise ValueError(f"{part.file}: column 'label' must be 0 to {num_classes - 1}; correct the labels")
+    least, most = 0 if part.labelled else -1, len(table.metadata["classes"]) - 1
+    if np.any((table.label < least) | (table.label > most)):
+        raise ValueError(
+            f"{part.file}: column 'label' must be {least} to {most}; correct the labels, or convert with --unlabelled "
+            "to another folder, for a training that needs none"
+        )
     random = np.random.default_rng([part.seed, 0, part.number, start])
     # dealt by row, so that a jet's shard does not depend on which jets before it are bad
     shard = random.integers(part.shards, size=stop - start)[table.rows_in_source(np.arange(len(table))) - start]
@@ -520,7 +532,7 @@ def _gather_shard(work: Gathering, number: int, parts: list[JetTable]) -> list[i
         shard = dataclasses.replace(pieces, metadata={**metadata, "shuffled": True}).take(order)
         write_store(path, shard, compression=work.compression)
         label = shard.label
-    return np.bincount(label, minlength=len(metadata["classes"])).tolist()
+    return np.bincount(label[label >= 0], minlength=len(metadata["classes"])).tolist()
 
 
 def _label_of_finished(path: Path) -> np.ndarray | None:
