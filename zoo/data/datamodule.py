@@ -344,6 +344,10 @@ class JetDataModule(pl.LightningDataModule):
                     "leave the weight out of the layout"
                 )
 
+    @property
+    def _is_limited(self) -> bool:
+        return self.train_jets is not None or self.train_fraction is not None
+
     def _limit(self, ranges: dict[Path, tuple[int, int]]) -> dict[Path, tuple[int, int]]:
         """The first rows of each file of the training split, so many as ``train_fraction`` or ``train_jets`` say.
 
@@ -460,6 +464,8 @@ class JetDataModule(pl.LightningDataModule):
             "train_jets": len(self._datasets["train"]),
             "batch_size": self.batch_size,
             "devices": self.trainer.world_size,
+            # of several files, older versions took the first rows of the first ones
+            **({"part_of_each_file": 1} if self._is_limited and len(self.splits["train"].files) > 1 else {}),
         }
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:

@@ -95,6 +95,17 @@ def linked(events):
     return columns, Grouping(links="members")
 
 
+def atlas(events):
+    """Links as ATLAS has them, with the key of the collection, which is 0 for those that lead nowhere."""
+    columns, _ = linked(events)
+    members = columns.pop("members")
+    lost = ak.concatenate([members, ak.zeros_like(members[:, :, :1])], axis=2)
+    key = ak.concatenate([ak.full_like(members, 490246363), ak.zeros_like(members[:, :, :1])], axis=2)
+    links = {"m_persKey": ak.values_astype(key, np.uint32), "m_persIndex": ak.values_astype(lost, np.uint32)}
+    columns["Aux.links"] = ak.zip(links)
+    return columns, Grouping(links="Aux.links")
+
+
 def nested(events):
     columns = of_jets(events)
     for i, axis in enumerate("xyz"):
@@ -121,7 +132,7 @@ def write_ttree(path, columns):
 
 
 CASES = [(way, write) for way in (indexed, linked, nested) for write in (write_parquet, write_rntuple)]
-CASES += [(indexed, write_ttree)]
+CASES += [(indexed, write_ttree), (atlas, write_rntuple)]
 
 
 def check(table, expected):
@@ -194,6 +205,17 @@ def test_mistakes_are_named(events, tmp_path, changes, message):
     layout = dataclasses.replace(LAYOUT, **{"jets": grouping, **changes})
     with pytest.raises(ValueError, match=rf"events: .*{message}"):
         read_jets(tmp_path / "events", layout=layout)
+
+
+def test_links_to_several_collections_are_refused(events, tmp_path):
+    columns, grouping = atlas(events)
+    links = columns["Aux.links"]
+    columns["Aux.links"] = ak.with_field(
+        links, ak.values_astype(links.m_persKey + links.m_persIndex, np.uint32), "m_persKey"
+    )
+    write_rntuple(tmp_path / "events", columns)
+    with pytest.raises(ValueError, match=r"column 'Aux\.links' has links to several collections"):
+        read_jets(tmp_path / "events", layout=dataclasses.replace(LAYOUT, jets=grouping))
 
 
 def test_one_way_alone():

@@ -17,7 +17,7 @@ from zoo.data.datamodule import JetDataModule
 from zoo.data.features import Feature, agree, feature_table
 from zoo.data.readers import read_jets
 from zoo.data.weaver.data_config import read_weaver_yaml
-from zoo.data.weaver.formulas import formula_table, reading_table
+from zoo.data.weaver.formulas import formula_table, reading_table, verified_table
 from zoo.fine_tuning import FineTuning, find_backbone, load_backbone
 from zoo.inference import predict
 
@@ -52,6 +52,16 @@ def data_file(tmp_path):
     del values["inputs"]["pf_points"]
     (tmp_path / "jetclass.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
     return tmp_path / "jetclass.yaml"
+
+
+def test_formulas_agree_with_the_data_file_on_public_jets(shared_data, data_file):
+    values = yaml.safe_load(data_file.read_text()) | {"observers": None, "treename": None}
+    values["labels"] = {"type": "custom", "value": {"truth": "jet_label"}}
+    data_file.write_text(yaml.safe_dump(values, sort_keys=False))
+    description = read_weaver_yaml(data_file, [str(number) for number in range(188)])
+    table = verified_table(description, shared_data / "jetclass2" / "JetClassII_example.root", (0, 100))
+    assert table == formula_table(description)
+    assert not [name for name in table.columns if name.startswith("weaver_")]
 
 
 def changed(data_file, variables, features):

@@ -26,7 +26,8 @@ class Grouping:
         index: column of a number for each link: that of its jet in the event; negative ones belong to no jet.
         particles: with ``index``: column of a number for each link: that of its particle in the columns of the
             particles; None: the links are the particles.
-        links: column of lists of lists: for each jet the numbers of its particles in the columns of the particles.
+        links: column of lists of lists: for each jet the numbers of its particles in the columns of the particles;
+            negative ones are none. The links of ATLAS files are such numbers.
 
     Raises:
         ValueError: if it is none of these.
@@ -163,8 +164,11 @@ class _Jets:
         grouping = self.grouping
         if grouping.links is not None:
             lists = block[grouping.links].lists
-            event = np.repeat(np.repeat(np.arange(len(counts)), counts), lists.counts)
-            return lists.counts, (event, lists.values)
+            row = np.repeat(np.arange(len(lists.counts)), lists.counts)
+            is_linked = lists.values >= 0
+            row, particle = row[is_linked], lists.values[is_linked]
+            event = np.repeat(np.arange(len(counts)), counts)[row]
+            return np.bincount(row, minlength=len(lists.counts)), (event, particle)
         if grouping.index is None:
             return counts, (np.zeros(0, np.int64), np.zeros(0, np.int64))
         jet = block[grouping.index]
