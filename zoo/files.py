@@ -15,6 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+#: Name of the file whose lock a folder's writer holds.
+LOCK = ".lock"
+
 #: Errors of a disk, which the system reports without a name where they come from writing to an open file.
 _OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
 
@@ -136,7 +139,7 @@ def only_one(folder: Path, what: str, *, is_patient: bool = False) -> Iterator[N
     """
     is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / ".lock"
+    path = folder / LOCK
     file = _locked(path, what, fcntl.LOCK_EX if is_patient else fcntl.LOCK_EX | fcntl.LOCK_NB)
     # a process forked from this one, such as of a loader, would hold the lock beyond this one's end
     os.register_at_fork(after_in_child=file.close)

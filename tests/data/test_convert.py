@@ -1,7 +1,6 @@
 import collections
 import contextlib
 import dataclasses
-import fcntl
 import itertools
 import json
 import os
@@ -28,6 +27,7 @@ from zoo.data.formats.layout_yaml import read_layout
 from zoo.data.manifest import read_manifest, write_manifest
 from zoo.data.readers import read_jets
 from zoo.data.store import MOMENTUM_COLUMNS, JetTable, bad_jets, write_store
+from zoo.files import only_one
 
 JETS = (300, 500, 200)
 
@@ -379,13 +379,13 @@ def test_a_folder_with_other_files_is_refused(files, tmp_path):
 
 def test_two_conversions_at_once(files, tmp_path):
     out = tmp_path / "out"
-    out.mkdir()
-    other = os.open(out, os.O_RDONLY)
-    fcntl.flock(other, fcntl.LOCK_EX)
-    with pytest.raises(BlockingIOError, match="another process converts to it"):
+    with (
+        only_one(out, "conversion"),
+        pytest.raises(BlockingIOError, match=r"out: is in use by another conversion, process .* name another folder"),
+    ):
         convert(files, out, processes=1)
-    os.close(other)
     convert(files, out, processes=1)
+    assert not (out / ".lock").exists()
 
 
 def test_a_full_disk_leaves_nothing_half_written(files, tmp_path):

@@ -10,7 +10,6 @@ References:
 
 import contextlib
 import dataclasses
-import fcntl
 import functools
 import itertools
 import json
@@ -30,7 +29,7 @@ from zoo.data.readers import Description, ReadReport, count_rows, find_format, j
 from zoo.data.remote import local_path
 from zoo.data.shards import describe_shard
 from zoo.data.store import JetTable, open_store, write_store
-from zoo.files import atomic_write
+from zoo.files import LOCK, atomic_write, only_one
 from zoo.limits import parse_json
 from zoo.progress import progress_bar
 
@@ -178,8 +177,7 @@ def convert(
     """
     out, files = Path(out), [local_path(file) for name in files for file in expand_pattern(name)]
     check_arguments(files, out, jets_per_shard, seed, processes, compression)
-    out.mkdir(parents=True, exist_ok=True)
-    with _only_one(out):
+    with only_one(out, "conversion"):
         paths = [Path(file).resolve() for file in files]
         with _workers(processes, scheduler) as run:
             values = None if layout is None else layout.values
@@ -244,24 +242,6 @@ def check_arguments(
         raise NotADirectoryError(f"{out} is a file; name a folder to make")
 
 
-@contextlib.contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
-    """Hold a lock on a folder that the system releases even if this process is killed."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        _lock(descriptor, folder)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _lock(descriptor: int, folder: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise BlockingIOError(f"{folder}: another process converts to it; wait, or name another folder") from error
-
-
 def _make_plan(folder: Path, paths: list[Path], run: Run, wanted: Plan, layout: Description | None) -> Plan:
     """The plan of this call, which is as wanted; a folder that was begun or finished with another one is refused."""
     old = _read_plan(folder, wanted.labelled)
@@ -272,7 +252,7 @@ def _make_plan(folder: Path, paths: list[Path], run: Run, wanted: Plan, layout: 
             if before != after:
                 raise _other_plan(folder, f"{_describe(before)}, not {_describe(after)}")
         return old
-    if any(not entry.match(DRAFTS) for entry in folder.iterdir()):
+    if any(entry.name != LOCK and not entry.match(DRAFTS) for entry in folder.iterdir()):
         raise ValueError(f"{folder} holds other files; name a folder that is empty or does not exist")
     prints = [fingerprint(path) for path in paths]
     plan = dataclasses.replace(wanted, sources=_inspect(paths, now, run, layout, wanted.labelled))
