@@ -105,6 +105,7 @@ def test_convert_keeps_selection_weights_and_inputs(data_file, tmp_path):
     assert next(iter(module.train_dataloader())).features.shape[2] == 3
 
 
+@pytest.mark.slow
 def test_convert_on_several_processes_is_the_same(data_file, tmp_path):
     for name, processes in (("one", "1"), ("two", "2")):
         command = ["convert", str(tmp_path / "*.root"), "--weaver-yaml", str(data_file), "--out", str(tmp_path / name)]

@@ -119,8 +119,11 @@ def test_features_agree_by_their_values():
     assert agree(one, one)
     assert not agree(one, other)
     assert not agree(Feature("x", "part_id == 211"), Feature("x", "part_id == 13"))
+    assert not agree(Feature("x", "log(log_pt - 1e9)"), Feature("x", "log(log_pt - 2e9)"))  # all are NaN
+    assert not agree(Feature("x", "log_pt + (part_id > 1000)"), Feature("x", "log_pt + 0 * part_id"))
 
 
+@pytest.mark.slow
 def test_a_published_model_needs_no_data_file(jets, data_file, tmp_path):
     builder = {"class_path": "zoo.deepsets.pfn", "init_args": {"input_dim": 11, "num_classes": 10}}
     splits = {name: {"files": [str(jets)]} for name in ("train", "test")}
