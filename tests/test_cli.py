@@ -1,8 +1,11 @@
 """The ``zoo`` command."""
 
+import argparse
+from collections.abc import Iterator
+
 import pytest
 
-from zoo.cli import main
+from zoo.cli import build_parser, main
 
 
 def test_help_names_the_commands(capsys):
@@ -23,19 +26,20 @@ def test_a_user_error_is_one_line(tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        "data info jets.h5 --jet 3",
-        "simulate top_tagging --out x --jets 1 --process 1",
-        "hub pull x --ou y",
-        "predict x --model y --row 0 1",
-    ],
-)
-def test_abbreviated_options_are_refused(capsys, line):
+def parsers_below(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for below in action.choices.values():
+                yield from [below, *parsers_below(below)]
+
+
+def test_abbreviated_options_are_refused(capsys):
     with pytest.raises(SystemExit, match="2"):
-        main(line.split())
-    assert "unrecognized arguments: --" in capsys.readouterr().err
+        main(["data", "info", "jets.h5", "--jet", "3"])
+    assert "unrecognized arguments: --jet 3" in capsys.readouterr().err
+    parsers = list(parsers_below(build_parser()))
+    assert {"zoo predict", "zoo data info", "zoo hub pull"} <= {parser.prog for parser in parsers}
+    assert not any(parser.allow_abbrev for parser in parsers)
 
 
 def test_only_errors_for_the_user_are_one_line(monkeypatch, capsys):

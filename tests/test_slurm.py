@@ -28,15 +28,16 @@ JOB = {
 
 
 class SignalAt(Callback):
-    """Sends this process what SLURM sends before a time limit, once at a place."""
+    """Sends this process what SLURM sends before a time limit, or a preemption, once at a place."""
 
-    def __init__(self, place: str = "") -> None:
+    def __init__(self, place: str = "", number: int = signal.SIGUSR1) -> None:
         self.place = place
+        self.number = number
 
     def pass_by(self, place: str) -> None:
         if place == self.place:
             self.place = ""
-            os.kill(os.getpid(), signal.SIGUSR1)
+            os.kill(os.getpid(), self.number)
 
     def on_train_batch_start(self, trainer, *_):
         self.pass_by(f"step {trainer.global_step}")
@@ -61,12 +62,12 @@ def job(monkeypatch, tmp_path) -> Path:
     return commands / "asked"
 
 
-def config_with(folder: Path, place: str = "") -> dict:
+def config_with(folder: Path, place: str = "", number: int = signal.SIGUSR1) -> dict:
     """A training of 2 epochs of 15 steps with dropout and averaged weights, which is signalled at a place."""
     config = small_config(folder)
     config["trainer"]["callbacks"] = [
         {"class_path": "zoo.callbacks.WeightAverage", "init_args": {"decay": 0.9}},
-        {"class_path": "tests.test_slurm.SignalAt", "init_args": {"place": place}},
+        {"class_path": "tests.test_slurm.SignalAt", "init_args": {"place": place, "number": int(number)}},
     ]
     return config
 
@@ -114,6 +115,14 @@ def test_only_its_own_job_continues_a_run(job, tmp_path, monkeypatch):
         monkeypatch.setenv("SLURM_JOB_ID", number)
         with pytest.raises(ValueError, match="holds a run already; add --ckpt_path last"):
             run("fit", config, tmp_path)
+
+
+def test_a_preempted_job_is_stopped_after_its_step(job, tmp_path):
+    """SLURM decides itself whether it is requeued."""
+    with pytest.raises(SystemExit, match="143"):
+        run("fit", config_with(tmp_path, "step 5", signal.SIGTERM), tmp_path)
+    assert last_step(tmp_path) == 6
+    assert not job.exists()
 
 
 def test_a_job_that_is_not_requeued_goes_on(job, tmp_path, capsys):
