@@ -127,7 +127,7 @@ def test_networks_of_jetclass_answer_to_its_jets(weights, shared_data, name, fea
 
 
 @pytest.mark.parametrize("place", ["option", "beside"])
-def test_features_and_classes_of_the_data_file(weights, data_file, tmp_path, place):
+def test_features_and_classes_of_the_data_file(weights, data_file, tmp_path, capsys, place):
     """Its features are written as formulas, its classes are its labels."""
     path = weights("particlenet_weaver", 7, 3)
     if place == "beside":
@@ -138,8 +138,21 @@ def test_features_and_classes_of_the_data_file(weights, data_file, tmp_path, pla
         feature.formula for feature in feature_table("kin").features
     ]
     assert config.dataset == "kin.yaml"
+    assert "particlenet_weaver for QCD, Hbb, Tbqq. Trained elsewhere: " in (told := capsys.readouterr().out)
+    assert "features of kin.yaml." in told
     assert "taken as a network with 16 neighbours in every block" in config.training["origin"]
     assert "on jets with `jet_pt > 500`, of which it saw the first 128 particles" in config.training["notes"][0]
+
+
+def test_features_that_are_no_formulas_need_the_data_file(weights, data_file):
+    """Of the hardest particle of the jet, say, which no formula of one particle knows."""
+    data_file.write_text(
+        KINEMATICS.replace("part_deltaR: np.hypot(part_deta, part_dphi)", "part_deltaR: part_pt/part_pt[:, :1]")
+    )
+    with pytest.warns(UserWarning, match=r"kin.yaml: part_deltaR cannot be written as formulas .*--weaver-yaml"):
+        out = run(weights("particlenet_weaver", 7, 3), "--weaver-yaml", data_file)
+    assert load_pretrained(out).feature_table.columns == ("weaver_part_deltaR",)
+    assert "but `weaver_part_deltaR`, which reading with weaver's data file" in (out / "README.md").read_text()
 
 
 def test_number_of_features_does_not_name_them(weights, data_file, tmp_path, capsys):

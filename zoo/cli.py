@@ -333,7 +333,7 @@ def _import(
 ) -> None:
     from zoo.importers import import_pretrained
 
-    import_pretrained(
+    config = import_pretrained(
         kind,
         file,
         out,
@@ -344,6 +344,7 @@ def _import(
         classes=classes,
         use_pre_activation_pair=None if use_pre_activation_pair is None else use_pre_activation_pair == "true",
     )
+    print(f"{out}: {config.model} for {', '.join(config.classes)}. {config.training['origin']}.")
 
 
 def _simulate(

@@ -1,5 +1,6 @@
 """Pretrained folders of other frameworks' weights: what their features and classes are, and what they cost."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,10 +11,10 @@ from torch import Tensor, nn
 from zoo.card import write_card
 from zoo.data.batch import JetBatch, PackedJets, collate, gather, padded_columns
 from zoo.data.datasets import describe_dataset, resolve_file
-from zoo.data.features import FEATURE_TABLES, FeatureTable, feature_table
+from zoo.data.features import FeatureTable, feature_table
 from zoo.data.features_yaml import read_features
 from zoo.data.readers import read_jets
-from zoo.data.weaver.data_config import WeaverYaml, read_weaver_yaml, read_without_classes
+from zoo.data.weaver.data_config import PREFIX, WeaverYaml, read_weaver_yaml, read_without_classes
 from zoo.data.weaver.formulas import formula_table
 from zoo.hub import PretrainedConfig, save_pretrained
 from zoo.importers.foreign import LORENTZNET_RELEASE, Imported, import_weights
@@ -37,7 +38,7 @@ def import_pretrained(
     weaver_yaml: str | Path | None = None,
     classes: Sequence[str] | None = None,
     use_pre_activation_pair: bool | None = None,
-) -> None:
+) -> PretrainedConfig:
     """Make a pretrained folder of another framework's weights; see `import_weights` for the file.
 
     The number of features does not tell which they are. They are those of ``features``, or of weaver's data file, which
@@ -55,6 +56,9 @@ def import_pretrained(
         classes: their names in order; None: those of weaver's data file, else of the data set.
         use_pre_activation_pair: as of `import_weights`.
 
+    Returns:
+        What the folder says of itself.
+
     Raises:
         FileNotFoundError: if there is no such file.
         FileExistsError: if ``out`` exists.
@@ -63,7 +67,7 @@ def import_pretrained(
     path = Path(path)
     imported = import_weights(path, kind, use_pre_activation_pair=use_pre_activation_pair)
     description = None if imported.foreign.features else _find_data_file(path, features, weaver_yaml, classes)
-    table = _find_features(path, imported, features, description)
+    table, source = _find_features(path, imported, features, description)
     names = _find_classes(path, imported, classes, description, dataset)
     facts = description if dataset is None else describe_dataset(dataset)
     if facts is None:
@@ -80,7 +84,8 @@ def import_pretrained(
         paper=imported.foreign.paper,
         training={
             "origin": f"Trained elsewhere: the weights of `{path.name}`, a {kind}, taken as "
-            + " and ".join(filter(None, (imported.foreign.taken_as, told))),
+            + " and ".join(filter(None, (imported.foreign.taken_as, told)))
+            + f"; features of {Path(source).name}",
             "notes": _notes(imported, table, description),
         },
     )
@@ -89,6 +94,7 @@ def import_pretrained(
     card = write_card(Path(out).name, config)
     columns = padded_columns(packed, batch.mask)
     save_pretrained(out, imported.model, config, batch.four_momenta, batch.mask, card, columns=columns)
+    return config
 
 
 def _find_data_file(
@@ -126,20 +132,27 @@ def _read_data_file(path: Path, classes: Sequence[str] | None) -> WeaverYaml:
 
 def _find_features(
     path: Path, imported: Imported, given: str | Path | None, description: WeaverYaml | None
-) -> FeatureTable:
-    if imported.foreign.features is not None:
-        if given not in (None, imported.foreign.features):
-            raise ValueError(f"{path}: a {imported.name} takes the features {imported.foreign.features}, not {given}")
-        return FEATURE_TABLES[imported.foreign.features]
+) -> tuple[FeatureTable, str]:
+    """The feature table, and where it is from."""
+    known = imported.foreign.features
+    if known is not None and given not in (None, known):
+        raise ValueError(f"{path}: a {imported.name} takes the features {known}, not {given}")
     if description is not None:
         _check_points(imported, description)
-        table, source = formula_table(description), description.path
+        table, source = formula_table(description), str(description.path)
+        made = [feature.name for feature in table.features if feature.formula.startswith(PREFIX)]
+        if made:
+            warnings.warn(
+                f"{source}: {', '.join(made)} cannot be written as formulas of momenta and particle columns; the model "
+                "takes jets that are read with this file only (--weaver-yaml), so publish it too",
+                stacklevel=3,
+            )
     else:
-        is_file = Path(given).suffix in (".yaml", ".yml")
-        table, source = read_features(given) if is_file else feature_table(str(given)), given
+        source = str(known or given)
+        table = read_features(source) if source.endswith((".yaml", ".yml")) else feature_table(source)
     if table.input_dim != imported.input_dim:
         raise ValueError(f"{path}: takes {imported.input_dim} features of a particle, {source} has {table.input_dim}")
-    return table
+    return table, source
 
 
 def _check_points(imported: Imported, description: WeaverYaml) -> None:
