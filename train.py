@@ -255,7 +255,7 @@ class TrainingCLI(LightningCLI):
         require_same_model(self.model, checkpoint, path)
         self.model.float().load_state_dict(checkpoint["state_dict"])  # a training in bf16-true or 64-true left others
         self._report.facts = {
-            "seed": self._option("seed_everything"),
+            "seed": checkpoint.get(JetDataModule.__qualname__, {}).get("seed", self._option("seed_everything")),
             "checkpoint": Path(path).name,
             "epochs": checkpoint["epoch"] + 1,
             "steps": checkpoint["global_step"],

@@ -15,15 +15,22 @@ from pathlib import Path
 
 import pytest
 
-from zoo.files import atomic_write, only_one, remove_drafts, require_output, write_together
+from zoo.files import atomic_folder, atomic_write, only_one, remove_drafts, require_output, write_together
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from zoo.files import atomic_write, only_one
+from zoo.files import atomic_folder, atomic_write, only_one
 folder = Path(sys.argv[2])
-with only_one(folder, "training") if sys.argv[1] == "lock" else atomic_write(folder / "a.txt") as file:
-    if file is not None:
+opened = {
+    "lock": lambda: only_one(folder, "training"),
+    "draft": lambda: atomic_write(folder / "a.txt"),
+    "folder": lambda: atomic_folder(folder / "my.tagger"),
+}
+with opened[sys.argv[1]]() as file:
+    if sys.argv[1] == "folder":
+        (file / "weights").touch()
+    if sys.argv[1] == "draft":
         file.write(b"half of it")
         file.flush()
     print("ready", flush=True)
@@ -98,6 +105,27 @@ def test_draft_of_a_kill_goes_and_that_of_a_writer_stays(tmp_path):
     (tmp_path / ".b.1234.draft").write_bytes(b"of an older version")
     remove_drafts(tmp_path)
     assert sorted(os.listdir(tmp_path)) == ["a.txt", "a.txt.gz"]
+
+
+def test_a_folder_that_a_killed_process_was_making_goes(tmp_path):
+    def make(name: str) -> None:
+        with atomic_folder(tmp_path / name) as folder:
+            (folder / "weights").touch()
+
+    with holder("folder", tmp_path) as process:
+        make("other")
+        with pytest.raises(RuntimeError, match="does not load"), atomic_folder(tmp_path / "my.tagger"):
+            raise RuntimeError("does not load")
+        assert len(list(tmp_path.glob(".my.tagger.*.draft/weights"))) == 1, "its maker lives"
+        process.kill()
+        process.wait()
+        make("my.tagger")
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == [
+        "my.tagger",
+        "my.tagger/weights",
+        "other",
+        "other/weights",
+    ]
 
 
 def test_a_full_disk_names_the_file_and_keeps_the_old_one(tmp_path, monkeypatch):

@@ -377,8 +377,9 @@ def test_report_quotes_the_rejection_of_the_signal_and_efficiencies_of_the_confi
     folder, config = fitted
     shutil.copytree(folder / "run", tmp_path / "run")
     options = ["--run_folder", str(tmp_path / "run"), "--model.signal", "0", "--model.signal_efficiencies", "[0.6]"]
-    run("test", config, tmp_path, *options)
+    run("test", config, tmp_path, *options, "--seed_everything", "5")
     document = json.loads((tmp_path / "run" / "report" / "metrics.json").read_text())
+    assert document["facts"]["seed"] == 1, "of the training"
     assert document["background"] == "top"
     judged = Predictions.load(tmp_path / "run" / "report" / "predictions.arrow")
     score = judged.logits[:, 0] - judged.logits[:, 1]

@@ -6,8 +6,10 @@ import fcntl
 import io
 import os
 import secrets
+import shutil
 import socket
 import stat
+import tempfile
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -72,6 +74,33 @@ def write_together(folder: Path, files: Mapping[str, bytes]) -> None:
                 file.write(files[name])
                 sync(file)
         (folder / last).unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """Make a folder beside ``folder`` that takes its name once its files are complete; after an error it is gone.
+
+    What a killed process was making for the same name is removed.
+
+    Raises:
+        OSError: if it cannot be made, or ``folder`` exists and holds files.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for name in os.listdir(folder.parent):
+        if name.startswith(f".{folder.name}.") and name.endswith(".draft"):
+            with contextlib.suppress(OSError), _locked_folder(folder.parent / name, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                shutil.rmtree(folder.parent / name)
+    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".draft", dir=folder.parent))
+    try:
+        with contextlib.ExitStack() as lock:
+            with contextlib.suppress(OSError):  # a file system without locks
+                lock.enter_context(_locked_folder(draft, fcntl.LOCK_EX))
+            yield draft
+            draft.chmod(0o755)
+            os.rename(draft, folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    sync_folder(folder.parent)
 
 
 def require_output(path: str | Path, inputs: Iterable[str | Path | None] = (), *, force: bool = False) -> None:
@@ -221,6 +250,16 @@ def _open_draft(path: Path) -> tuple[Path, _Draft]:
         if os.fstat(file.fileno()).st_nlink:
             return draft, file
         file.close()  # another process took it for an old one before it was locked
+
+
+@contextmanager
+def _locked_folder(folder: Path, operation: int) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, operation)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _locked(path: Path, what: str, operation: int) -> BinaryIO:

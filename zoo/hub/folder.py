@@ -6,9 +6,6 @@ import difflib
 import functools
 import itertools
 import json
-import os
-import shutil
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -21,7 +18,7 @@ from zoo.data.context import NO_CONTEXT, ContextTable
 from zoo.data.features import NO_COLUMNS, FeatureTable
 from zoo.data.odd_jets import OddJetsWarning
 from zoo.data.ranges import InputRanges, RangeCheck, quantities, require_energy_first
-from zoo.files import atomic_write, disk_errors_name, sync, sync_folder
+from zoo.files import atomic_folder, atomic_write, disk_errors_name, sync
 from zoo.hf import SCHEME, fetch, parse_address
 from zoo.hub.config import PretrainedConfig, PretrainedError, parse_config
 from zoo.hub.contents import CARD, CONFIG, GOLDEN, SUMS, checksums, listed, read_checked, require_files
@@ -203,20 +200,13 @@ def write_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
         PretrainedError: if what was written does not load again.
     """
     _require_free(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
+    with atomic_folder(folder) as draft:
         for name, content in contents.items():
             (draft / name).parent.mkdir(parents=True, exist_ok=True)
             with disk_errors_name(folder / name), (draft / name).open("wb") as file:
                 file.write(content)
                 sync(file)
         load_pretrained(draft)
-        draft.chmod(0o755)
-        os.rename(draft, folder)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    sync_folder(folder.parent)
 
 
 def load_pretrained(name: str | Path) -> Pretrained:
