@@ -9,6 +9,7 @@ from zoo.cli import main
 from zoo.data import JetDataModule
 from zoo.data.convert import convert, describe
 from zoo.data.datamodule import Split
+from zoo.data.fit import fit_features
 from zoo.data.formats.layout_yaml import read_layout
 from zoo.data.readers import RejectedJetsWarning
 from zoo.inference import predict
@@ -100,6 +101,18 @@ def test_so_is_a_converted_folder(read, write, layout, tmp_path):
         JetDataModule("mine", layout=layout, train=Split([str(tmp_path / "folder")])).setup("fit")
     with pytest.raises(ValueError, match=r"empty.parquet and all other files hold no row"):
         convert(files[1:], tmp_path / "other", processes=1, layout=read_layout(layout))
+
+
+def test_scales_are_fitted_to_the_files_with_rows(write, layout, tmp_path):
+    features = tmp_path / "features.yaml"
+    features.write_text("features: [{name: part_pt_log, formula: log_pt, centre: auto}]")
+    files = [write("empty.parquet", 0), write("jets.parquet", 20)]
+    with pytest.warns(UserWarning, match="skipped .*empty.parquet: it holds no row"):
+        fit_features(files, features, tmp_path / "both.yaml", layout)
+    fit_features(files[1:], features, tmp_path / "one.yaml", layout)
+    assert (tmp_path / "both.yaml").read_text() == (tmp_path / "one.yaml").read_text()
+    with pytest.warns(UserWarning, match="skipped"), pytest.raises(ValueError, match="none of 1 holds a row"):
+        fit_features(files[:1], features, tmp_path / "none.yaml", layout)
 
 
 def test_an_empty_file_has_no_scores(write, layout):
