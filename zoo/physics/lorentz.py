@@ -78,8 +78,8 @@ def give_masses(four_momenta: Tensor, mass: Tensor) -> Tensor:
         (..., 4) in GeV, float64.
 
     Example:
-        >>> give_masses(torch.tensor([5.0, 3, 0, 4]), torch.tensor(4.0)).tolist()
-        [8.333333333333334, 3.0, 0.0, 6.666666666666667]
+        >>> give_masses(torch.tensor([5.0, 4, 0, 3]), torch.tensor(3.0)).tolist()
+        [6.25, 4.0, 0.0, 3.75]
     """
     momenta, _ = resolve_masses(four_momenta)
     pt = torch.hypot(momenta[..., 1], momenta[..., 2]).clamp(min=torch.finfo(torch.float64).tiny)
