@@ -170,6 +170,8 @@ class TrainingCLI(LightningCLI):
             self.checkpoint = read_checkpoint(options.ckpt_path)
         if self.config.subcommand == "predict":
             _require_output(options)
+        elif self.config.subcommand == ("test" if self.task == "tagging" else "validate"):
+            require_output(Path(options.run_folder) / "report" / "metrics.json", force=True)
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: hyperparameters in a checkpoint take no place of the configuration."""

@@ -144,6 +144,15 @@ def test_a_full_disk_names_the_file_and_keeps_the_old_one(tmp_path, monkeypatch)
     assert os.listdir(tmp_path) == ["a.txt"]
 
 
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)  # which lets root do all
+    with pytest.raises(
+        PermissionError, match=rf"/new/folder/a\.txt: {tmp_path} cannot be written; choose another place"
+    ):
+        require_output(tmp_path / "new" / "folder" / "a.txt", force=True)
+    assert not os.listdir(tmp_path)
+
+
 def test_an_error_of_a_library_names_the_file_that_it_could_not_write(tmp_path):
     """torch answers a full disk with numbers of its own, depending on where it happens."""
     path = tmp_path / "a.ckpt"

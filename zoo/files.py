@@ -115,6 +115,7 @@ def require_output(path: str | Path, inputs: Iterable[str | Path | None] = (), *
         ValueError: if it is an input, or lies in a folder that is.
         IsADirectoryError: if it is a folder.
         FileExistsError: if it exists.
+        PermissionError: if its folder cannot be written, or made.
     """
     path = Path(path)
     for given in inputs:
@@ -124,6 +125,9 @@ def require_output(path: str | Path, inputs: Iterable[str | Path | None] = (), *
         raise IsADirectoryError(f"{path}: is a folder; choose another name for the output")
     if not force and os.path.lexists(path):
         raise FileExistsError(f"{path}: exists; add --force to replace it, or choose another name")
+    folder = next(place for place in Path(os.path.realpath(path)).parents if place.exists())
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(f"{path}: {folder} cannot be written; choose another place for the output")
 
 
 def _is_of(given: Path, path: Path) -> bool:
