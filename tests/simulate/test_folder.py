@@ -115,9 +115,13 @@ def test_other_files_are_refused(tmp_path):
 def test_a_damaged_shard_is_named(tmp_path):
     out = simulate("top_tagging", jets=8, seed=SEED, out=tmp_path / "jets", processes=1)
     shard = out / "shard-000000.arrow"
-    shard.write_bytes(shard.read_bytes()[:-1])
-    with pytest.raises(ValueError, match="shard-000000"):
-        simulate("top_tagging", jets=40, seed=SEED, out=out, processes=1)
+    whole = shard.read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 3] ^= 16
+    for damaged in (whole[:-1], bytes(flipped)):
+        shard.write_bytes(damaged)
+        with pytest.raises(ValueError, match="shard-000000"):
+            simulate("top_tagging", jets=40, seed=SEED, out=out, processes=1)
 
 
 def test_plans_of_shards_share_no_chunk():

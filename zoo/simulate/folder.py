@@ -92,7 +92,7 @@ def _finished_shards(folder: Path, seed: int, metadata: dict, sizes: list[int]) 
             )
     if manifest.jets > sum(sizes):
         raise ValueError(f"{folder} holds {manifest.jets} jets already; ask for more, or name another folder")
-    open_shards(folder, verify=False)  # compares their sizes and headers with the manifest
+    open_shards(folder, verify=True)  # what is damaged since is told now, not when it is trained on
     return [shard for shard, size in zip(manifest.shards, sizes, strict=False) if shard.jets == size]
 
 
