@@ -120,7 +120,8 @@ def require_output(path: str | Path, inputs: Iterable[str | Path | None] = (), *
     path = Path(path)
     for given in inputs:
         if given is not None and _is_of(Path(given), path):
-            raise ValueError(f"{path}: is {given}, an input, or lies in it; choose another name for the output")
+            where = "lies in" if Path(given).is_dir() else "is"
+            raise ValueError(f"{path}: {where} {given}, an input; choose another name for the output")
     if path.is_dir():
         raise IsADirectoryError(f"{path}: is a folder; choose another name for the output")
     if not force and os.path.lexists(path):
