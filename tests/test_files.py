@@ -311,7 +311,7 @@ def test_an_output_is_never_an_input(tmp_path, monkeypatch):
     for name in [*names, Path("..") / "folder" / "in.h5"]:
         with pytest.raises(ValueError, match=r"in.h5, an input"):
             require_output(name, [None, given], force=True)
-    with pytest.raises(ValueError, match="lies in .*folder, an input"):
+    with pytest.raises(ValueError, match=r"lies in .*folder, an input"):
         require_output(tmp_path / "linked" / "new.h5", [folder], force=True)
     require_output(tmp_path / "new.h5", [given])
     with pytest.raises(FileExistsError, match="add --force"):
