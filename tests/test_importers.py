@@ -15,7 +15,6 @@ from zoo.data.batch import collate, gather
 from zoo.data.features import feature_table
 from zoo.data.readers import read_jets
 from zoo.importers import import_weights
-from zoo.importers.foreign import WEAVER, _fitted, _renamed
 from zoo.particle_transformer import KinematicPairs, WeaverPairs
 
 weaver_models = pytest.importorskip("weaver.nn.model.ParticleTransformer")
@@ -186,7 +185,7 @@ def test_logits_equal_those_of_weaver(trained, jets, tmp_path):
 
 
 @torch.no_grad()
-def test_float32_momenta_have_the_noise_of_weaver(trained, jets, real_jets):
+def test_float32_momenta_have_the_noise_of_weaver(trained, real_jets, tmp_path):
     """Of a pair of massless particles, weaver takes the logarithm of what rounding leaves of the mass."""
     name, witness = trained
     if name == "particlenet_weaver":
@@ -194,12 +193,9 @@ def test_float32_momenta_have_the_noise_of_weaver(trained, jets, real_jets):
     witness = copy.deepcopy(witness).float()
     momenta = torch.cat([real_jets.four_momenta[..., 1:], real_jets.four_momenta[..., :1]], dim=-1).mT
     expected = witness(real_jets.features.mT, v=momenta, mask=real_jets.mask[:, None])
-    renamed = {_renamed(key, WEAVER[0].names): value for key, value in witness.state_dict().items()}
-    differences = []
+    model, differences = import_weights(save(trained[1], tmp_path / "net.pt"), **OPTIONS[name]).model, []
     for pairs in (WeaverPairs(), KinematicPairs()):
-        model = create_model(name, input_dim=7, num_classes=2).eval()
         model.pair_inputs[0] = pairs
-        model.load_state_dict(_fitted({key: (key, value) for key, value in renamed.items()}, model.state_dict(), ""))
         logits = model(real_jets.features, real_jets.four_momenta, real_jets.mask)
         differences.append((logits - expected).abs().max().item() / expected.std(0).max().item())
     assert differences[0] < 1e-3 < differences[1], "relative to the spread of the logits"

@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from zoo import create_model
-from zoo.importers.foreign import WEAVER, _fitted, _renamed
+from zoo.importers import import_weights
 from zoo.particlenet.particlenet import weaver_neighbors
 from zoo.physics.kinematics import relative_to_jet
 
@@ -17,7 +16,7 @@ ROWS = 20
 
 
 @pytest.fixture(scope="module")
-def networks() -> tuple[nn.Module, nn.Module]:
+def networks(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, nn.Module]:
     """weaver's with statistics of random features, and ours with the same weights."""
     torch.manual_seed(3)
     conv_params = [(16, (64, 64, 64)), (16, (128, 128, 128)), (16, (256, 256, 256))]
@@ -25,10 +24,10 @@ def networks() -> tuple[nn.Module, nn.Module]:
     with torch.no_grad():
         for _ in range(10):
             witness(torch.randn(8, 2, 30).double(), torch.randn(8, 7, 30).double() + 0.5, torch.ones(8, 1, 30))
-    model = create_model("particlenet_weaver", input_dim=7, num_classes=2).double()
-    renamed = {_renamed(key, WEAVER[1].names): (key, value) for key, value in witness.state_dict().items()}
-    model.load_state_dict(_fitted(renamed, model.state_dict(), ""))
-    return witness.eval(), model.eval()
+    path = tmp_path_factory.mktemp("weaver") / "net.pt"
+    torch.save(witness.state_dict(), path)
+    model = import_weights(path).model.double()
+    return witness.float().double().eval(), model.eval()  # of weights that were rounded for ours, too
 
 
 def jets(counts: Tensor, rows: int = ROWS) -> tuple[Tensor, Tensor, Tensor]:
