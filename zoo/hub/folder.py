@@ -45,8 +45,9 @@ class Pretrained:
 
     Example:
         >>> tagger = load_pretrained("lorentznet.top_tagging")
-        >>> four_momenta = torch.tensor([[[500.0, 300, 400, 0], [100, 60, 80, 0]]])
-        >>> tagger(four_momenta, torch.tensor([[True, True]])).shape
+        >>> phi = torch.linspace(-0.4, 0.4, 30)  # 30 particles of 20 GeV in a fan
+        >>> four_momenta = 20 * torch.stack([torch.ones(30), phi.cos(), phi.sin(), torch.zeros(30)], dim=-1)
+        >>> tagger(four_momenta[None], torch.ones(1, 30, dtype=torch.bool)).shape
         torch.Size([1, 2])
     """
 
