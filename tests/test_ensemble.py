@@ -70,14 +70,16 @@ def test_the_mean_of_the_log_odds(members, ensemble, jets):
 
 
 def test_scores_of_a_file(members, tmp_path):
-    main(["ensemble", str(members[0]), str(members[2]), "lorentznet.top_tagging", "--out", str(tmp_path / "three")])
+    main(["ensemble", str(members[0]), str(members[2]), "pfn_energyflow.top_tagging", "--out", str(tmp_path / "three")])
     found = predict(tmp_path / "three", SAMPLE, rows=(0, 40)).logits.astype(float)
     of_members = [
-        predict(name, SAMPLE, rows=(0, 40)).logits for name in (members[0], members[2], "lorentznet.top_tagging")
+        predict(name, SAMPLE, rows=(0, 40)).logits for name in (members[0], members[2], "pfn_energyflow.top_tagging")
     ]
     expected = np.mean([logits[:, 1].astype(float) - logits[:, 0] for logits in of_members], axis=0)
     np.testing.assert_allclose(found[:, 1] - found[:, 0], expected, atol=1e-4)
-    assert load_pretrained(tmp_path / "three" / "members" / "lorentznet.top_tagging").config.model == "lorentznet"
+    assert (
+        load_pretrained(tmp_path / "three" / "members" / "pfn_energyflow.top_tagging").config.model == "pfn_energyflow"
+    )
 
 
 def test_trees_are_checked_as_networks_are(members, capsys):

@@ -127,13 +127,20 @@ def save_weights(run: Path, model: torch.nn.Module) -> None:
     ],
 )
 def test_other_models_are_published_too(run, tmp_path, room, name, jets: JetBatch):
-    """Tested as if a run had trained them: its configuration names another model, its checkpoint has random weights."""
+    """As if a run had trained and tested them: its configuration names another model, its weights are random."""
     model = create_model(name, input_dim=7, num_classes=2).eval()
-    settings = yaml.safe_load((run / "config.yaml").read_text()) | {"run_folder": str(tmp_path / "run")}
+    settings = yaml.safe_load((run / "config.yaml").read_text())
     settings["model"]["model"]["class_path"] = f"zoo.{room}.{name}"
-    save_weights(tmp_path / "run", model)
+    report = shutil.copytree(run / "report", tmp_path / "run" / "report")
     (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(settings))
-    train.main(["test", "--config", str(tmp_path / "run" / "config.yaml")])
+    save_weights(tmp_path / "run", model)
+    table = read_jets(resolve_file("sample:top_tagging/test"), rows=(0, 20))
+    batch = collate(gather(table, np.arange(20)), feature_table("kin"))
+    with torch.no_grad():
+        logits = model(batch.features, batch.four_momenta, batch.mask).numpy()
+    Predictions(logits, table.label, table.weight, batch.index.numpy(), ("qcd", "top")).save(
+        report / "predictions.arrow"
+    )
     publish_run(tmp_path / "run", tmp_path / "mine", licence="MIT", paper="")
     tagger = load_pretrained(tmp_path / "mine")
     with torch.no_grad():
