@@ -243,7 +243,7 @@ def test_release_of_top_tagging_says_what_it_costs_in_symmetry(released):
     assert loaded.config.paper == "arXiv:2201.08187"
     card = (out / "README.md").read_text()
     assert "no symmetry exactly" in card
-    assert "Measured at the import on 64 jets" in card
+    assert "Measured at the import on 32 jets" in card
     assert "a rotation by 1 about the beam moves them by " in card
 
 

@@ -24,7 +24,7 @@ from zoo.physics.lorentz import boost_matrix, rotation_matrix
 GOLDEN_JETS = 8
 
 #: Jets that the cost in symmetry is measured on.
-MEASURED_JETS = 64
+MEASURED_JETS = 32
 
 
 def import_pretrained(
