@@ -204,7 +204,8 @@ class TrainingCLI(LightningCLI):
         if not self._option("test_after_fit") or self.datamodule.splits[split] is None:
             return
         if self.trainer.world_size > 1:
-            print(f"no report, as it is made in one process: python train.py {subcommand} --trainer.devices 1")
+            if self.trainer.is_global_zero:
+                print(f"no report, as it is made in one process: python train.py {subcommand} --trainer.devices 1")
             return
         self.trainer = self._trainer(training=False)
         self._load_weights(checkpoint_path(self._option("run_folder"), "best"))
