@@ -70,6 +70,7 @@ TRAINER_DEFAULTS = {
 #: Warnings that tell a user of this program nothing.
 _NEEDLESS_WARNINGS = (
     ".*isinstance.treespec, LeafSpec.*",
+    "It is recommended to use `self.log.*sync_dist=True.*",  # the figures are those of all processes already
     ".*does not have many workers.*",
     ".*The number of training batches .* is smaller than the logging interval.*",
     ".*LightningCLI's args parameter is intended to run from within Python.*",
