@@ -132,8 +132,9 @@ def test_bad_arguments_are_named(changes, message, tmp_path):
 def test_bad_places_are_refused_before_the_work(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         simulate("top_tagging", jets=4, out=tmp_path / "nowhere" / "x.arrow")
+    (tmp_path / "x.arrow").mkdir()
     with pytest.raises(IsADirectoryError, match="folder"):
-        simulate("top_tagging", jets=4, out=tmp_path)
+        simulate("top_tagging", jets=4, out=tmp_path / "x.arrow")
 
 
 def test_a_refused_setting_is_named():
