@@ -27,7 +27,7 @@ from zoo.data.datasets import expand_pattern
 from zoo.data.manifest import MANIFEST, Manifest, Source, read_manifest, write_manifest
 from zoo.data.readers import Description, ReadReport, count_rows, find_format, join_tables, read_chunks
 from zoo.data.remote import local_path
-from zoo.data.shards import describe_shard
+from zoo.data.shards import describe_shard, shard_path
 from zoo.data.store import JetTable, open_store, write_store
 from zoo.files import LOCK, atomic_write, only_one
 from zoo.limits import parse_json
@@ -274,7 +274,7 @@ def fingerprint(path: Path) -> int:
 
 def _fingerprints_of(folder: Path, paths: list[Path]) -> list[int]:
     """The fingerprints when the conversion began; a conversion of an older version kept none, and has those of now."""
-    content = json.loads((folder / PLAN).read_bytes())
+    content = parse_json((folder / PLAN).read_bytes())
     return content.get("fingerprints") or [fingerprint(path) for path in paths]
 
 
@@ -484,16 +484,12 @@ def _gather(folder: Path, plan: Plan, parts: list[Part], run: Run) -> Manifest:
         jets_per_shard=plan.jets_per_shard,
         compression=plan.compression,
         layout=plan.layout,
-        shards=tuple(describe_shard(_shard_path(folder, number), int(jets[number])) for number in numbers),
+        shards=tuple(describe_shard(shard_path(folder, number), int(jets[number])) for number in numbers),
         sources=tuple(
             Source(*source, *({what: count for what, count in sorted(found.items()) if count} for found in counts))
             for source, *counts in zip(plan.sources, rejected, mended, strict=True)
         ),
     )
-
-
-def _shard_path(folder: Path, number: int) -> Path:
-    return folder / f"shard-{number:06d}.arrow"
 
 
 def gather_shards(work: Gathering) -> list[list[int]]:
@@ -504,7 +500,7 @@ def gather_shards(work: Gathering) -> list[list[int]]:
 
 def _gather_shard(work: Gathering, number: int, parts: list[JetTable]) -> list[int]:
     metadata = parts[0].metadata["of"]
-    path = _shard_path(work.folder, number)
+    path = shard_path(work.folder, number)
     label = _label_of_finished(path)
     if label is None:
         pieces = join_tables([_piece(part, number) for part in parts])

@@ -83,6 +83,11 @@ def verify_shards(folder: str | Path) -> Manifest:
     return manifest
 
 
+def shard_path(folder: Path, number: int) -> Path:
+    """The file of a shard."""
+    return folder / f"shard-{number:06d}.arrow"
+
+
 def describe_shard(path: Path, jets: int) -> Shard:
     """What the manifest says of a shard that was written just now."""
     return Shard(path.name, jets, path.stat().st_size, header_checksum(path))

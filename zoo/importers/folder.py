@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from zoo.card import write_card
 from zoo.data.batch import JetBatch, PackedJets, collate, gather, padded_columns
 from zoo.data.datasets import describe_dataset, resolve_file
-from zoo.data.features import FeatureTable, feature_table
-from zoo.data.features_yaml import read_features
+from zoo.data.features import FeatureTable
+from zoo.data.features_yaml import named_features
 from zoo.data.readers import read_jets
 from zoo.data.weaver.data_config import PREFIX, WeaverYaml, read_weaver_yaml, read_without_classes
 from zoo.data.weaver.formulas import formula_table
@@ -149,7 +149,7 @@ def _find_features(
             )
     else:
         source = str(known or given)
-        table = read_features(source) if source.endswith((".yaml", ".yml")) else feature_table(source)
+        table = named_features(source)
     if table.input_dim != imported.input_dim:
         raise ValueError(f"{path}: takes {imported.input_dim} features of a particle, {source} has {table.input_dim}")
     return table, source

@@ -10,7 +10,7 @@ from multiprocessing import active_children, get_context
 
 import numpy as np
 
-from zoo.data.store import JetTable
+from zoo.data.store import MOMENTUM_COLUMNS, JetTable
 from zoo.simulate.detector import DetectorCard, detect
 from zoo.simulate.generator import Generator
 from zoo.simulate.jets import Jets, Selection, select_jets
@@ -25,8 +25,6 @@ PT_HAT = (500.0, 2000.0)
 EVENTS_PER_JET_MAX = 200
 #: Pythia takes seeds from 1 to this.
 PYTHIA_SEEDS = 900_000_000
-#: Columns of the particles, float32.
-COLUMNS = ("part_energy", "part_px", "part_py", "part_pz")
 
 
 @dataclass(frozen=True)
@@ -128,7 +126,7 @@ def assemble(made: dict[Chunk, Jets], seed: np.random.SeedSequence, metadata: di
     offsets = np.concatenate([[0], np.cumsum(counts[order])]).astype(np.int64)
     rows = np.repeat(starts - offsets[:-1], counts[order]) + np.arange(offsets[-1])
     return JetTable(
-        particles={name: np.ascontiguousarray(four_momenta[rows, axis]) for axis, name in enumerate(COLUMNS)},
+        particles={name: np.ascontiguousarray(four_momenta[rows, axis]) for axis, name in enumerate(MOMENTUM_COLUMNS)},
         offsets=offsets,
         fields={},
         label=label[order],

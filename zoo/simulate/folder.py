@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 
 from zoo.data.manifest import MANIFEST, Manifest, Shard, read_manifest, write_manifest
-from zoo.data.shards import describe_shard, open_shards
-from zoo.data.store import write_store
-from zoo.files import only_one, remove_drafts
+from zoo.data.shards import describe_shard, open_shards, shard_path
+from zoo.data.store import MOMENTUM_COLUMNS, write_store
+from zoo.files import LOCK, only_one, remove_drafts
 from zoo.progress import progress_bar
-from zoo.simulate.chunks import COLUMNS, JETS_PER_CHUNK, Chunk, assemble, make_chunks, plan
+from zoo.simulate.chunks import JETS_PER_CHUNK, Chunk, assemble, make_chunks, plan
 from zoo.simulate.jets import Jets
 
 #: Jets in one shard, a whole number of chunks of each class: 8 MB, and four minutes of a core.
@@ -65,7 +65,7 @@ def fill_folder(
                         np.random.SeedSequence([seed, 1, number]),
                         metadata,
                     )
-                    path = folder / f"shard-{number:06d}.arrow"
+                    path = shard_path(folder, number)
                     write_store(path, table)
                     shards.append(describe_shard(path, len(table)))
                     write_manifest(folder, _manifest(shards, seed, metadata))
@@ -80,7 +80,7 @@ def _finished_shards(folder: Path, seed: int, metadata: dict, sizes: list[int]) 
     """
     if not (folder / MANIFEST).exists():
         for entry in folder.iterdir():
-            if not (entry.match("shard-*.arrow") or entry.name == ".lock"):
+            if not (entry.match("shard-*.arrow") or entry.name == LOCK):
                 raise ValueError(f"{folder} holds other files, such as {entry.name}; name an empty or a new folder")
         return []
     manifest = read_manifest(folder)
@@ -102,7 +102,7 @@ def _manifest(shards: list[Shard], seed: int, metadata: dict) -> Manifest:
         jets=sum(of_class),
         class_jets=dict(zip(metadata["classes"], of_class, strict=True)),
         metadata=metadata,
-        particles=dict.fromkeys(COLUMNS, np.dtype(np.float32).str),
+        particles=dict.fromkeys(MOMENTUM_COLUMNS, np.dtype(np.float32).str),
         fields={},
         seed=seed,
         jets_per_shard=JETS_PER_SHARD,

@@ -460,8 +460,7 @@ class LayoutFile:
         names = self.layout.label_columns
         flags = np.stack([jets[name] for name in names], axis=1)
         if not self.labelled or self.layout.other_labels == "drop":
-            is_told = ((flags == 0) | (flags == 1)).all(axis=1) & (flags.sum(axis=1) == 1)
-            return np.where(is_told, flags.argmax(axis=1), -1)
+            return class_if_told(flags)
         return class_of_flags(self.path, names, flags, np.arange(first_row, first_row + rows))
 
     def _read_indices(self, found: np.ndarray, first_row: int) -> np.ndarray:
@@ -510,6 +509,32 @@ def class_of_flags(path: Path, names: Sequence[str], flags: np.ndarray, rows: np
             f"{names[-1]!r} must be 1, correct the labels"
         )
     return flags.argmax(axis=1)
+
+
+def class_if_told(flags: np.ndarray) -> np.ndarray:
+    """The same of flags (jet, class) that need not be right; -1 where they are not those of one class."""
+    is_told = ((flags == 0) | (flags == 1)).all(axis=1) & (flags.sum(axis=1) == 1)
+    return np.where(is_told, flags.argmax(axis=1), -1)
+
+
+def whole_labels(path: Path, name: str, label: np.ndarray, first_row: int, labelled: bool) -> np.ndarray:
+    """Labels int64 (jet,) that a file keeps as any kind of number.
+
+    Args:
+        path: the file, for messages.
+        name: what messages call the label.
+        label: (jet,).
+        first_row: row of the first jet in the file, for messages.
+        labelled: whether each must be a whole number; else it is -1 where it is none.
+
+    Raises:
+        ValueError: if one is not.
+    """
+    is_whole = label == np.trunc(label)
+    if labelled and not is_whole.all():
+        wrong = np.flatnonzero(~is_whole)[0]
+        raise ValueError(f"{path}: {name} of row {first_row + wrong} is {label[wrong]}; correct it")
+    return np.where(is_whole, label, -1).astype(np.int64)
 
 
 def _count_true(flags: np.ndarray, counts: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 
 from zoo.data.datasets import DATASETS
 from zoo.data.formats.columns import BLOCK_BYTES, Block, Kind, Lists, damaged, open_hdf5_file, require_stored
-from zoo.data.formats.layout import Layout, LayoutFile
+from zoo.data.formats.layout import Layout, LayoutFile, whole_labels
 
 FACTS = DATASETS["lhc_olympics"]
 
@@ -110,13 +110,9 @@ class _Frame:
             lists = {
                 name: Lists(counts, rows[:, i : 3 * particles : 3].reshape(-1)) for i, name in enumerate(_COMPONENTS)
             }
-            yield lists | ({LABEL: self._label(rows[:, -1], first)} if LABEL in self.names else {})
-
-    def _label(self, label: np.ndarray, first: int) -> np.ndarray:
-        wrong = np.flatnonzero(label != np.trunc(label))
-        if len(wrong) and self.labelled:
-            raise ValueError(f"{self.path}: the label of row {first + wrong[0]} is {label[wrong[0]]}; correct it")
-        return np.where(label == np.trunc(label), label, -1).astype(np.int64)
+            if LABEL in self.names:
+                lists[LABEL] = whole_labels(self.path, "the label", rows[:, -1], first, self.labelled)
+            yield lists
 
     def _read(self, first: int, last: int) -> np.ndarray:
         rows = np.empty((last - first, self.width))

@@ -14,7 +14,7 @@ import numpy as np
 
 from zoo.data.datasets import DATASETS
 from zoo.data.formats.columns import BLOCK_BYTES, Block, Kind, Lists, damaged
-from zoo.data.formats.layout import Layout, LayoutFile
+from zoo.data.formats.layout import Layout, LayoutFile, whole_labels
 
 NPZ_MAGIC = b"PK\x03\x04"
 
@@ -180,7 +180,9 @@ class _Archive:
         labels = itertools.repeat(None) if self.label is None else self.label.read(start, stop, size)
         for particles, label in zip(self.particles.read(start, stop, size), labels, strict=False):
             block = self._to_block(particles.astype(np.float64), start)
-            yield block if label is None else block | {LABEL: self._to_label(label, start)}
+            if label is not None:
+                block[LABEL] = whole_labels(self.path, repr(LABEL), label, start, self.labelled)
+            yield block
             start += len(particles)
 
     def _to_block(self, particles: np.ndarray, first_row: int) -> Block:
@@ -195,12 +197,6 @@ class _Archive:
             )
         lists = {"pt": pt, "rapidity": rapidity, "phi": phi, **_describe(number)}
         return {name: Lists(counts, values) for name, values in lists.items()}
-
-    def _to_label(self, label: np.ndarray, first_row: int) -> np.ndarray:
-        wrong = np.flatnonzero(label != np.trunc(label))
-        if len(wrong) and self.labelled:
-            raise ValueError(f"{self.path}: {LABEL!r} of row {first_row + wrong[0]} is {label[wrong[0]]}; correct it")
-        return np.where(label == np.trunc(label), label, -1).astype(np.int64)
 
 
 def _describe(number: np.ndarray) -> dict[str, np.ndarray]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from zoo.data.datasets import JET_COLUMNS
 from zoo.data.formats.columns import ROOT_MAGIC, Block, Columns, Lists, open_columns
-from zoo.data.formats.layout import class_of_flags
+from zoo.data.formats.layout import class_if_told, class_of_flags
 from zoo.data.formats.momenta import PADDING, four_momenta, is_empty
 from zoo.data.hints import did_you_mean
 from zoo.data.store import JetTable
@@ -339,8 +339,7 @@ class WeaverFile:
         flags = np.stack([variables.numbers(text) for text in self._labels], axis=1)
         if self.description.is_labelled:
             return class_of_flags(self.path, self._labels, flags, variables.rows)
-        is_told = ((flags == 0) | (flags == 1)).all(axis=1) & (flags.sum(axis=1) == 1)
-        return np.where(is_told, flags.argmax(axis=1), -1)
+        return class_if_told(flags)
 
     def _read_indices(self, variables: Variables) -> np.ndarray:
         """The first of the custom labels, int64 (jet,)."""
