@@ -18,6 +18,7 @@ from zoo.layers import (
     outer_sum,
     pack,
     pair_blocks,
+    segment_mean,
     segment_sum,
     unordered_pairs,
 )
@@ -96,6 +97,8 @@ def test_segment_sums_and_their_gradient():
     starts = offsets(torch.tensor([2, 0, 3, 1]))
     expected = torch.stack([values[:2].sum(0), torch.zeros(2), values[2:5].sum(0), values[5]])
     torch.testing.assert_close(segment_sum(values, starts), expected)
+    counts = torch.tensor([[2.0], [1.0], [3.0], [1.0]], dtype=torch.float64)
+    torch.testing.assert_close(segment_mean(values, starts), expected / counts)
     assert torch.autograd.gradcheck(lambda v: segment_sum(v, starts), values)
 
 

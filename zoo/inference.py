@@ -304,10 +304,8 @@ def _batch(tagger: Pretrained, features: FeatureTable, table: JetTable, jets: np
 
 @torch.inference_mode()
 def _logits(tagger: Pretrained, batch: JetBatch, path: Path) -> np.ndarray:
-    of_events = [batch.context] if tagger.context_table.context_dim else []
-    inputs = (batch.features, batch.four_momenta, batch.mask, *of_events)
     device = tagger.device
-    logits = tagger.model(*(tensor.to(device) for tensor in inputs)).cpu()
+    logits = tagger.model(*(tensor.to(device) for tensor in batch.inputs)).cpu()
     finite = logits.isfinite().all(dim=1)
     if not finite.all():
         row = int(batch.index[~finite][0])

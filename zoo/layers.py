@@ -204,6 +204,11 @@ def segment_sum(values: Tensor, starts: Tensor) -> Tensor:
     return _SegmentSum.apply(values, starts)
 
 
+def segment_mean(values: Tensor, starts: Tensor) -> Tensor:
+    """Mean over the segments of a packed list, as `segment_sum`; an empty segment gives zero."""
+    return segment_sum(values, starts) / starts.diff().clamp(min=1)[:, None]
+
+
 def gather_sum(values: Tensor, index: Tensor, starts: Tensor, weight: Tensor | None = None) -> Tensor:
     r"""Weighted sum of indexed rows in one pass that copies nothing.
 

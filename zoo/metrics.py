@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -30,6 +31,7 @@ __all__ = [
     "background_class",
     "background_rejection",
     "clopper_pearson",
+    "efficiency_variance",
     "log_probability",
     "macro_auc",
     "pair_score",
@@ -37,6 +39,8 @@ __all__ = [
     "significance_improvement",
     "tagging_metrics",
 ]
+
+Counts = TypeVar("Counts", float, np.ndarray)
 
 #: The working points of the published tables of jet tagging.
 SIGNAL_EFFICIENCIES = (0.3, 0.5)
@@ -180,7 +184,7 @@ class RocCurve:
         passed, total = self.background_pass[cut].item(), self.n_background
         pass_squares, squares = self.background_squares[cut].item(), self.background_squares[-1].item()
         n_background = total**2 / squares
-        efficiency, error = passed / total, math.sqrt(_efficiency_variance(passed, total, pass_squares, squares))
+        efficiency, error = passed / total, math.sqrt(efficiency_variance(passed, total, pass_squares, squares))
         threshold = self.threshold[cut].item()
         n_pass = passed**2 / pass_squares if passed > 0 else 0.0
         if passed <= 0:
@@ -217,7 +221,7 @@ class RocCurve:
         """Number of equal jets whose efficiency would vary as much as that of these weighted ones."""
         passed, total = self.background_pass[cut].item(), self.n_background
         pass_squares, squares = self.background_squares[cut].item(), self.background_squares[-1].item()
-        variance = _efficiency_variance(passed, total, pass_squares, squares)
+        variance = efficiency_variance(passed, total, pass_squares, squares)
         if passed == 0 or variance <= 0:
             return total**2 / squares
         return passed * (total - passed) / total**2 / variance
@@ -282,6 +286,20 @@ def log_probability(logits: ArrayLike | Tensor) -> np.ndarray:
     return differences - np.log1p(np.exp(others).sum(axis=1, keepdims=True))
 
 
+def efficiency_variance(passed: Counts, total: float, pass_squares: Counts, squares: float) -> Counts:
+    r"""Variance of the efficiency of weighted jets, whatever the signs of the weights.
+
+    .. math:: \frac{F^2 \sum_{\mathrm{pass}} w^2 + P^2 \sum_{\mathrm{fail}} w^2}{(P + F)^4}
+
+    Args:
+        passed: P, sum of the weights that pass; of one cut, or (cut,).
+        total: P + F, that of all weights.
+        pass_squares: sum of the squared weights that pass, as ``passed``.
+        squares: that of all squared weights.
+    """
+    return ((total - passed) ** 2 * pass_squares + passed**2 * (squares - pass_squares)) / total**4
+
+
 def clopper_pearson(
     n_pass: ArrayLike, n_total: ArrayLike, coverage: float = ONE_SIGMA
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -338,7 +356,7 @@ def accuracy(
     total, squares = _sum_and_squares(weight)
     if total <= 0:
         raise MissingClassError(f"the weights of the {len(label)} jets sum to {total:.3g}: no share of them is defined")
-    variance = _efficiency_variance(right, total, squares_right, squares)
+    variance = efficiency_variance(right, total, squares_right, squares)
     if (weight < 0).any():
         return Estimate(right / total, math.sqrt(variance), total**2 / squares)
     n_jets = right * (total - right) / total**2 / variance if 0 < right < total else total**2 / squares
@@ -489,7 +507,7 @@ def _signed_improvement_error(curve: RocCurve, cut: int) -> float:
     signal, background = (
         (
             passed[cut].item() / passed[-1].item(),
-            _efficiency_variance(passed[cut], passed[-1], squares[cut], squares[-1]),
+            efficiency_variance(passed[cut], passed[-1], squares[cut], squares[-1]),
         )
         for passed, squares in (
             (curve.signal_pass, curve.signal_squares),
@@ -777,11 +795,6 @@ def _in_range(weight: np.ndarray) -> np.ndarray:
     if largest == 0 or _SMALLEST_WEIGHT <= largest <= 1 / _SMALLEST_WEIGHT:
         return weight
     return np.ldexp(weight, -np.frexp(largest)[1])
-
-
-def _efficiency_variance(passed: float, total: float, pass_squares: float, squares: float) -> float:
-    """Variance of an efficiency P/(P + F) of weighted jets, of either sign: (F² Σ_pass w² + P² Σ_fail w²)/(P + F)⁴."""
-    return ((total - passed) ** 2 * pass_squares + passed**2 * (squares - pass_squares)) / total**4
 
 
 def _refuse_nan(name: str, values: np.ndarray) -> None:

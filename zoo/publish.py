@@ -28,14 +28,11 @@ from zoo.data.split_tables import SplitTables
 from zoo.data.store import JetTable
 from zoo.data.weaver.data_config import WeaverYaml
 from zoo.data.weaver.formulas import verified_table
-from zoo.hub import MAX_PAIRS, Parts, PretrainedConfig, largest_change, save_parts
+from zoo.hub import GOLDEN_JETS, MAX_PAIRS, Parts, PretrainedConfig, largest_change, save_parts
 from zoo.limits import parse_json, parse_yaml
 from zoo.pretraining.backbone import backbone_names, read_backbone
 from zoo.registry import create_model, registered_name
 from zoo.report import Predictions
-
-#: Jets whose logits are stored with the weights.
-GOLDEN_JETS = 8
 
 #: Jets whose logits are compared with the run's predictions.
 COMPARED_JETS = 64
@@ -201,9 +198,7 @@ def _require_same_predictions(parts: Parts, jets: PackedJets, path: Path) -> Non
         raise ValueError(f"{path}: has no row {absent[0]} of the test split of config.yaml; test the run again")
     expected = torch.from_numpy(tested.logits[[place[row] for row in rows]])
     batch = collate(jets, parts.feature_table, parts.context_table)
-    of_events = [batch.context] if parts.context_table.context_dim else []
-    found = parts.model(batch.features, batch.four_momenta, batch.mask, *of_events)
-    deviation = largest_change(found, expected, jumps=True)
+    deviation = largest_change(parts.model(*batch.inputs), expected, jumps=True)
     if not deviation < PREDICTION_TOLERANCE:
         raise ValueError(
             f"{path}: the weights and config.yaml give other logits for these jets, by {deviation:.1e} of the largest; "

@@ -22,7 +22,7 @@ from rich.table import Table
 
 from zoo.files import require_output, write_together
 from zoo.limits import parse_json
-from zoo.metrics import MINIMUM_PASS, RocCurve, log_probability, roc_curve
+from zoo.metrics import MINIMUM_PASS, RocCurve, efficiency_variance, log_probability, roc_curve
 from zoo.pictures import SIGNAL_COLOURS, add_legend, labelled_axes, render
 from zoo.report import Predictions, for_terminal, rounded
 
@@ -261,9 +261,8 @@ def _check_uncertainty(uncertainty: float) -> None:
 def _efficiency(passed: np.ndarray, squares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Efficiency of every cut and its standard deviation, of sums of weights and of squared weights."""
     passed, squares = passed.astype(np.float64), squares.astype(np.float64)
-    total, failed = passed[-1], passed[-1] - passed
-    variance = (failed**2 * squares + passed**2 * (squares[-1] - squares)) / total**4
-    return passed / total, np.sqrt(variance)
+    total = passed[-1]
+    return passed / total, np.sqrt(efficiency_variance(passed, total, squares, squares[-1]))
 
 
 def _signal_class(classes: tuple[str, ...], signal: str | None, report: Path) -> int:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.hub import Pretrained, list_pretrained, load_pretrained
-from zoo.layers import offsets, segment_sum
+from zoo.layers import offsets, segment_mean
 from zoo.registry import create_model, is_readout
 
 
@@ -93,8 +93,7 @@ class MeanRepresentation(nn.Module):
 
     def forward(self, features: Tensor, four_momenta: Tensor, mask: Tensor) -> Tensor:
         """Means (batch, embed_dim); zero for an empty jet."""
-        rows, counts = self.backbone.encode(features, four_momenta, mask), mask.sum(1)
-        return segment_sum(rows, offsets(counts)) / counts.clamp(min=1)[:, None]
+        return segment_mean(self.backbone.encode(features, four_momenta, mask), offsets(mask.sum(1)))
 
 
 def checkable(pretrained: Pretrained) -> nn.Module:

@@ -37,6 +37,11 @@ class JetBatch(NamedTuple):
     context: Tensor
     source: Tensor
 
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """What a model is called with: features, four-momenta, mask and, if there is any, context."""
+        return (self.features, self.four_momenta, self.mask, *([self.context] if self.context.shape[1] else []))
+
 
 class PackedJets(NamedTuple):
     """Some jets without padding, one after the other: ``four_momenta`` (particle, 4) in GeV, the rest (jet,).

@@ -18,12 +18,13 @@ from zoo.hub.folder import (
     save_pretrained,
     write_folder,
 )
-from zoo.hub.golden import MAX_PAIRS, largest_change
+from zoo.hub.golden import GOLDEN_JETS, MAX_PAIRS, largest_change
 from zoo.hub.kinds import Parts, untrained
 
 __all__ = [
     "FILES",
     "FORMAT_VERSION",
+    "GOLDEN_JETS",
     "MAX_PAIRS",
     "PACKAGED",
     "Parts",

@@ -18,6 +18,9 @@ TOLERANCE = 1e-4
 #: The same of a golden feature, relative to its size or to 1.
 FEATURE_TOLERANCE = 1e-5
 
+#: Jets of a folder that is made of a run or of another framework's weights.
+GOLDEN_JETS = 8
+
 #: Most jets, and most pairs of places for particles in all of them together, so that a folder is verified in seconds.
 MAX_JETS, MAX_PAIRS = 64, 1 << 22
 

@@ -1,6 +1,5 @@
 """Pretrained folders of other frameworks' weights: what their features and classes are, and what they cost."""
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,14 +13,11 @@ from zoo.data.datasets import describe_dataset, resolve_file
 from zoo.data.features import FeatureTable
 from zoo.data.features_yaml import named_features
 from zoo.data.readers import read_jets
-from zoo.data.weaver.data_config import PREFIX, WeaverYaml, read_weaver_yaml, read_without_classes
-from zoo.data.weaver.formulas import formula_table
-from zoo.hub import PretrainedConfig, save_pretrained
+from zoo.data.weaver.data_config import WeaverYaml, read_weaver_yaml, read_without_classes
+from zoo.data.weaver.formulas import formula_table, warn_of_columns
+from zoo.hub import GOLDEN_JETS, PretrainedConfig, save_pretrained
 from zoo.importers.foreign import LORENTZNET_RELEASE, Imported, import_weights
 from zoo.physics.lorentz import boost_matrix, rotation_matrix
-
-#: Jets whose logits are stored with the weights.
-GOLDEN_JETS = 8
 
 #: Jets that the cost in symmetry is measured on.
 MEASURED_JETS = 32
@@ -140,13 +136,7 @@ def _find_features(
     if description is not None:
         _check_points(imported, description)
         table, source = formula_table(description), str(description.path)
-        made = [feature.name for feature in table.features if feature.formula.startswith(PREFIX)]
-        if made:
-            warnings.warn(
-                f"{source}: {', '.join(made)} cannot be written as formulas of momenta and particle columns; the model "
-                "takes jets that are read with this file only (--weaver-yaml), so publish it too",
-                stacklevel=3,
-            )
+        warn_of_columns(description, table, stacklevel=3)
     else:
         source = str(known or given)
         table = named_features(source)
@@ -226,7 +216,7 @@ def _cost_in_symmetry(model: nn.Module, table: FeatureTable) -> str:
 
 
 def _log_odds(model: nn.Module, jets: JetBatch) -> Tensor:
-    logits = model(jets.features, jets.four_momenta, jets.mask)
+    logits = model(*jets.inputs)
     return logits[:, -1] - logits[:, 0]
 
 

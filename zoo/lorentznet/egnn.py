@@ -9,7 +9,7 @@ References:
 import torch
 from torch import Tensor, nn
 
-from zoo.layers import Pairs, RowBatchNorm, pack, psi, segment_sum, stages_of
+from zoo.layers import Pairs, RowBatchNorm, pack, psi, segment_mean, stages_of
 from zoo.lorentznet.lorentznet import JetGraph, PairBatchNorm, jet_graph, move_apart
 from zoo.lorentznet.messages import MessageWeights, pair_messages
 from zoo.registry import register_model
@@ -71,8 +71,7 @@ class EGNN(nn.Module):
             h, x = self.embedding(graph.scalars), momenta[:, 1:]
             for block in self.blocks:
                 h, x = block(h, x, graph)
-            mean = segment_sum(h, graph.jet_starts) / counts.clamp(min=1)[:, None]
-            return self.decoder(mean)
+            return self.decoder(segment_mean(h, graph.jet_starts))
 
 
 class EuclideanBlock(nn.Module):

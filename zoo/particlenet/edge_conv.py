@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from zoo.block_norm import Affine, BlockSums, NormGradient
-from zoo.layers import RowBatchNorm, linear, outer_sum, segment_sum, track_statistics
+from zoo.layers import RowBatchNorm, linear, outer_sum, segment_mean, segment_sum, track_statistics
 
 
 class Neighbors(NamedTuple):
@@ -41,7 +41,7 @@ class EdgeBlock(NamedTuple):
 
     def mean(self, edge: Tensor) -> Tensor:
         """Mean over the edges of each node, zero where there are none, (edge, feature) -> (node, feature)."""
-        return segment_sum(edge, self.starts) / self.starts.diff().clamp(min=1)[:, None]
+        return segment_mean(edge, self.starts)
 
 
 #: Numbers of an (edge, feature) array that stays in the cache of a core, with those before and after it.

@@ -21,7 +21,7 @@ from zoo.layers import (
     join_context,
     linear,
     offsets,
-    segment_sum,
+    segment_mean,
     sort_by_length,
     stages_of,
 )
@@ -97,7 +97,7 @@ class ParticleNet(nn.Module):
     def forward(self, features: Tensor, four_momenta: Tensor, mask: Tensor, context: Tensor | None = None) -> Tensor:
         """Logits (batch, class); see the class for the shapes. A ``context`` left out counts as zero."""
         x, jets = self._particles(features, four_momenta, mask)
-        mean = segment_sum(x, offsets(jets.counts)) / jets.counts.clamp(min=1)[:, None]
+        mean = segment_mean(x, offsets(jets.counts))
         return self.head(join_context(mean[jets.place], context, self.context_dim))
 
     def encode(self, features: Tensor, four_momenta: Tensor, mask: Tensor) -> Tensor:

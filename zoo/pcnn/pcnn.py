@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from zoo.layers import Linear, RowBatchNorm, falling_pt, linear, offsets, pack, segment_sum, stages_of
+from zoo.layers import Linear, RowBatchNorm, falling_pt, linear, offsets, pack, segment_mean, stages_of
 from zoo.registry import register_model
 
 
@@ -87,8 +87,7 @@ class PCNN(nn.Module):
             rows = unit(rows, entry, windows)
         # The mean and what follows once a jet cost next to nothing, and half precision would cost digits.
         with torch.autocast(rows.device.type, enabled=False):
-            total = segment_sum(rows.to(self.decoder[0].weight.dtype), offsets(counts))
-            return self.decoder(total / counts.clamp(min=1)[:, None])
+            return self.decoder(segment_mean(rows.to(self.decoder[0].weight.dtype), offsets(counts)))
 
 
 class ResidualUnit(nn.Module):

@@ -9,7 +9,7 @@ from torchmetrics import MeanMetric
 
 from zoo.checkpoints import BACKBONE
 from zoo.data.batch import JetBatch
-from zoo.layers import offsets, segment_sum
+from zoo.layers import offsets, segment_mean
 from zoo.pretraining.backbone import backbone_names, require_backbone
 from zoo.pretraining.probe import LinearProbe, probe_rows
 from zoo.pretraining.report import Drawings
@@ -136,9 +136,7 @@ class Pretraining(JetTraining):
 
 def mean_representation(model: nn.Module, features: Tensor, four_momenta: Tensor, mask: Tensor) -> Tensor:
     """Mean of the particles' representations, (batch, model.embed_dim); zero for an empty jet."""
-    rows = model.encode(features, four_momenta, mask).float()
-    counts = mask.sum(1)
-    return segment_sum(rows, offsets(counts)) / counts.clamp(min=1)[:, None]
+    return segment_mean(model.encode(features, four_momenta, mask).float(), offsets(mask.sum(1)))
 
 
 def _mean(losses: Tensor, jet: Tensor, batch: JetBatch, batch_idx: int) -> Tensor:

@@ -95,14 +95,20 @@ def verified_table(description: WeaverYaml, path: Path, rows: tuple[int, int]) -
     for of_column, formula in zip(description.feature_table.features, formula_table(description).features, strict=True):
         is_verified = formula != of_column and _is_same(description, of_column, formula, path, rows)
         found.append(formula if is_verified else of_column)
-    left = [feature.name for feature in found if feature.formula.startswith(PREFIX)]
+    table = FeatureTable(tuple(found))
+    warn_of_columns(description, table, stacklevel=3)
+    return table
+
+
+def warn_of_columns(description: WeaverYaml, table: FeatureTable, stacklevel: int = 1) -> None:
+    """Warn of features that stayed columns, for which a model needs the data file at every use."""
+    left = [feature.name for feature in table.features if feature.formula.startswith(PREFIX)]
     if left:
         warnings.warn(
             f"{description.path}: {', '.join(left)} cannot be written as formulas of momenta and particle columns; the "
-            "model will take jets that are read with this file only (--weaver-yaml), so publish it too",
-            stacklevel=3,
+            "model takes jets that are read with this file only (--weaver-yaml), so publish it too",
+            stacklevel=stacklevel + 1,
         )
-    return FeatureTable(tuple(found))
 
 
 def _is_same(description: WeaverYaml, one: Feature, other: Feature, path: Path, rows: tuple[int, int]) -> bool:
