@@ -98,7 +98,7 @@ class TrainingCLI(LightningCLI):
     - ``wandb``: a project's name; the run is logged there too.
     - ``test_after_fit``: whether ``fit`` ends with the test of the best checkpoint, if ``data.test`` is given; without
       labels, with its validation and a report of it.
-    - ``predictions``: file that ``predict`` writes, ``<run_folder>/predictions.arrow`` unless told; with another ending
+    - ``predictions``: file that ``predict`` writes, by default ``<run_folder>/predictions.arrow``; with another ending
       the scores for other programs.
     - ``force``: whether an older file of predictions is replaced.
 

@@ -97,7 +97,7 @@ def train_boosted_trees(
         run_folder: folder to write, which holds no run yet.
         inputs: what the trees see: the ``objects``; these and the kinematics of their ``pairs`` (`pair_features`);
             the `substructure` of jets; or this with the shapes of their ``subjets``.
-        seed: of the trees; that of the configuration unless told.
+        seed: of the trees; None: that of the configuration.
         train_jets: train on so many of the first rows of the split, instead of the part that the configuration says;
             None: that part.
 
@@ -186,7 +186,7 @@ def import_lightgbm() -> ModuleType:
     try:
         import lightgbm
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("boosted trees need LightGBM: pip install 'zoo[trees]'") from error
+        raise ModuleNotFoundError("boosted trees need LightGBM: pip install -e '.[trees]'") from error
     except OSError as error:
         raise ModuleNotFoundError(f"LightGBM needs the system's OpenMP ({error}): apt install libgomp1") from error
     return lightgbm

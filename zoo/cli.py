@@ -94,9 +94,7 @@ def build_parser() -> argparse.ArgumentParser:
     fit.set_defaults(run=_fit_scaling)
     extract = data.add_parser("extract", help="copy some rows of a file to a small file of the zoo")
     extract.add_argument("file", metavar="FILE", help="file of jets of any format the zoo reads")
-    extract.add_argument(
-        "--rows", type=int, nargs=2, metavar=("START", "STOP"), help="the first and the one after last"
-    )
+    extract.add_argument("--rows", type=int, nargs=2, metavar=("FIRST", "STOP"), help="only these rows (default: all)")
     _add_description(extract)
     extract.add_argument("--out", type=Path, required=True, help="Arrow file to write, compressed")
     _add_force(extract)
@@ -196,7 +194,7 @@ def build_parser() -> argparse.ArgumentParser:
     pull.add_argument("--out", type=Path, metavar="DIR", help="folder to write (default: only the cache)")
     pull.add_argument("--anew", action="store_true", help="fetch what is in the cache already, such as after damage")
     pull.set_defaults(run=_hub_pull)
-    card = hub.add_parser("card", help="write the card of a folder anew")
+    card = hub.add_parser("card", help="write the card of a folder again")
     card.add_argument("folder", type=Path, metavar="DIR", help="pretrained folder")
     card.set_defaults(run=_hub_card)
 

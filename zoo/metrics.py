@@ -313,7 +313,7 @@ def clopper_pearson(
     Args:
         n_pass: jets that pass.
         n_total: jets tried.
-        coverage: probability content; one standard deviation unless told.
+        coverage: probability content; by default that of one standard deviation.
 
     Returns:
         Lower and upper edge, of the counts' common shape.
@@ -581,7 +581,7 @@ def tagging_metrics(
         label: class numbers, (batch,).
         weight: weights of the jets, (batch,).
         signal: the signal of two classes; of more, all but the background are signals.
-        background: background class; the other of two, the first of more, unless told.
+        background: background class; by default the other of two, the first of more.
         classes: names of the classes, for the keys.
         signal_efficiencies: at which the background rejection is quoted, each in (0, 1].
 
@@ -618,7 +618,7 @@ class TaggingMetrics(Metric):
     Args:
         num_classes: number of classes.
         signal: the signal of two classes.
-        background: background class; the other of two, the first of more, unless told.
+        background: background class; by default the other of two, the first of more.
         classes: names of the classes, for the keys of more than two.
         signal_efficiencies: at which the background rejection is quoted, each in (0, 1].
 

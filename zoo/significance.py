@@ -218,10 +218,10 @@ def show_significance(
     Args:
         run: run folder that holds a tested report.
         yields: expected events before the cut.
-        signal: name of the signal class; of two classes the one that is not the report's background, unless told.
+        signal: name of the signal class; by default, of two, the one that is not the report's background.
         validation: predictions of other events, as ``train.py predict`` writes them, on which the cut is chosen; None:
             on those of the test, so that the value leans upwards.
-        out: folder to write, ``<run>/significance`` unless told.
+        out: folder to write; by default ``<run>/significance``.
         force: whether older files there are replaced.
 
     Raises:

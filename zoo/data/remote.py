@@ -11,8 +11,8 @@ from zoo.files import atomic_write
 #: What an address begins with; two letters at least, as a single one is a drive.
 _SCHEME = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.-]+)://")
 
-#: Extra packages that some schemes need.
-_EXTRA = "pip install 'zoo[remote]'"
+#: How the packages are installed that some schemes need.
+_EXTRA = "pip install -e '.[remote]'"
 
 
 def is_remote(name: str | Path) -> bool:

@@ -74,7 +74,7 @@ def print_table(metrics: dict[str, Any], console: Console | None = None) -> None
 
     Args:
         metrics: what :func:`write_report` returned, or the contents of a ``metrics.json``.
-        console: where to print; the standard output unless told.
+        console: where to print; by default the standard output.
     """
     console = console or Console()
     rows = metrics.get("rows", "jets")
