@@ -42,6 +42,15 @@ def test_abbreviated_options_are_refused(capsys):
     assert not any(parser.allow_abbrev for parser in parsers)
 
 
+def test_options_have_hyphens_and_are_taken_with_underscores(capsys):
+    names = [name for parser in parsers_below(build_parser()) for name in parser._option_string_actions]
+    assert "--weaver-yaml" in names
+    assert not [name for name in names if "_" in name]
+    with pytest.raises(SystemExit, match="2"):
+        main(["data", "info", "sample:top_tagging/test", "--weaver_yaml=no_such_file.yaml"])
+    assert "no_such_file.yaml: no such file" in capsys.readouterr().err
+
+
 def test_only_errors_for_the_user_are_one_line(monkeypatch, capsys):
     """A library's KeyError says one bare word; a model's name that does not exist says what to do."""
     monkeypatch.setattr("zoo.sharing.show_pretrained", lambda: {}["pt"])

@@ -16,13 +16,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # where a library crashes, or a file is cut while it is mapped (SIGBUS), a traceback says where
     faulthandler.enable(file=sys.__stderr__)
     parser = build_parser()
-    options = vars(parser.parse_args(arguments))
+    options = vars(parser.parse_args(_with_hyphens(sys.argv[1:] if arguments is None else arguments)))
     run = options.pop("run")
     try:
         run(**options)
     except (ValueError, OSError, ModuleNotFoundError) as error:
         print(f"zoo: error: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def _with_hyphens(arguments: Sequence[str]) -> list[str]:
+    """Options as they are called here; underscores, with which configs and ``train.py`` spell them, are taken too."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    parts = [argument.partition("=") for argument in arguments[:end]]
+    options = [
+        (name.replace("_", "-") if name.startswith("--") else name) + sign + value for name, sign, value in parts
+    ]
+    return [*options, *arguments[end:]]
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -116,7 +126,7 @@ def build_parser() -> argparse.ArgumentParser:
     baseline = commands.add_parser("baseline", help="train what networks have to beat on the data of a config")
     baseline.add_argument("kind", choices=["lightgbm"], help="boosted decision trees (extra 'trees')")
     baseline.add_argument("--config", type=Path, required=True, help="of train.py; its data and seed are used")
-    baseline.add_argument("--run_folder", type=Path, required=True, metavar="DIR", help="folder of this run")
+    baseline.add_argument("--run-folder", type=Path, required=True, metavar="DIR", help="folder of this run")
     baseline.add_argument(
         "--inputs",
         choices=["objects", "pairs", "substructure", "subjets"],
@@ -126,7 +136,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     baseline.add_argument("--seed", type=int, help="of the trees (default: seed_everything of the config)")
     baseline.add_argument(
-        "--train_jets",
+        "--train-jets",
         type=int,
         metavar="N",
         help="train on the first N rows of the split (default: as the config says)",
@@ -137,10 +147,10 @@ def build_parser() -> argparse.ArgumentParser:
         "significance", help="expected significance of a search that cuts on the score of a tested run"
     )
     significance.add_argument("run_folder", type=Path, metavar="RUN", help="run folder that holds a tested report")
-    significance.add_argument("--signal_yield", type=float, required=True, help="signal events before the cut")
-    significance.add_argument("--background_yield", type=float, required=True, help="background events before the cut")
+    significance.add_argument("--signal-yield", type=float, required=True, help="signal events before the cut")
+    significance.add_argument("--background-yield", type=float, required=True, help="background events before the cut")
     significance.add_argument(
-        "--background_uncertainty", type=float, default=0.0, help="relative, behind any cut (default: %(default)s)"
+        "--background-uncertainty", type=float, default=0.0, help="relative, behind any cut (default: %(default)s)"
     )
     significance.add_argument(
         "--signal", metavar="CLASS", help="signal class; of two the one that is not the report's background"
@@ -227,7 +237,7 @@ def build_parser() -> argparse.ArgumentParser:
     importing.add_argument("--features", help="feature table, such as kin, or a YAML file of features, instead")
     importing.add_argument("--classes", nargs="+", metavar="NAME", help="classes in order (default: those of the data)")
     importing.add_argument(
-        "--use_pre_activation_pair",
+        "--use-pre-activation-pair",
         choices=["true", "false"],
         help="what weaver's ParticleTransformer was built with: its default is true, the published networks have false",
     )

@@ -142,7 +142,7 @@ def _kind(run: Path, settings: dict[str, Any]) -> str:
 
 def _command(kind: str, model: dict[str, Any]) -> str:
     if kind == "trees":
-        return f"zoo baseline lightgbm --config config.yaml --inputs {model['inputs']} --run_folder runs/trees"
+        return f"zoo baseline lightgbm --config config.yaml --inputs {model['inputs']} --run-folder runs/trees"
     return "python train.py fit --config config.yaml"
 
 

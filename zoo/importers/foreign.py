@@ -171,7 +171,7 @@ def _registered_name(path: str | Path, foreign: ForeignModel, use_pre_activation
     if use_pre_activation_pair is None:
         raise ValueError(
             f"{path}: the weights do not tell whether the network was built with use_pre_activation_pair=True, the "
-            "default of weaver-core, or False, as the published ones; give --use_pre_activation_pair true or false"
+            "default of weaver-core, or False, as the published ones; give --use-pre-activation-pair true or false"
         )
     return foreign.pre_activation if use_pre_activation_pair else foreign.model
 
