@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.data.writers import quark_gluon_arrays
-from tests.test_importers import WITNESSES
+from tests.test_importers import WITNESSES, named_as_released
 from zoo import create_model, load_pretrained
 from zoo.cli import main
 from zoo.data.batch import collate, gather
@@ -224,13 +224,7 @@ def released(tmp_path: Path) -> Run:
     def write(name: str, input_dim: int) -> Path:
         torch.manual_seed(3)
         state = create_model(name, input_dim=input_dim, num_classes=2).state_dict()
-        names = {"blocks.": "LGEBs.", "decoder.": "graph_dec."}
-        renamed = {}
-        for key, value in state.items():
-            for ours, theirs in names.items():
-                key = theirs + key.removeprefix(ours) if key.startswith(ours) else key
-            renamed["module." + key] = value
-        torch.save(renamed, tmp_path / "best-val-model.pt")
+        torch.save(named_as_released(state), tmp_path / "best-val-model.pt")
         return tmp_path / "best-val-model.pt"
 
     return write

@@ -330,17 +330,22 @@ def test_missing_file_is_named(tmp_path):
         import_weights(tmp_path / "none.pt")
 
 
-@pytest.fixture
-def release_file(tmp_path):
-    """A file with the names of the LorentzNet release."""
-    state = create_model("lorentznet", input_dim=7, num_classes=2).state_dict()
+def named_as_released(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of ours under the names of the LorentzNet release, in the wrapper that it was trained in."""
     names = {"blocks.": "LGEBs.", "decoder.": "graph_dec."}
     renamed = {}
     for key, value in state.items():
         for ours_, theirs in names.items():
             key = theirs + key.removeprefix(ours_) if key.startswith(ours_) else key
         renamed["module." + key] = value
-    torch.save(renamed, tmp_path / "best-val-model.pt")
+    return renamed
+
+
+@pytest.fixture
+def release_file(tmp_path):
+    """A file with the names of the LorentzNet release."""
+    state = create_model("lorentznet", input_dim=7, num_classes=2).state_dict()
+    torch.save(named_as_released(state), tmp_path / "best-val-model.pt")
     return tmp_path / "best-val-model.pt"
 
 

@@ -86,10 +86,9 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
         OSError: if it cannot be made, or ``folder`` exists and holds files.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    for name in os.listdir(folder.parent):
-        if name.startswith(f".{folder.name}.") and name.endswith(".draft"):
-            with contextlib.suppress(OSError), _locked_folder(folder.parent / name, fcntl.LOCK_EX | fcntl.LOCK_NB):
-                shutil.rmtree(folder.parent / name)
+    for old in _drafts(folder.parent, folder.name):
+        with contextlib.suppress(OSError), _locked_folder(old, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            shutil.rmtree(old)
     draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".draft", dir=folder.parent))
     try:
         with contextlib.ExitStack() as lock:
@@ -147,15 +146,19 @@ def remove_drafts(folder: Path, of: str | None = None) -> None:
         folder: may be missing.
         of: name of the file that the drafts were to become; None: of any.
     """
+    for draft in _drafts(folder, of):
+        with contextlib.suppress(OSError), draft.open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while its writer lives
+            draft.unlink()
+
+
+def _drafts(folder: Path, of: str | None) -> list[Path]:
+    """What is being written in a folder, or was when its writer was killed; see `remove_drafts`."""
     start = "." if of is None else f".{of}."
     try:
-        names = [name for name in os.listdir(folder) if name.startswith(start) and name.endswith(".draft")]
+        return [folder / name for name in os.listdir(folder) if name.startswith(start) and name.endswith(".draft")]
     except OSError:
-        return  # whoever writes there says what is wrong with it
-    for name in names:
-        with contextlib.suppress(OSError), (folder / name).open("r+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while its writer lives
-            (folder / name).unlink()
+        return []  # whoever writes there says what is wrong with it
 
 
 @contextmanager

@@ -60,7 +60,7 @@ class JetFile(Protocol):
 
 
 class Format(NamedTuple):
-    """A kind of file and what opens it."""
+    """A kind of file and what opens it, by its path and whether it must be ``labelled``, see `find_format`."""
 
     name: str
     open: Callable[..., AbstractContextManager[JetFile]]
