@@ -93,13 +93,17 @@ def build_parser() -> argparse.ArgumentParser:
     info.add_argument("--jets", type=int, default=100_000, help="rows to read at most (default: %(default)s)")
     info.set_defaults(run=_data_info)
     fit = data.add_parser("fit-scaling", help="fit centres and scales that are 'auto', and write them down")
-    fit.add_argument("files", nargs="+", metavar="FILE", help="files of jets to train on")
+    fit.add_argument("files", nargs="+", metavar="FILE", help="files of jets to train on, or patterns of them")
     described = fit.add_mutually_exclusive_group(required=True)
-    described.add_argument("--weaver-yaml", type=Path, help="data file of weaver, the weights of which are made too")
-    described.add_argument("--features", type=Path, help="YAML file of features")
-    described.add_argument("--context", type=Path, help="YAML file of context features")
-    fit.add_argument("--layout", type=Path, help="YAML file that says which columns hold what; not with --weaver-yaml")
-    fit.add_argument("--out", type=Path, required=True, help="the same with the fitted numbers, to write")
+    described.add_argument(
+        "--weaver-yaml", type=Path, metavar="YAML", help="data file of weaver, the weights of which are made too"
+    )
+    described.add_argument("--features", type=Path, metavar="YAML", help="file of features")
+    described.add_argument("--context", type=Path, metavar="YAML", help="file of context features")
+    fit.add_argument(
+        "--layout", type=Path, metavar="YAML", help="file that says which columns hold what; not with --weaver-yaml"
+    )
+    fit.add_argument("--out", type=Path, required=True, metavar="YAML", help="the same with the fitted numbers")
     _add_force(fit)
     fit.set_defaults(run=_fit_scaling)
     extract = data.add_parser("extract", help="copy some rows of a file to a small file of the zoo")
@@ -125,7 +129,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     baseline = commands.add_parser("baseline", help="train what networks have to beat on the data of a config")
     baseline.add_argument("kind", choices=["lightgbm"], help="boosted decision trees (extra 'trees')")
-    baseline.add_argument("--config", type=Path, required=True, help="of train.py; its data and seed are used")
+    baseline.add_argument("--config", type=Path, required=True, help="of train.py; its data, seed and signal are used")
     baseline.add_argument("--run-folder", type=Path, required=True, metavar="DIR", help="folder of this run")
     baseline.add_argument(
         "--inputs",
@@ -139,7 +143,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--train-jets",
         type=int,
         metavar="N",
-        help="train on the first N rows of the split (default: as the config says)",
+        help="train on N rows of the split, the first of each file (default: as the config says)",
     )
     baseline.set_defaults(run=_baseline)
 
@@ -213,13 +217,20 @@ def build_parser() -> argparse.ArgumentParser:
         "name", metavar="MODEL", help="a model, a pretrained model or folder, or an import path such as my.Model"
     )
     check.add_argument(
-        "--data", type=str, default="sample:top_tagging/test", help="file of jets (default: %(default)s)"
+        "--data", default="sample:top_tagging/test", help="file of jets, or converted folder (default: %(default)s)"
     )
     check.add_argument("--jets", type=int, default=32, help="how many of them (default: %(default)s)")
     check.add_argument("--features", default="kin", help="feature table, or a YAML file (default: %(default)s)")
     check.add_argument("--context", help="context of a model for events, such as met, or a YAML file (default: none)")
-    check.add_argument("--layout", type=Path, help="YAML file that says which columns of the data hold what")
-    check.add_argument("--classes", type=int, default=2, help="number of logits (default: %(default)s)")
+    check.add_argument("--layout", type=Path, metavar="YAML", help="file that says which columns of the data hold what")
+    check.add_argument(
+        "--num-classes",
+        "--classes",
+        dest="classes",
+        type=int,
+        default=2,
+        help="number of logits (default: %(default)s)",
+    )
     check.set_defaults(run=_check)
 
     importing = commands.add_parser("import", help="make a pretrained folder of another framework's weights")
@@ -253,9 +264,11 @@ def _add_force(command: argparse.ArgumentParser) -> None:
 def _add_description(parser: argparse.ArgumentParser) -> None:
     """Options that say which columns of files hold what, for `zoo.data.description.read_description`."""
     described = parser.add_mutually_exclusive_group()
-    described.add_argument("--layout", type=Path, help="YAML file that says which columns hold what")
-    described.add_argument("--weaver-yaml", type=Path, help="data file of weaver that does")
-    parser.add_argument("--classes", nargs="+", metavar="CLASS", help="of a data file of weaver with custom labels")
+    described.add_argument("--layout", type=Path, metavar="YAML", help="file that says which columns hold what")
+    described.add_argument("--weaver-yaml", type=Path, metavar="YAML", help="data file of weaver, which says that too")
+    parser.add_argument(
+        "--classes", nargs="+", metavar="NAME", help="classes in order, if the labels of weaver's data file are custom"
+    )
 
 
 def _data_list() -> None:
