@@ -98,8 +98,8 @@ def train_boosted_trees(
         inputs: what the trees see: the ``objects``; these and the kinematics of their ``pairs`` (`pair_features`);
             the `substructure` of jets; or this with the shapes of their ``subjets``.
         seed: of the trees; None: that of the configuration.
-        train_jets: train on so many rows of the split, the first of each file, instead of the part that the configuration
-            says; None: that part.
+        train_jets: train on so many rows of the split, the first of each file, instead of the part that the
+            configuration says; None: that part.
 
     Raises:
         ModuleNotFoundError: if LightGBM is not installed.
