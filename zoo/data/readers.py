@@ -220,6 +220,7 @@ def read_and_report(
         by = f" by {layout.selects!r}" if isinstance(layout, WeaverYaml) else ""
         selected = f"{path}: of the rows {start} to {stop} none is selected{by}; change the selection, or the rows"
         message = f"{report}; no jet is left, check the units and the columns" if report.left_out else selected
+        message = "; ".join([message, *report.mendings()])  # what was noticed, such as padding that is not zero
         raise NoJetsError(message, report.rejected)
     return join_tables(chunks), report
 

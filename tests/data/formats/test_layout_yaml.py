@@ -103,6 +103,11 @@ def test_something_else_than_a_mapping(write):
         read_layout("absent.yaml")
 
 
+def test_a_data_file_of_weaver_is_told_apart(write):
+    with pytest.raises(ValueError, match=r"mine.yaml: a data file of weaver is no layout; give it as weaver_yaml"):
+        read_layout(write("treename: tree\ninputs: {}\nlabels: {type: simple, value: [a, b]}\n"))
+
+
 def test_labels_may_be_left_out_where_none_are_needed(write):
     text = "units: GeV\nmomenta: {px: px, py: py, pz: pz}\n"
     layout = read_layout(write(text), labelled=False)

@@ -6,7 +6,9 @@ import dataclasses
 import awkward as ak
 import h5py
 import numpy as np
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from tests.data.writers import write_parquet, write_root
 from zoo.data.convert import convert, describe
@@ -14,7 +16,7 @@ from zoo.data.datasets import resolve_file
 from zoo.data.formats.layout import DROPPED, Layout
 from zoo.data.formats.layout_yaml import read_layout
 from zoo.data.formats.momenta import NEGATIVE_MASS, NO_MASS, PADDING, RAISED
-from zoo.data.readers import MendedWarning, RejectedJetsWarning, read_and_report, read_jets
+from zoo.data.readers import MendedWarning, NoJetsError, RejectedJetsWarning, read_and_report, read_jets
 from zoo.inference import predict
 
 POLAR = {name: name for name in ("pt", "eta", "phi", "mass")}
@@ -212,3 +214,26 @@ def test_the_keys_in_yaml_and_in_a_converted_folder(damaged, tmp_path):
 def test_wrong_keys(damaged, change, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(damaged[1], **change)
+
+
+def test_files_all_of_whose_jets_are_padded_with_other_things_than_zeros_point_to_the_mask(tmp_path):
+    """No jet is left then; a mass beside a momentum of NaN is padding, too, and no negative energy."""
+    real = np.ones((2, 3))
+    padded, far, masses = (
+        np.where([True, True, False], here, there) * real for here, there in ((1, np.nan), (0, 1e10), (0.1, -1))
+    )
+    for name, columns in {
+        "nan": dict.fromkeys(POLAR, padded) | {"mass": masses},
+        "eta": dict.fromkeys(POLAR, real) | {"eta": far},
+    }.items():
+        path = write_hdf5(tmp_path / f"{name}.h5", columns | {"label": [0, 1]})
+        with pytest.raises(NoJetsError, match=r"no jet is left.*2 entries of padded arrays.*'mask'") as error:
+            read_jets(path, layout=LAYOUT)
+        assert NEGATIVE_MASS not in str(error.value)
+
+
+def test_lists_of_lists_point_to_the_jets_of_events(tmp_path):
+    path, nested = tmp_path / "jets.parquet", [[[1.0], [2.0, 3.0]], [[4.0]]]
+    parquet.write_table(pa.table(dict.fromkeys(POLAR, nested) | {"label": [0, 1]}), path)
+    with pytest.raises(ValueError, match=r"must hold lists .* not lists of lists of float64; name .* in 'jets'"):
+        read_jets(path, layout=LAYOUT)

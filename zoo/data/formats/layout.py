@@ -312,7 +312,10 @@ class LayoutFile:
     def _check_kind(self, name: str, is_list: bool, kinds: str, expected: str) -> None:
         kind = self.columns.kind(name)
         if kind.is_list != is_list or kind.is_nested or kind.dtype.kind not in kinds:
-            raise ValueError(f"{self.path}: column {name!r} must hold {expected}, not {kind}; convert it with astype")
+            remedy = "convert it with astype"
+            if kind.is_nested:
+                remedy = "name what makes jets of such an event in 'jets', as in docs/data.md"
+            raise ValueError(f"{self.path}: column {name!r} must hold {expected}, not {kind}; {remedy}")
 
     def _find_class(self) -> int | None:
         fitting = {name for pattern, name in self.layout.label.items() if fnmatch.fnmatchcase(self.path.name, pattern)}

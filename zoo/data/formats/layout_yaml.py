@@ -40,6 +40,11 @@ def read_layout(path: str | Path, *, labelled: bool = True) -> Layout:
 def _to_layout(name: str, labelled: bool, values: object) -> Layout:
     known = [field.name for field in dataclasses.fields(Layout)]
     required = [key for key in REQUIRED if labelled or key not in _UNLABELLED]
+    if isinstance(values, dict) and "inputs" in values:
+        raise ValueError(
+            "a data file of weaver is no layout; give it as weaver_yaml (--weaver-yaml), or in Python as "
+            "read_weaver_yaml(path, labelled=False) of zoo.data.weaver.data_config"
+        )
     values = check_keys("a layout", values, known, required)
     if values.get("name", name) in DATASETS:
         raise ValueError(f"name: {values.get('name', name)!r} is a data set of the zoo; add a 'name' of your own")

@@ -89,7 +89,7 @@ def _energy(
     elif "mass" in lengths:
         mass = lengths["mass"]
         is_rounded = (mass < 0) & (-mass <= np.sqrt(2 * tolerance) * momentum)
-        is_negative = (mass < 0) & ~is_rounded
+        is_negative = mass < -np.sqrt(2 * tolerance) * momentum  # not where the momentum is not finite
         energy = np.where(is_negative, -1.0, 1.0) * np.hypot(momentum, np.where(is_rounded, 0.0, mass))
         notes |= Counter({NO_MASS: int(is_rounded.sum()), NEGATIVE_MASS: int(is_negative.sum())})
     else:
