@@ -49,7 +49,7 @@ def write_report(
         folder: created where needed; an older report in it is replaced.
         predictions: of the test split; every jet needs its label.
         title: name of the model or run; the seeds of one training share it.
-        history: ``metrics.csv`` of Lightning's CSVLogger, for the training curves.
+        history: ``metrics.csv`` of a training, for its curves.
         config: YAML file of the run, shown on the page.
         facts: how it was made (command, seed, wall time, ...), shown on the page.
         background: the background class.
@@ -113,7 +113,7 @@ def write_training_report(
         rows: what they are called, such as ``jets`` or ``events``.
         figures: by name, each with ``value`` and ``error`` (None where it has none).
         drawings: by name of the picture, caption and what draws it.
-        history: ``metrics.csv`` of Lightning's CSVLogger, for the training curves.
+        history: ``metrics.csv`` of a training, for its curves.
         config: YAML file of the run, shown on the page.
         facts: how it was made, shown on the page.
 
