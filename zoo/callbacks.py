@@ -402,10 +402,15 @@ def _joined_predictions(trainer: Trainer, batches: list[dict[str, Tensor]]) -> P
 
 
 def _columns(predictions: Predictions) -> dict[str, np.ndarray]:
-    """What a file for other programs holds: ``index``, ``label``, ``weight``, ``source``, the scores, the fields."""
+    """What a file for other programs holds: ``index``, ``label``, ``weight``, ``source``, the scores, the fields.
+
+    The rows are in the order of the files; batches are of jets of similar length.
+    """
     names = ("index", "label", "weight", *(["source"] if predictions.sources else []))
     of_jets = {name: getattr(predictions, name) for name in names}
-    return join_columns(of_jets | score_columns(predictions.logits, predictions.classes), predictions.fields)
+    columns = join_columns(of_jets | score_columns(predictions.logits, predictions.classes), predictions.fields)
+    order = np.argsort(predictions.index)
+    return {name: values[order] for name, values in columns.items()}
 
 
 def _require_finite(trainer: Trainer) -> None:

@@ -72,5 +72,5 @@ class SplitTables:
             raise ValueError(
                 f"{self.name}: {self.left_out} of {self.jets + self.left_out} jets were left out, more than the part "
                 f"data.max_rejected = {max_rejected:g}: {files}; correct the files, mend them in their layout ('fill', "
-                "'bad_particles', 'momentum_tolerance', 'mass' instead of 'energy'), or raise data.max_rejected"
+                "'mask', 'bad_particles', 'momentum_tolerance', 'mass' instead of 'energy'), or raise data.max_rejected"
             )

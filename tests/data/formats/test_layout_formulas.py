@@ -11,7 +11,7 @@ import uproot
 from pyarrow import parquet
 
 from zoo.data.formats.layout import Layout
-from zoo.data.readers import MendedWarning, read_jets
+from zoo.data.readers import MendedWarning, NoJetsError, read_jets
 
 COUNTS = np.array([2, 1, 3])
 RANDOM = np.random.default_rng(3)
@@ -145,3 +145,13 @@ def test_padding_that_is_not_zero_points_to_the_mask(tmp_path, padding):
     ):
         read_jets(tmp_path / "jets", layout=polar)
     assert read_jets(tmp_path / "jets", layout=dataclasses.replace(polar, mask="valid")).counts.tolist() == [2, 1, 3]
+
+
+def test_the_mask_is_pointed_to_where_lists_have_one_length(tmp_path):
+    """As an array that was written to parquet."""
+    pt, eta = np.full((3, 4), 5.0), np.full((3, 4), 1e10)
+    eta[:, :2] = 0.1
+    columns = {"pt": pt, "eta": eta, "phi": pt}
+    parquet.write_table(pa.table({name: values.tolist() for name, values in columns.items()}), tmp_path / "jets")
+    with pytest.raises(NoJetsError, match=r"left out 3 of 3 jets.*; 6 entries of padded arrays.* in 'mask'"):
+        read_jets(tmp_path / "jets", layout=layout(pt="pt", eta="eta", phi="phi"))

@@ -367,7 +367,8 @@ class LayoutFile:
         if self.layout.mask is None:
             # arrays of one length are padded by nature, in lists it deserves a word
             self.notes[PADDING] += 0 if self._is_padded else int(empty.sum())
-            if self._is_padded:
+            # lists of one length are arrays that their format does not tell from lists, as is usual in parquet
+            if self._is_padded or (len(counts) and np.ptp(counts) == 0):
                 self._note_padding(values)
             return ~empty
         mask = values[self.layout.mask]
