@@ -368,7 +368,8 @@ class LayoutFile:
             # arrays of one length are padded by nature, in lists it deserves a word
             self.notes[PADDING] += 0 if self._is_padded else int(empty.sum())
             # lists of one length are arrays that their format does not tell from lists, as is usual in parquet
-            if self._is_padded or (len(counts) and np.ptp(counts) == 0):
+            is_array = self._is_padded or (len(counts) and np.ptp(counts) == 0)
+            if is_array and self.layout.bad_particles == "reject":  # else they are counted as they are dropped
                 self._note_padding(values)
             return ~empty
         mask = values[self.layout.mask]
