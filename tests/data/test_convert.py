@@ -442,7 +442,7 @@ def test_no_good_jet_at_all(make_table, tmp_path):
     table = make_table(5)
     table.particles["part_px"][:] = np.nan
     write_jetclass(tmp_path / "bad.parquet", table)
-    with pytest.raises(ValueError, match="no good jet is left of 5"):
+    with pytest.raises(ValueError, match="no good jet is left of 5; check the units and the columns; 5 not finite"):
         convert([tmp_path / "bad.parquet"], tmp_path / "out", processes=1)
 
 

@@ -461,7 +461,9 @@ def _gather(folder: Path, plan: Plan, parts: list[Part], run: Run) -> Manifest:
         mended[part.number].update(table.metadata.get("mended", {}))  # which older parts lack
     jets = np.diff(np.sum([table.metadata["ends"] for table in tables], axis=0), prepend=0)
     if not jets.any():
-        raise ValueError(f"{folder}: no good jet is left of {plan.rows}; check the units and the columns")
+        why = [f"{count} {what}" for what, count in sum((*rejected, *mended), Counter()).items()]
+        nothing = f"{folder}: no good jet is left of {plan.rows}; check the units and the columns"
+        raise ValueError("; ".join([nothing, *why]))
     paths = tuple(part.path for part in parts)
     numbers = np.flatnonzero(jets).tolist()
     groups = [tuple(numbers[i : i + SHARDS_AT_ONCE]) for i in range(0, len(numbers), SHARDS_AT_ONCE)]
