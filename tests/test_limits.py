@@ -126,6 +126,12 @@ def test_a_regular_expression_that_takes_years(tmp_path):
         read_jets(path, layout=read_weaver_yaml(tmp_path / "mine.yaml"))
 
 
+def test_regular_expressions_of_options_alone_can_take_years_too(monkeypatch):
+    monkeypatch.setattr("zoo.limits.PATTERN_SECONDS", 0.3)
+    with pytest.raises(ValueError, match=r"take more than 0\.3 s"):
+        first_match(("a?" * 40 + "a" * 40 + "X",), "a" * 60)
+
+
 def test_regular_expressions_that_are_quick():
     assert first_match(("QCD", r"HT(\d+)to(\d+).*\.root$"), "jets/TT_HT5to70_a.root") == r"HT(\d+)to(\d+).*\.root$"
     assert first_match((r"TT.*", "QCD"), "jets/QCD.root") == "QCD"

@@ -116,4 +116,4 @@ def first_match(patterns: Sequence[str], text: str) -> str | None:
 
 def _is_quick(pattern: str) -> bool:
     """Whether a pattern has too few repetitions to take long; others are given to a process that can be ended."""
-    return "(" not in pattern and sum(map(pattern.count, "*+{")) <= 2
+    return "(" not in pattern and sum(map(pattern.count, "*+?{")) <= 2
