@@ -61,6 +61,17 @@ def test_only_errors_for_the_user_are_one_line(monkeypatch, capsys):
     assert capsys.readouterr().err.startswith("zoo: error: no model is called 'lorentzmet'; did you mean lorentznet")
 
 
+def test_errors_of_the_system_and_addresses_are_told_in_words(tmp_path, capsys):
+    pytest.importorskip("lightgbm")
+    run = ["--run-folder", str(tmp_path / "run")]
+    with pytest.raises(SystemExit, match="2"):
+        main(["baseline", "lightgbm", "--config", str(tmp_path / "missing.yaml"), *run])
+    assert capsys.readouterr().err == f"zoo: error: {tmp_path / 'missing.yaml'}: No such file or directory\n"
+    with pytest.raises(SystemExit, match="2"):
+        main(["data", "info", "sample:top_tagging/test", "--layout", "https://host/layout.yaml"])
+    assert "only files of this machine are read; download it first" in capsys.readouterr().err
+
+
 def test_an_unknown_command_is_refused(capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["simulat"])

@@ -21,7 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         run(**options)
     except (ValueError, OSError, ModuleNotFoundError) as error:
-        print(f"zoo: error: {error}", file=sys.stderr)
+        is_of_system = isinstance(error, OSError) and error.filename is not None
+        print(f"zoo: error: {f'{error.filename}: {error.strerror}' if is_of_system else error}", file=sys.stderr)
         sys.exit(2)
 
 

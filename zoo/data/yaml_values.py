@@ -38,6 +38,8 @@ def read_yaml(path: Path, convert: Callable[[Any], Converted]) -> Converted:
         ValueError: if the file is no YAML, has a key twice, or ``convert`` raises; the message names the file.
     """
     if not path.exists() or path.is_dir():  # a pipe is as good as a file
+        if ":/" in str(path):  # of the two slashes of an address a path keeps one
+            raise FileNotFoundError(f"{path}: only files of this machine are read; download it first")
         beside = [other.name for other in path.absolute().parent.glob("[!.]*.y*ml")]
         raise FileNotFoundError(f"{path}: no such file; {did_you_mean(path.name, beside)}")
     try:
