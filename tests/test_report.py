@@ -25,7 +25,7 @@ import zoo
 from tests.test_files import small_disk
 from zoo.pictures import add_legend, labelled_axes
 from zoo.report import Predictions, compare_label_counts, compare_runs, print_table, write_report
-from zoo.report.drawings import draw_confusion
+from zoo.report.drawings import draw_confusion, draw_training
 
 PICTURES = ("rejection", "roc", "significance_improvement", "scores")
 
@@ -579,3 +579,9 @@ def test_a_legend_of_many_curves_stands_beside_them():
         assert (axes.get_legend().get_window_extent().x0 > edge) == (curves == 14)
         assert axes.get_legend().get_window_extent().x1 <= figure.bbox.x1
     assert widths[0] == 10 < widths[1]
+
+
+def test_a_single_epoch_shows_no_area_beyond_one():
+    figure = Figure()
+    draw_training(figure, {"val_auc": np.array([[188.0, 0.98]])}, "one epoch")
+    assert figure.axes[0].get_ylim()[1] <= 1

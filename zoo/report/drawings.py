@@ -225,6 +225,8 @@ def draw_training(figure: "Figure", logged: dict[str, np.ndarray], title: str) -
             if name in logged:
                 axes.plot(to_axis(logged[name][:, 0]), logged[name][:, 1], **styles[name])
         axes.set_ylabel(titles[panel])
+        if titles[panel] != "Loss" and axes.get_ylim()[1] > 1:
+            axes.set_ylim(top=1)  # no area is larger, however few points there are
         if len(panel) > 1:
             axes.legend(loc="best")
     shared[0].set_title(title, loc="left", fontsize="small")
