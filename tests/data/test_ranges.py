@@ -15,7 +15,7 @@ from zoo.data.context import NO_CONTEXT
 from zoo.data.datasets import resolve_file
 from zoo.data.features import feature_table
 from zoo.data.odd_jets import OddJetsWarning
-from zoo.data.ranges import InputRanges, Range, RangeCheck, measure_ranges, require_energy_first
+from zoo.data.ranges import InputRanges, Range, RangeCheck, measure_ranges, require_momenta
 from zoo.data.readers import read_jets
 from zoo.data.store import write_store
 from zoo.hub import PACKAGED, PretrainedError, load_pretrained
@@ -135,9 +135,18 @@ def test_the_energy_comes_first(batch):
     with pytest.raises(ValueError, match=r"must be \(E, px, py, pz\)"):
         backbone.encode(batch.four_momenta[:2, :, [1, 2, 3, 0]], batch.mask[:2])
     with pytest.raises(ValueError, match=r"1 of 1 particles have E < .p.; correct them; of .pt, eta, phi, mass."):
-        require_energy_first(torch.tensor([[[1.0, 2, 0, 0]]]), torch.ones(1, 1, dtype=torch.bool))
+        require_momenta(torch.tensor([[[1.0, 2, 0, 0]]]), torch.ones(1, 1, dtype=torch.bool))
     padded = torch.where(batch.mask[..., None], batch.four_momenta, -1.0)  # what is no particle does not matter
-    require_energy_first(padded, batch.mask)
+    require_momenta(padded, batch.mask)
+
+
+def test_zeros_are_no_particles(batch):
+    """A mask of ones on padded tensors moves the logits of every model, by far more than classes differ."""
+    padded = batch.four_momenta.masked_fill(~batch.mask[..., None], 0)
+    count = int((~batch.mask).sum())
+    assert count > 0
+    with pytest.raises(ValueError, match=f"the mask calls {count} of {batch.mask.numel()} particles real"):
+        require_momenta(padded, torch.ones_like(batch.mask))
 
 
 def test_older_folders_load_and_wrong_ranges_do_not(tmp_path, batch):

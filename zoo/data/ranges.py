@@ -144,13 +144,19 @@ class RangeCheck:
         return found
 
 
-def require_energy_first(four_momenta: Tensor, mask: Tensor) -> None:
-    """Refuse momenta (batch, particle, 4) whose components are not (E, px, py, pz), as far as E < |p| shows it.
+def require_momenta(four_momenta: Tensor, mask: Tensor) -> None:
+    """Refuse momenta (batch, particle, 4) that are zeros, or not (E, px, py, pz), as far as E < |p| shows it.
 
     Raises:
-        ValueError: with the order that they seem to be in.
+        ValueError: with the order that they seem to be in; or that the mask (batch, particle) calls padding real.
     """
     momenta = four_momenta[mask]
+    is_padding = (momenta == 0).all(dim=-1)
+    if is_padding.any():
+        raise ValueError(
+            f"the mask calls {int(is_padding.sum())} of {len(momenta)} particles real that have neither energy nor "
+            "momentum; padding is False in it: four_momenta[..., 0] > 0"
+        )
     is_wrong = _breaks_order(momenta, 0)
     if is_wrong.any():
         is_last = not _breaks_order(momenta, 3).any()

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from zoo.data.context import NO_CONTEXT, ContextTable
 from zoo.data.features import NO_COLUMNS, FeatureTable
 from zoo.data.odd_jets import OddJetsWarning
-from zoo.data.ranges import InputRanges, RangeCheck, quantities, require_energy_first
+from zoo.data.ranges import InputRanges, RangeCheck, quantities, require_momenta
 from zoo.files import atomic_folder, atomic_write, disk_errors_name, sync
 from zoo.hf import SCHEME, fetch, parse_address
 from zoo.hub.config import PretrainedConfig, PretrainedError, parse_config
@@ -78,15 +78,15 @@ class Pretrained:
                 the context needs, ``context_table.fields``, (batch,) each, such as ``met``.
 
         Raises:
-            ValueError: if a column or a field that a feature needs is missing, the momenta are in another order, or the
-                model is a backbone.
+            ValueError: if a column or a field that a feature needs is missing, the momenta are in another order, the
+                mask calls zeros real, or the model is a backbone.
 
         Warns:
             OddJetsWarning: once for each quantity that lies outside of what the model was trained on.
         """
         if self.config.kind == "backbone":
             raise ValueError(f"{self.config.model}: a backbone gives no logits; use its 'encode', or fine-tune it")
-        require_energy_first(four_momenta, mask)
+        require_momenta(four_momenta, mask)
         inputs = self.parts.inputs(four_momenta, mask, columns)
         self._check_ranges(inputs)
         return self.model(**inputs)
@@ -98,10 +98,11 @@ class Pretrained:
         The arguments are those of a call.
 
         Raises:
-            ValueError: if a column that a feature needs is missing, or the momenta are in another order.
+            ValueError: if a column that a feature needs is missing, the momenta are in another order, or the mask calls
+                zeros real.
             AttributeError: if the model has no ``encode``.
         """
-        require_energy_first(four_momenta, mask)
+        require_momenta(four_momenta, mask)
         features = self.feature_table.padded(four_momenta, mask, columns)
         inputs = {"features": features, "four_momenta": four_momenta, "mask": mask}
         self._check_ranges(inputs)
