@@ -67,6 +67,20 @@ def test_a_folder_that_grows_is_that_of_one_call(whole, tmp_path):
     assert contents(tmp_path / "grown") == contents(whole)
 
 
+@pytest.mark.parametrize("jets", [6, 12])  # the first shard has to grow, and the second
+def test_a_kill_while_the_last_shard_grows_spoils_nothing(jets, whole, tmp_path, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    out = simulate("top_tagging", jets=jets, seed=SEED, out=tmp_path / "grown", processes=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(folder, "describe_shard", killed)  # the shard is replaced, the manifest not yet
+        with pytest.raises(KeyboardInterrupt):
+            simulate("top_tagging", jets=20, seed=SEED, out=out, processes=1)
+    simulate("top_tagging", jets=20, seed=SEED, out=out, processes=1)
+    assert contents(out) == contents(whole)
+
+
 @pytest.mark.slow
 def test_after_a_kill_the_same_call_goes_on_with_the_same_bytes(whole, tmp_path):
     killed = tmp_path / "killed"

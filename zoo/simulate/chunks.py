@@ -103,7 +103,7 @@ def make_chunks(chunks: Iterable[Chunk], processes: int) -> Iterator[tuple[Chunk
                 futures |= {pool.submit(make_chunk, chunk): chunk for chunk in islice(chunks, 1)}
     except BrokenProcessPool as error:
         raise ChildProcessError(
-            "a simulation process died (killed, or out of memory?); nothing was written: try fewer processes"
+            "a simulation process died (killed, or out of memory?); try fewer processes; a folder keeps what is done"
         ) from error
     finally:
         # After Ctrl-C or an error the workers would go on with jets that nobody wants.

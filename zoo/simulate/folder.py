@@ -93,7 +93,18 @@ def _finished_shards(folder: Path, seed: int, metadata: dict, sizes: list[int]) 
     if manifest.jets > sum(sizes):
         raise ValueError(f"{folder} holds {manifest.jets} jets already; ask for more, or name another folder")
     open_shards(folder, verify=True)  # what is damaged since is told now, not when it is trained on
-    return [shard for shard, size in zip(manifest.shards, sizes, strict=False) if shard.jets == size]
+    full = [shard for shard, size in zip(manifest.shards, sizes, strict=False) if shard.jets == size]
+    if len(full) < len(manifest.shards):
+        _forget_last(folder, full, seed, metadata)
+    return full
+
+
+def _forget_last(folder: Path, full: list[Shard], seed: int, metadata: dict) -> None:
+    """Take the shard that has to grow out of the manifest, which a kill behind its replacement would make untrue."""
+    if full:
+        write_manifest(folder, _manifest(full, seed, metadata))
+    else:
+        (folder / MANIFEST).unlink()
 
 
 def _manifest(shards: list[Shard], seed: int, metadata: dict) -> Manifest:
