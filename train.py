@@ -21,8 +21,17 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 import zoo
-from zoo import slurm
-from zoo.callbacks import (
+from zoo.data import JetDataModule
+from zoo.data.datasets import resolve_files
+from zoo.files import atomic_write, only_one, require_output
+from zoo.limits import parse_yaml
+from zoo.report import print_figures, print_table
+from zoo.score_files import require_kind
+from zoo.tasks.classification import JetTagger
+from zoo.tasks.pretraining import Contrastive, MaskedParticles, Substructure
+from zoo.tasks.pretraining.report import WritePretrainingReport
+from zoo.training import slurm
+from zoo.training.callbacks import (
     MatchData,
     ProgressBar,
     RandomState,
@@ -31,20 +40,11 @@ from zoo.callbacks import (
     WritePredictions,
     WriteReport,
 )
-from zoo.checkpoints import checkpoint_path, read_checkpoint, require_same_model
-from zoo.data import JetDataModule
-from zoo.data.datasets import resolve_files
-from zoo.files import atomic_write, only_one, require_output
-from zoo.fine_tuning import require_same_fine_tuning
-from zoo.limits import parse_yaml
-from zoo.loggers import BoardLogger, HistoryLogger, WandbRun, wandb_logger
-from zoo.pretraining import Contrastive, MaskedParticles, Substructure
-from zoo.pretraining.report import WritePretrainingReport
-from zoo.report import print_figures, print_table
-from zoo.score_files import require_kind
-from zoo.slurm import SlurmRequeue
-from zoo.tagger import JetTagger
-from zoo.trainer import build_trainer, is_one_process
+from zoo.training.checkpoints import checkpoint_path, read_checkpoint, require_same_model
+from zoo.training.fine_tuning import require_same_fine_tuning
+from zoo.training.loggers import BoardLogger, HistoryLogger, WandbRun, wandb_logger
+from zoo.training.slurm import SlurmRequeue
+from zoo.training.trainer import build_trainer, is_one_process
 
 # A config names classes that are imported, so it is a program: none is fetched, as Lightning's command line would.
 set_parsing_settings(config_read_mode_urls_enabled=False, config_read_mode_fsspec_enabled=False)
@@ -94,7 +94,7 @@ class TrainingCLI(LightningCLI):
 
     - ``task``: one of `TASKS`; all but tagging train without labels, and have no test and no predictions.
     - ``run_folder``: all that a run writes lies here.
-    - ``checkpoints.every_n_train_steps``: see `zoo.callbacks.RunCheckpoints`.
+    - ``checkpoints.every_n_train_steps``: see `zoo.training.callbacks.RunCheckpoints`.
     - ``wandb``: a project's name; the run is logged there too.
     - ``test_after_fit``: whether ``fit`` ends with the test of the best checkpoint, if ``data.test`` is given; without
       labels, with its validation and a report of it.
@@ -195,7 +195,7 @@ class TrainingCLI(LightningCLI):
         averages = any(isinstance(callback, WeightAverage) for callback in self.trainer.callbacks)
         if "training_state_dict" in self.checkpoint and not averages:
             raise ValueError(
-                f"checkpoint {path}: was made with averaged weights; keep zoo.callbacks.WeightAverage in "
+                f"checkpoint {path}: was made with averaged weights; keep zoo.training.callbacks.WeightAverage in "
                 "trainer.callbacks to continue it"
             )
 

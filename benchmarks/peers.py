@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.edge_list_lorentznet import EdgeListLorentzNet
-from zoo.layers import complete_pairs
+from zoo.kernels.pairs import complete_pairs
 from zoo.physics.lorentz import minkowski_dot
 
 INPUT_DIM, NUM_CLASSES = 7, 2

@@ -26,7 +26,8 @@ from benchmarks.jets import load_batches
 from zoo import create_model
 from zoo.data.batch import JetBatch
 from zoo.deepsets.deepsets import jet_coordinates
-from zoo.layers import offsets, pack
+from zoo.kernels.packing import pack
+from zoo.kernels.segments import offsets
 
 RESULTS = Path(__file__).parent / "results" / "pfn.csv"
 PEER = Path(__file__).parent / "energyflow_pfn.py"

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from sklearn.metrics import log_loss, roc_auc_score
 
-from tests.test_hub import sign
+from tests.hub.test_hub import sign
 from zoo import load_pretrained, predict
 from zoo.baselines.trees import flatten
 from zoo.boosted_trees import MAX_TREES, names_of_inputs
@@ -19,13 +19,13 @@ from zoo.cli import main
 from zoo.data.datamodule import JetDataModule
 from zoo.data.datasets import resolve_file
 from zoo.data.readers import read_jets
-from zoo.fine_tuning import find_backbone
 from zoo.hub import PretrainedError
 from zoo.hub.contents import COMMON
 from zoo.metrics import background_rejection
 from zoo.physics.substructure import observables
 from zoo.publish import publish_run
 from zoo.report import Predictions
+from zoo.training.fine_tuning import find_backbone
 
 #: Where the system lacks the OpenMP library that it uses, there is nothing to test.
 lightgbm = pytest.importorskip("lightgbm", exc_type=(ImportError, OSError))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.test_hub import config, edit, sign
+from tests.hub.test_hub import config, edit, sign
 from zoo import create_model, load_pretrained
 from zoo.card import renew_card, write_card
 from zoo.cli import main

@@ -53,7 +53,7 @@ def test_options_have_hyphens_and_are_taken_with_underscores(capsys):
 
 def test_only_errors_for_the_user_are_one_line(monkeypatch, capsys):
     """A library's KeyError says one bare word; a model's name that does not exist says what to do."""
-    monkeypatch.setattr("zoo.sharing.show_pretrained", lambda: {}["pt"])
+    monkeypatch.setattr("zoo.hub.sharing.show_pretrained", lambda: {}["pt"])
     with pytest.raises(KeyError):
         main(["hub", "list"])
     with pytest.raises(SystemExit, match="2"):

@@ -11,7 +11,8 @@ from zoo import create_model, list_models
 from zoo.check import check_changes, check_requirements, read_some, settle
 from zoo.data.batch import JetBatch
 from zoo.data.features import feature_table
-from zoo.fine_tuning import stages_of_model
+from zoo.registry import has_encode
+from zoo.training.fine_tuning import stages_of_model
 
 NUM_PARAMETERS = {
     "cnn_for_events": 94_306,
@@ -176,7 +177,7 @@ def test_a_batch_of_no_jets_gives_no_logits(model, jets, train, width):
     assert logits.shape == (0, 2)
     logits.sum().backward()
     assert all(value.isfinite().all() for value in model.state_dict().values())
-    if hasattr(model, "encode"):
+    if has_encode(model):
         assert model.encode(*nothing).shape == (0, model.embed_dim)
 
 
@@ -259,14 +260,14 @@ def test_zoo_check_finds_every_promise_kept(name):
 
 
 def encoded(model: nn.Module, *tensors: Tensor) -> Tensor:
-    if not hasattr(model, "encode"):
+    if not has_encode(model):
         pytest.skip("has no representation of single particles")
     return model.encode(*tensors)
 
 
 def test_some_models_encode_particles():
     models = {name: create_model(name, input_dim=7, num_classes=2) for name in list_models()}
-    encoding = {name for name, model in models.items() if hasattr(model, "encode")}
+    encoding = {name for name, model in models.items() if has_encode(model)}
     assert encoding >= {"particle_transformer", "particlenet", "lorentznet"}
 
 

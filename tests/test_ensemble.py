@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.baselines.test_trees import TEXT
-from tests.test_hub import config, sign
+from tests.hub.test_hub import config, sign
 from zoo import create_model, load_pretrained, predict
 from zoo.baselines.trees import BoostedTrees
 from zoo.cli import main

@@ -17,8 +17,8 @@ from zoo.data.datamodule import interface_of
 from zoo.data.datasets import describe_dataset
 from zoo.data.features import feature_table
 from zoo.data.readers import read_jets
-from zoo.fine_tuning import FineTuning, find_backbone, load_backbone
 from zoo.inference import predict
+from zoo.training.fine_tuning import FineTuning, find_backbone, load_backbone
 
 #: As of JetClass_kin.yaml.
 KINEMATICS = """

@@ -16,7 +16,7 @@ import yaml
 from pyarrow import parquet
 
 import zoo
-from tests.test_hub import config
+from tests.hub.test_hub import config
 from zoo.cli import main
 from zoo.data.convert import convert
 from zoo.data.datasets import resolve_file

@@ -14,7 +14,6 @@ import yaml
 
 import train
 from zoo import create_model, load_pretrained, predict
-from zoo.checkpoints import SafeCheckpointIO
 from zoo.cli import main
 from zoo.data.batch import JetBatch, collate, gather
 from zoo.data.datasets import JET_COLUMNS, describe_dataset, resolve_file
@@ -24,6 +23,7 @@ from zoo.data.store import write_store
 from zoo.hub import PretrainedError
 from zoo.publish import publish_run
 from zoo.report import Predictions
+from zoo.training.checkpoints import SafeCheckpointIO
 
 
 def fit(folder: Path, model: dict, data: dict | None = None, num_classes: int = 2) -> Path:

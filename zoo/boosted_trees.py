@@ -26,8 +26,8 @@ from zoo.data.datamodule import JetDataModule
 from zoo.files import atomic_write, only_one
 from zoo.limits import parse_yaml
 from zoo.metrics import SIGNAL_EFFICIENCIES, background_class
-from zoo.pictures import SIGNAL_COLOURS, labelled_axes, render
 from zoo.report import Predictions, print_table, write_report
+from zoo.report.pictures import SIGNAL_COLOURS, labelled_axes, render
 
 if TYPE_CHECKING:
     from lightgbm import Booster
@@ -221,7 +221,7 @@ def _read_config(
 
 
 def _judged(path: Path, config: dict[str, Any]) -> dict[str, Any]:
-    """Signal class and signal efficiencies of a configuration, with what `zoo.tagger.JetTagger` takes without them."""
+    """Signal class and signal efficiencies of a configuration, and where it has none the defaults of `JetTagger`."""
     model = config.get("model") if isinstance(config.get("model"), dict) else {}
     signal = model.get("signal", 1)
     if not isinstance(signal, int) or isinstance(signal, bool):

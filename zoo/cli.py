@@ -452,7 +452,7 @@ def _significance(
     out: Path | None,
     force: bool,
 ) -> None:
-    from zoo.significance import Yields, show_significance
+    from zoo.report.significance import Yields, show_significance
 
     yields = Yields(signal_yield, background_yield, background_uncertainty)
     show_significance(run_folder, yields, signal=signal, validation=validation, out=out, force=force)
@@ -499,7 +499,7 @@ def _predict(
 
 
 def _hub_list() -> None:
-    from zoo.sharing import show_pretrained
+    from zoo.hub.sharing import show_pretrained
 
     show_pretrained()
 
@@ -513,13 +513,13 @@ def _hub_verify(name: str) -> None:
 
 
 def _hub_push(folder: Path, repository: str, create: bool) -> None:
-    from zoo.sharing import push
+    from zoo.hub.sharing import push
 
     print(push(folder, repository, create=create))
 
 
 def _hub_pull(address: str, out: Path | None, anew: bool) -> None:
-    from zoo.sharing import pull
+    from zoo.hub.sharing import pull
 
     print(pull(address, out, anew=anew))
 

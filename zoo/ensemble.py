@@ -10,11 +10,11 @@ from torch import Tensor
 from zoo.card import write_card
 from zoo.data.datasets import JET_COLUMNS
 from zoo.data.ranges import OF_MOMENTA
-from zoo.hf import SCHEME, parse_address
 from zoo.hub import PretrainedConfig, find_pretrained, load_contents, read_checked, save_parts
 from zoo.hub.contents import GOLDEN, MEMBERS
 from zoo.hub.ensemble import require_alike, side_by_side
 from zoo.hub.golden import columns_of
+from zoo.hub.hf import SCHEME, parse_address
 from zoo.hub.kinds import Parts, parse_tensors
 
 

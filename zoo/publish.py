@@ -13,7 +13,6 @@ from torch import nn
 
 from zoo.baselines.trees import OF_JETS, TITLES, BoostedTrees, ForestError
 from zoo.card import write_card
-from zoo.checkpoints import read_model_weights
 from zoo.data.batch import PackedJets, batch_quantities, collate, gather, padded_columns
 from zoo.data.classes import merge_classes
 from zoo.data.context import ContextTable
@@ -30,9 +29,10 @@ from zoo.data.weaver.data_config import WeaverYaml
 from zoo.data.weaver.formulas import verified_table
 from zoo.hub import GOLDEN_JETS, MAX_PAIRS, Parts, PretrainedConfig, largest_change, save_parts
 from zoo.limits import parse_json, parse_yaml
-from zoo.pretraining.backbone import backbone_names, read_backbone
 from zoo.registry import create_model, registered_name
 from zoo.report import Predictions
+from zoo.tasks.pretraining.backbone import backbone_names, read_backbone
+from zoo.training.checkpoints import read_model_weights
 
 #: Jets whose logits are compared with the run's predictions.
 COMPARED_JETS = 64

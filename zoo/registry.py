@@ -110,6 +110,11 @@ def create_model(name: str, *, input_dim: int, num_classes: int) -> nn.Module:
     return model_builder(name)(input_dim=input_dim, num_classes=num_classes)
 
 
+def has_encode(model: nn.Module) -> bool:
+    """Whether a model gives a representation of each particle, so that it can be pretrained: a backbone."""
+    return hasattr(model, "encode") and getattr(model, "embed_dim", 0) > 0
+
+
 def is_readout(name: str, model: nn.Module) -> bool:
     """Whether a parameter or buffer of a backbone belongs to what comes after its `encode`."""
     return name.partition(".")[0] in model.readout

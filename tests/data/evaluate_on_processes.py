@@ -9,7 +9,7 @@ import torch
 import zoo
 from zoo.data import JetDataModule
 from zoo.data.datamodule import Split
-from zoo.tagger import JetTagger
+from zoo.tasks.classification import JetTagger
 
 
 def main(file: str, processes: int) -> None:

@@ -14,7 +14,7 @@ from zoo.data.batch import JetBatch, collate, gather
 from zoo.data.datasets import resolve_file
 from zoo.data.features import feature_table
 from zoo.data.store import open_store
-from zoo.layers import complete_pairs
+from zoo.kernels.pairs import complete_pairs
 from zoo.lgn import LGN
 from zoo.lgn.irreps import IRREPS, couple, on_device
 from zoo.lgn.lgn import ClebschGordanLayer, _graph

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 from benchmarks.edge_list_lorentznet import EdgeListLorentzNet
 from zoo import create_model
 from zoo.data.batch import JetBatch
-from zoo.layers import complete_pairs, pair_sum
+from zoo.kernels.pairs import complete_pairs, pair_sum
 from zoo.lorentznet import LorentzNet
 from zoo.lorentznet.messages import pair_invariants
 from zoo.physics.lorentz import random_lorentz

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from zoo.layers import RowBatchNorm, offsets
+from zoo.kernels.norms import RowBatchNorm
+from zoo.kernels.segments import offsets
 from zoo.particlenet.edge_conv import Neighbors, edge_blocks, edge_mean
 
 WIDTHS = [6, 5, 7]

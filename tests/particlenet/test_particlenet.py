@@ -8,7 +8,7 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 
 from zoo import create_model
-from zoo.layers import length_groups
+from zoo.kernels.packing import length_groups
 from zoo.particlenet.particlenet import nearest_neighbors
 
 

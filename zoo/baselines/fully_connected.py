@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from zoo.baselines.hardest import MAX_OBJECTS, hardest_objects
-from zoo.layers import Dropout, Linear, join_context, stages_of
+from zoo.kernels.building import join_context, stages_of
+from zoo.kernels.cpu import Dropout, Linear
 from zoo.registry import register_model
 
 

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from zoo.layers import falling_pt, offsets, pack
+from zoo.kernels.packing import falling_pt, pack
+from zoo.kernels.segments import offsets
 
 #: Objects of an event that are looked at: as many as the public events of arXiv:2211.05143 have at most.
 MAX_OBJECTS = 18

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.hub import Pretrained, list_pretrained, load_pretrained
-from zoo.layers import offsets, segment_mean
+from zoo.kernels.segments import offsets, segment_mean
 from zoo.registry import create_model, is_readout
 
 

@@ -8,7 +8,7 @@ References:
 from torch import Tensor, nn
 
 from zoo.cnn_jetimage.image import PERCENT, JetImage
-from zoo.layers import stages_of
+from zoo.kernels.building import stages_of
 from zoo.registry import register_model
 
 

@@ -10,7 +10,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from zoo.layers import offsets, pack, segment_sum
+from zoo.kernels.packing import pack
+from zoo.kernels.segments import offsets, segment_sum
 from zoo.physics import kinematics
 
 #: Distances, angles and parts of a whole below this are rounding. Particles on the axis of the jet or in line with it

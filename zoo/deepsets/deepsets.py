@@ -11,7 +11,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from zoo.layers import Linear, join_context, offsets, pack, segment_sum, stages_of
+from zoo.kernels.building import join_context, stages_of
+from zoo.kernels.cpu import Linear
+from zoo.kernels.packing import pack
+from zoo.kernels.segments import offsets, segment_sum
 from zoo.physics import kinematics
 from zoo.registry import register_model
 

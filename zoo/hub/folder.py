@@ -19,11 +19,11 @@ from zoo.data.features import NO_COLUMNS, FeatureTable
 from zoo.data.odd_jets import OddJetsWarning
 from zoo.data.ranges import InputRanges, RangeCheck, quantities, require_momenta
 from zoo.files import atomic_folder, atomic_write, disk_errors_name, sync
-from zoo.hf import SCHEME, fetch, parse_address
 from zoo.hub.config import PretrainedConfig, PretrainedError, parse_config
 from zoo.hub.contents import CARD, CONFIG, GOLDEN, SUMS, checksums, listed, read_checked, require_files
 from zoo.hub.ensemble import Members
 from zoo.hub.golden import make_golden, verify_golden
+from zoo.hub.hf import SCHEME, fetch, parse_address
 from zoo.hub.kinds import Backbone, Kind, Network, Parts, Trees, parse_tensors, tables
 
 #: Folder of the models that ship with the package.

@@ -14,7 +14,7 @@ from zoo.data.context import NO_CONTEXT, ContextTable
 from zoo.data.features import FeatureTable
 from zoo.hub.config import PretrainedConfig, PretrainedError
 from zoo.hub.contents import CONFIG, TREES, WEIGHTS
-from zoo.registry import create_model, is_readout
+from zoo.registry import create_model, has_encode, is_readout
 
 
 class Parts(NamedTuple):
@@ -136,7 +136,7 @@ class Backbone(Network):
 
     def answer(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
         """Representation (node, embed_dim); see `Kind`."""
-        if not hasattr(model, "encode"):
+        if not has_encode(model):
             raise PretrainedError(
                 f"{type(model).__name__}: has no 'encode', so it is no backbone; choose another model or kind"
             )
@@ -146,7 +146,7 @@ class Backbone(Network):
         return 0
 
     def _load(self, path: Path, model: nn.Module, config: PretrainedConfig, weights: dict[str, Tensor]) -> None:
-        if not hasattr(model, "encode"):
+        if not has_encode(model):
             raise PretrainedError(
                 f"{config.model}: has no 'encode', so it is no backbone; choose another model or kind"
             )

@@ -12,7 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.layers import Pairs, complete_pairs, offsets, pack, pair_dot, pair_sum, psi, segment_sum, stages_of
+from zoo.kernels.building import psi, stages_of
+from zoo.kernels.packing import pack
+from zoo.kernels.pairs import Pairs, complete_pairs, pair_dot, pair_sum
+from zoo.kernels.segments import offsets, segment_sum
 from zoo.lgn.irreps import COMMUTANT, IRREPS, Irreps, compress, couple, square_couplings, vector_couplings
 from zoo.physics.lorentz import METRIC, resolve_masses, squared_mass
 from zoo.registry import register_model

@@ -9,7 +9,11 @@ References:
 import torch
 from torch import Tensor, nn
 
-from zoo.layers import Pairs, RowBatchNorm, pack, psi, segment_mean, stages_of
+from zoo.kernels.building import psi, stages_of
+from zoo.kernels.norms import RowBatchNorm
+from zoo.kernels.packing import pack
+from zoo.kernels.pairs import Pairs
+from zoo.kernels.segments import segment_mean
 from zoo.lorentznet.lorentznet import JetGraph, PairBatchNorm, jet_graph, move_apart
 from zoo.lorentznet.messages import MessageWeights, pair_messages
 from zoo.registry import register_model

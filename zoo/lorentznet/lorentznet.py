@@ -10,21 +10,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from zoo.layers import (
-    PairBlock,
-    Pairs,
-    RowBatchNorm,
-    complete_pairs,
-    join_context,
-    offsets,
-    pack,
-    pair_blocks,
-    pair_sum,
-    psi,
-    segment_sum,
-    stages_of,
-    track_statistics,
-)
+from zoo.kernels.building import join_context, psi, stages_of
+from zoo.kernels.norms import RowBatchNorm, track_statistics
+from zoo.kernels.packing import pack
+from zoo.kernels.pairs import PairBlock, Pairs, complete_pairs, pair_blocks, pair_sum
+from zoo.kernels.segments import offsets, segment_sum
 from zoo.lorentznet.messages import MessageWeights, pair_invariants, pair_messages
 from zoo.physics.lorentz import give_masses, resolve_masses, squared_mass
 from zoo.registry import register_model

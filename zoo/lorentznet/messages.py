@@ -11,7 +11,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from zoo.layers import PairBlock, Pairs, gather_sum, linear, outer_sum, pair_dot, psi, segment_sum
+from zoo.kernels.building import psi
+from zoo.kernels.cpu import linear, outer_sum
+from zoo.kernels.pairs import PairBlock, Pairs, pair_dot
+from zoo.kernels.segments import gather_sum, segment_sum
 from zoo.physics.lorentz import METRIC, squared_mass
 
 

@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from zoo.block_norm import Affine, BlockSums, NormGradient
-from zoo.layers import Linear, RowBatchNorm, fold_norm, linear, outer_sum, track_statistics
+from zoo.kernels.block_norms import Affine, BlockSums, NormGradient
+from zoo.kernels.cpu import Linear, linear, outer_sum
+from zoo.kernels.norms import RowBatchNorm, fold_norm, track_statistics
 
 #: Pairs of a block.
 PAIRS_PER_BLOCK = 4096

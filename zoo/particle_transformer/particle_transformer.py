@@ -15,19 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.layers import (
-    Dropout,
-    LengthGroup,
-    Linear,
-    RowBatchNorm,
-    SortedJets,
-    dropout,
-    join_context,
-    linear,
-    sort_by_length,
-    stages_of,
-    unordered_pairs,
-)
+from zoo.kernels.building import join_context, stages_of
+from zoo.kernels.cpu import Dropout, Linear, dropout, linear
+from zoo.kernels.norms import RowBatchNorm
+from zoo.kernels.packing import LengthGroup, SortedJets, sort_by_length
+from zoo.kernels.pairs import unordered_pairs
 from zoo.particle_transformer.pair_embedding import PairEmbedding
 from zoo.physics.couplings import NO_TYPE, OBJECT_TYPES, pair_couplings, pair_mass
 from zoo.physics.kinematics import SMALLEST, delta_phi, pair_features, phi

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from zoo.block_norm import Affine, BlockSums, NormGradient
-from zoo.layers import RowBatchNorm, linear, outer_sum, segment_mean, segment_sum, track_statistics
+from zoo.kernels.block_norms import Affine, BlockSums, NormGradient
+from zoo.kernels.cpu import linear, outer_sum
+from zoo.kernels.norms import RowBatchNorm, track_statistics
+from zoo.kernels.segments import segment_mean, segment_sum
 
 
 class Neighbors(NamedTuple):

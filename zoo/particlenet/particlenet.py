@@ -12,19 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.layers import (
-    LengthGroup,
-    Linear,
-    RowBatchNorm,
-    SortedJets,
-    fold_norm,
-    join_context,
-    linear,
-    offsets,
-    segment_mean,
-    sort_by_length,
-    stages_of,
-)
+from zoo.kernels.building import join_context, stages_of
+from zoo.kernels.cpu import Linear, linear
+from zoo.kernels.norms import RowBatchNorm, fold_norm
+from zoo.kernels.packing import LengthGroup, SortedJets, sort_by_length
+from zoo.kernels.segments import offsets, segment_mean
 from zoo.particlenet.edge_conv import Neighbors, edge_blocks, edge_mean
 from zoo.physics.kinematics import relative_to_jet
 from zoo.registry import register_model

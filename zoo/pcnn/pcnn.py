@@ -12,7 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from zoo.layers import Linear, RowBatchNorm, falling_pt, linear, offsets, pack, segment_mean, stages_of
+from zoo.kernels.building import stages_of
+from zoo.kernels.cpu import Linear, linear
+from zoo.kernels.norms import RowBatchNorm
+from zoo.kernels.packing import falling_pt, pack
+from zoo.kernels.segments import offsets, segment_mean
 from zoo.registry import register_model
 
 

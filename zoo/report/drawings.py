@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zoo.history import number_in, read_rows
 from zoo.metrics import (
     MINIMUM_PASS,
     RocCurve,
@@ -17,8 +16,9 @@ from zoo.metrics import (
     roc_curve,
     significance_improvement,
 )
-from zoo.pictures import BACKGROUND_COLOUR, SIGNAL_COLOURS, add_legend, coloured, labelled_axes, render
 from zoo.report.figures import FEW_JETS, count_jets, curves_of, effective_background
+from zoo.report.history import number_in, read_rows
+from zoo.report.pictures import BACKGROUND_COLOUR, SIGNAL_COLOURS, add_legend, coloured, labelled_axes, render
 from zoo.report.predictions import Predictions
 from zoo.report.tables import rounded
 

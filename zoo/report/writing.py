@@ -16,10 +16,10 @@ import zoo
 from zoo.files import write_together
 from zoo.limits import parse_yaml
 from zoo.metrics import SIGNAL_EFFICIENCIES
-from zoo.pictures import render
 from zoo.report.drawings import caption, draw_pictures, draw_training, read_history
 from zoo.report.figures import FEW_JETS, count_jets, figures_of, plain
 from zoo.report.files import make_folder, read_text
+from zoo.report.pictures import render
 from zoo.report.predictions import Predictions
 from zoo.report.tables import figures_table, markdown_table, plain_figures_table
 

@@ -18,8 +18,8 @@ from zoo.data.features import Feature, agree, feature_table
 from zoo.data.readers import read_jets
 from zoo.data.weaver.data_config import read_weaver_yaml
 from zoo.data.weaver.formulas import formula_table, reading_table, verified_table
-from zoo.fine_tuning import FineTuning, find_backbone, load_backbone
 from zoo.inference import predict
+from zoo.training.fine_tuning import FineTuning, find_backbone, load_backbone
 
 #: All classes of JetClass, as files of another number of them are not told as such.
 LABELS = ["QCD", "Hbb", "Hcc", "Hgg", "H4q", "Hqql", "Zqq", "Wqq", "Tbqq", "Tbl"]

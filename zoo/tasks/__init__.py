@@ -1,0 +1,1 @@
+"""What is learnt, judged, drawn and kept: one task a file."""

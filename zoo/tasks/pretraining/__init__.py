@@ -1,0 +1,8 @@
+"""Pretraining without labels: masked particles, contrastive, substructure, and the backbone a fine-tuning takes."""
+
+from zoo.tasks.pretraining.backbone import read_backbone
+from zoo.tasks.pretraining.contrastive import Contrastive
+from zoo.tasks.pretraining.masked import MaskedParticles
+from zoo.tasks.pretraining.substructure import Substructure
+
+__all__ = ["Contrastive", "MaskedParticles", "Substructure", "read_backbone"]

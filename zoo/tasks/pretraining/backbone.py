@@ -1,0 +1,61 @@
+"""The backbone of a model: what a pretraining trains, and what a fine-tuning starts from."""
+
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from zoo.registry import has_encode, is_readout
+from zoo.training.checkpoints import BACKBONE, CheckpointError, read_checkpoint
+
+
+def require_backbone(model: nn.Module) -> None:
+    """Refuse a model that gives no representation of its particles.
+
+    Raises:
+        ValueError: if so.
+    """
+    if not has_encode(model):
+        raise ValueError(
+            f"model.model: {type(model).__name__} has no 'encode', which gives the representation of each particle; "
+            "choose a ParticleTransformer, ParticleNet or LorentzNet"
+        )
+
+
+def backbone_names(model: nn.Module) -> list[str]:
+    """Parameters and buffers of a model that its ``encode`` uses.
+
+    Example:
+        >>> from zoo.particlenet import particlenet_lite
+        >>> names = backbone_names(particlenet_lite(input_dim=7, num_classes=2))
+        >>> "blocks.1.shortcut.weight" in names, "head.0.weight" in names
+        (True, False)
+    """
+    return [name for name in model.state_dict() if not is_readout(name, model)]
+
+
+def read_backbone(source: str | Path) -> dict[str, Tensor]:
+    """Weights of the pretrained backbone, under the names that they have in the model itself.
+
+    ``model.load_state_dict(read_backbone(...), strict=False)`` on a model with the same number of features lacks the
+    read-out only.
+
+    Args:
+        source: run folder of a pretraining, of which the best checkpoint is read; or a checkpoint of one.
+
+    Returns:
+        Tensors by name, on the CPU.
+
+    Raises:
+        CheckpointError: if there is none, it is damaged, or of another kind of training.
+    """
+    if Path(source).is_dir():
+        folder = Path(source) / "checkpoints"
+        source = folder / "last.ckpt" if not (folder / "best.ckpt").is_file() else folder / "best.ckpt"
+    checkpoint = read_checkpoint(source)
+    if BACKBONE not in checkpoint:
+        raise CheckpointError(
+            f"checkpoint {source}: is not of a pretraining (it has no {BACKBONE!r}); give a run of "
+            "'task: masked_particles', 'contrastive' or 'substructure', or read a tagger with "
+            "zoo.training.checkpoints.read_model_weights"
+        )
+    return {name: checkpoint["state_dict"][f"model.{name}"] for name in checkpoint[BACKBONE]}

@@ -1,0 +1,146 @@
+"""What the objectives share: a backbone without its read-out, validation, and the linear probe."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+
+from zoo.data.batch import JetBatch
+from zoo.kernels.segments import offsets, segment_mean
+from zoo.registry import is_readout
+from zoo.tasks.classification import JetTraining, refuse_numbers, require
+from zoo.tasks.pretraining.backbone import backbone_names, require_backbone
+from zoo.tasks.pretraining.probe import LinearProbe, probe_rows
+from zoo.tasks.pretraining.report import Drawings
+from zoo.training.checkpoints import BACKBONE
+
+
+class Pretraining(JetTraining):
+    """Trains the backbone of a model on jets whose labels it does not read.
+
+    The read-out of the model takes no part and keeps its random weights. Neither do the jets' weights count, which may
+    depend on the labels. Once an epoch, unless it is switched off, `LinearProbe` reads the labels of a part of the
+    validation jets; no weight of the model and no figure but ``val_probe_auc`` depends on it.
+
+    Args:
+        model: gives representations by ``model.encode(features, four_momenta, mask)``.
+        learning_rate: at the top of the schedule, see `JetTraining`.
+        weight_decay: of AdamW, for parameters with two or more axes.
+        warmup: part of all steps over which the learning rate rises.
+        final_learning_rate: at the last step, as a part of ``learning_rate``.
+        probe_fraction: part of the validation jets whose labels the probe reads, half of them for its fit; 0 for none.
+
+    Raises:
+        ValueError: if the model has no ``encode``, or a setting lies outside its range.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        learning_rate: float,
+        weight_decay: float,
+        warmup: float,
+        final_learning_rate: float,
+        probe_fraction: float,
+    ) -> None:
+        super().__init__(model, learning_rate, weight_decay, warmup, final_learning_rate)
+        require_backbone(model)
+        require("probe_fraction", probe_fraction, 0 <= probe_fraction <= 1, "in [0, 1]")
+        for name, parameter in model.named_parameters():
+            if is_readout(name, model):
+                parameter.requires_grad_(False)
+        self.probe_fraction = probe_fraction
+        self.val_loss = MeanMetric()
+        self.probe = LinearProbe()
+
+    @property
+    def epoch_figures(self) -> tuple[str, ...]:
+        """The losses, the probe's area, and the further figures of the objective."""
+        probe = ("val_probe_auc",) if self.probe_fraction else ()
+        return (*super().epoch_figures, *probe, *(f"val_{name}" for name in self.further_figures))
+
+    @property
+    def further_figures(self) -> tuple[str, ...]:
+        """Names of those figures of `objective` that may choose the best epoch."""
+        return ()
+
+    def objective(
+        self, batch: JetBatch, generator: torch.Generator | None
+    ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+        """What an objective defines.
+
+        Args:
+            batch: jets, of which neither label nor weight may be read.
+            generator: of all random draws, on the CPU; None for torch's own.
+
+        Returns:
+            Loss of each item that is predicted, (item,); further figures, (item,) each, whose means are logged as
+            ``val_<name>``; and the ``jet`` (item,) of each as ``batch.index`` numbers it, with what `drawings` shows,
+            items first, outside a training.
+        """
+        raise NotImplementedError
+
+    def drawings(self, shown: dict[str, np.ndarray]) -> Drawings:
+        """Pictures of what the validation batches showed."""
+        raise NotImplementedError
+
+    def loss(self, batch: JetBatch, batch_idx: int) -> tuple[Tensor, float]:
+        """Mean loss of the items of a batch, and their number; zero where there are none."""
+        losses, _, shown = self.objective(batch, None)
+        return _mean(losses, shown["jet"], batch, batch_idx), len(losses)
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin the means of the further figures."""
+        self._val_figures: dict[str, MeanMetric] = {}
+
+    def validation_step(self, batch: JetBatch, batch_idx: int) -> dict[str, Tensor]:
+        """Add a batch to the figures; the draws are the same in every epoch.
+
+        Returns:
+            ``loss`` (item,) and what a report shows, on the CPU.
+        """
+        losses, figures, shown = self.objective(batch, torch.Generator().manual_seed(batch_idx))
+        _mean(losses, shown["jet"], batch, batch_idx)
+        self.val_loss.update(losses)
+        for name, values in figures.items():
+            self._val_figures.setdefault(name, MeanMetric().to(self.device)).update(values)
+        self._update_probe(batch)
+        return {name: values.cpu() for name, values in {"loss": losses.float(), **shown}.items()}
+
+    def on_validation_epoch_end(self) -> None:
+        """Log ``val_loss``, the further figures, and the probe's ``val_probe_auc``."""
+        figures = {name: mean.compute() for name, mean in self._val_figures.items()}
+        if self.probe_fraction:
+            figures |= self.probe.compute()
+        self.log_dict({f"val_{name}": value for name, value in figures.items()}, prog_bar=True)
+        self.log("val_loss", self.val_loss.compute())
+        self.val_loss.reset()
+        self.probe.reset()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Say which tensors are the backbone, for `read_backbone`."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[BACKBONE] = backbone_names(self.model)
+
+    def _update_probe(self, batch: JetBatch) -> None:
+        fitted, judged = probe_rows(batch.index, self.probe_fraction)
+        chosen = (fitted | judged) & (batch.label >= 0)
+        if chosen.any():
+            rows = mean_representation(
+                self.model, batch.features[chosen], batch.four_momenta[chosen], batch.mask[chosen]
+            )
+            self.probe.update(rows, batch.label[chosen], fitted[chosen])
+
+
+def mean_representation(model: nn.Module, features: Tensor, four_momenta: Tensor, mask: Tensor) -> Tensor:
+    """Mean of the particles' representations, (batch, model.embed_dim); zero for an empty jet."""
+    return segment_mean(model.encode(features, four_momenta, mask).float(), offsets(mask.sum(1)))
+
+
+def _mean(losses: Tensor, jet: Tensor, batch: JetBatch, batch_idx: int) -> Tensor:
+    mean = losses.sum() / max(len(losses), 1)
+    if not mean.isfinite():
+        refuse_numbers("loss", ~torch.isin(batch.index, jet[~losses.isfinite()]), batch, batch_idx)
+    return mean

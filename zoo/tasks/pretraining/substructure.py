@@ -1,0 +1,116 @@
+"""Substructure pretraining: the observables that theory makes of a jet's particles are learnt before any label is read.
+
+What tells a top quark from a gluon is known to be in masses, N-subjettiness and energy correlations, and these can be
+computed for any jet. A backbone that gives them back has learnt to add momenta and to compare angles, which few labels
+teach slowly; a fine-tuning begins where an expert's variables end.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zoo.data.batch import JetBatch
+from zoo.physics.substructure import observables, substructure
+from zoo.tasks.pretraining.objective import Pretraining, mean_representation
+from zoo.tasks.pretraining.report import Drawings, draw_scatter
+
+#: Jets that mean and spread of the observables are fitted to.
+FIT_JETS = 10_000
+
+#: Observables that the report shows, with their labels.
+SHOWN = {
+    "mass": r"$\ln\,m / \mathrm{GeV}$",
+    "tau3_1.0": r"$\ln\,\tau_3$",
+    "e3_1.0": r"$\ln\,e_3$",
+    "smallest_pair_mass": r"$\ln\,m_{\min}^{\mathrm{subjets}} / \mathrm{GeV}$",
+}
+
+
+class Substructure(Pretraining):
+    r"""Predicts the substructure of a jet from its particles.
+
+    The loss is the mean over `zoo.physics.substructure.substructure` of the Huber loss of each logarithm, in units of
+    its spread over training jets. A small head reads the observables off the mean of the particles' representations.
+
+    Args:
+        model: gives representations by ``model.encode(features, four_momenta, mask)``; a YAML names its builder.
+        feature_table: of the data; the training door takes it from there.
+        probe_fraction: part of the validation jets whose labels the linear probe reads, see `Pretraining`.
+        learning_rate: at the top of the schedule, see `JetTraining`.
+        weight_decay: of AdamW, for parameters with two or more axes.
+        warmup: part of all steps over which the learning rate rises.
+        final_learning_rate: at the last step, as a part of ``learning_rate``.
+
+    Raises:
+        ValueError: if a setting lies outside its range, or the features are of events, which have no substructure.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        feature_table: Any,  # a FeatureTable, which a parser would take for keys of the configuration
+        probe_fraction: float = 0.5,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 1e-2,
+        warmup: float = 0.1,
+        final_learning_rate: float = 0.01,
+    ) -> None:
+        super().__init__(model, learning_rate, weight_decay, warmup, final_learning_rate, probe_fraction)
+        if not feature_table.is_relative_to_jet:
+            raise ValueError(
+                "data.features: no feature is relative to a jet, so the data are events, which have no substructure; "
+                "take 'task: masked_particles' for them"
+            )
+        self.names = observables()
+        width = model.embed_dim
+        self.head = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, len(self.names)))
+        self.register_buffer("target_mean", torch.zeros(len(self.names)))
+        self.register_buffer("target_scale", torch.ones(len(self.names)))
+
+    def setup(self, stage: str) -> None:
+        """Fit mean and spread of the observables to training jets; a checkpoint brings its own."""
+        if stage != "fit":
+            return
+        found, number = [], 0
+        for batch in self.trainer.datamodule.train_dataloader():
+            found.append(self.observables(batch))
+            number += len(found[-1])
+            if number >= FIT_JETS:
+                break
+        true = torch.cat(found)[:FIT_JETS]
+        fitted = true.mean(0), true.std(0, correction=0).clamp(min=1e-6)
+        for buffer, values in zip((self.target_mean, self.target_scale), fitted, strict=True):
+            buffer.copy_(self.trainer.strategy.broadcast(values))
+
+    @property
+    def further_figures(self) -> tuple[str, ...]:
+        """Losses of the shown observables."""
+        return tuple(f"{name}_loss" for name in SHOWN)
+
+    def observables(self, batch: JetBatch) -> Tensor:
+        """Logarithms (batch, observable), in the order of ``names``; label and weight are not read."""
+        return torch.stack(list(substructure(batch.four_momenta, batch.mask).values()), dim=1)
+
+    def objective(
+        self, batch: JetBatch, generator: torch.Generator | None
+    ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+        """Loss of each jet, the losses of the shown observables, and true and predicted ones; nothing is drawn."""
+        true = self.observables(batch)
+        rows = mean_representation(self.model, batch.features, batch.four_momenta, batch.mask)
+        answer = self.head(rows).float()
+        losses = F.huber_loss(answer, (true - self.target_mean) / self.target_scale, reduction="none")
+        places = [self.names.index(name) for name in SHOWN]
+        figures = {f"{name}_loss": losses[:, place] for name, place in zip(SHOWN, places, strict=True)}
+        shown = {"jet": batch.index}
+        if not self.training:
+            expected = answer * self.target_scale + self.target_mean
+            shown |= {"true": true[:, places], "expected": expected[:, places]}
+        return losses.mean(1), figures, shown
+
+    def drawings(self, shown: dict[str, np.ndarray]) -> Drawings:
+        """Predicted against true observables."""
+        caption = "Predicted against true observables, number of jets in colour (logarithmic)."
+        return {"observables": (caption, draw_scatter(tuple(SHOWN.values()), shown["true"], shown["expected"]))}

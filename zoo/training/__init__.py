@@ -1,0 +1,1 @@
+"""How a task is trained: checkpoints, callbacks, fine-tuning, clusters."""

@@ -1,0 +1,422 @@
+"""What happens around the training steps: checkpoints, random state, averaged weights, checks, predictions."""
+
+import math
+import random
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint, RichProgressBar
+from torch import Tensor
+
+from zoo.data.batch import JetBatch
+from zoo.data.hints import did_you_mean
+from zoo.files import remove_drafts
+from zoo.report import Predictions, write_report
+from zoo.score_files import join_columns, score_columns, write_scores
+from zoo.training.checkpoints import checkpoint_path
+
+_EPOCH_FIGURES = ("val_loss", "val_probe_auc", "val_auc", "val_accuracy", "val_background_rejection_0.3")
+
+
+class ProgressBar(RichProgressBar):
+    """Shows the loss of the step and the validation AUC; where there is no terminal, a line an epoch."""
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        """Those that there are, by the names they are shown with."""
+        metrics = super().get_metrics(trainer, pl_module)
+        names = {"train_loss_step": "loss", "val_auc": "val_auc", "val_probe_auc": "val_probe_auc"}
+        return {shown: metrics[name] for name, shown in names.items() if name in metrics}
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Tell a log file how far it got."""
+        super().on_train_epoch_end(trainer, pl_module)
+        if not sys.stdout.isatty():
+            figures = {
+                name: trainer.callback_metrics[name] for name in _EPOCH_FIGURES if name in trainer.callback_metrics
+            }
+            text = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
+            print(
+                f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}, step {trainer.global_step}: {text}",
+                flush=True,
+            )
+
+
+class RunCheckpoints(Checkpoint):
+    """Keeps ``checkpoints/last.ckpt`` and ``checkpoints/best.ckpt`` of a run folder.
+
+    ``last`` is written after each epoch and every ``every_n_train_steps`` optimiser steps, ``best`` after an epoch
+    whose monitored figure is better than all before. Each replaces its older self whole. Resuming from ``last``
+    repeats nothing and leaves nothing out.
+
+    Args:
+        every_n_train_steps: write ``last`` also within an epoch, after this many steps; None: after epochs only.
+        monitor: figure whose highest value is best, or lowest if its name ends with ``loss``, one of the training's
+            ``epoch_figures``; without validation jets the newest epoch is best. The training door sets ``val_loss`` for
+            pretrainings.
+
+    Raises:
+        ValueError: if ``every_n_train_steps`` is not positive.
+    """
+
+    def __init__(self, every_n_train_steps: int | None = None, monitor: str = "val_auc") -> None:
+        if every_n_train_steps is not None and every_n_train_steps < 1:
+            raise ValueError(f"every_n_train_steps must be 1 or more, got {every_n_train_steps}")
+        self.every_n_train_steps = every_n_train_steps
+        self.monitor = monitor
+        self.best_value: float | None = None
+        self._saved_step = 0
+        self._seconds = 0.0
+        self._started = 0.0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Look for the monitored figure among those that this training will log.
+
+        Raises:
+            ValueError: if it is none of them.
+        """
+        if self.monitor not in pl_module.epoch_figures:
+            raise ValueError(
+                f"checkpoints.monitor: no figure is called {self.monitor!r}; "
+                f"{did_you_mean(self.monitor, pl_module.epoch_figures)} (all: {', '.join(pl_module.epoch_figures)})"
+            )
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Clear away what a killed run had begun to write, and start the clock."""
+        self._started = time.monotonic()
+        if trainer.is_global_zero:
+            run_folder = Path(trainer.default_root_dir)
+            for folder in (run_folder, run_folder / "checkpoints", run_folder / "report"):
+                remove_drafts(folder)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: JetBatch, batch_idx: int
+    ) -> None:
+        """Write ``last`` when its step has come."""
+        step = trainer.global_step
+        # The last batch of an epoch is left to the end of the epoch: in between lies the validation.
+        if self.every_n_train_steps is None or trainer.is_last_batch or step == self._saved_step:
+            return
+        if step % self.every_n_train_steps == 0:
+            self.save(trainer, "last")
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write ``best`` if this epoch was, then ``last``; an epoch that was broken off is none."""
+        if not trainer.is_last_batch:
+            return
+        if "val_loss" in trainer.callback_metrics and self.monitor not in trainer.callback_metrics:
+            raise ValueError(
+                f"checkpoints.monitor: the validation jets give no {self.monitor}, perhaps for want of labels; "
+                "monitor another figure, or give jets of every class"
+            )
+        value = trainer.callback_metrics.get(self.monitor, torch.tensor(math.nan)).item()
+        sign = -1 if self.monitor.endswith("loss") else 1
+        if self.best_value is None or sign * value > sign * self.best_value:
+            self.best_value = None if math.isnan(value) else value
+            self.save(trainer, "best")
+        self.save(trainer, "last")
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best value so far, the step of the newest checkpoint, and the seconds of training that led to it."""
+        seconds = self._seconds + time.monotonic() - self._started
+        return {"best_value": self.best_value, "saved_step": self._saved_step, "seconds": seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take them up."""
+        self.best_value, self._saved_step = state_dict["best_value"], state_dict["saved_step"]
+        self._seconds = state_dict["seconds"]
+
+    def save(self, trainer: Trainer, name: str) -> None:
+        """Write ``last`` or ``best``, from a hook after all others of a step or epoch.
+
+        Raises:
+            FloatingPointError: if a weight is not finite.
+        """
+        _require_finite(trainer)
+        for logger in trainer.loggers:
+            logger.save()  # a checkpoint that outlives a kill needs its history on disk too
+        self._saved_step = trainer.global_step
+        trainer.save_checkpoint(checkpoint_path(trainer.default_root_dir, name), weights_only=False)
+
+
+class RandomState(Callback):
+    """Carries the random states of torch (every device), numpy and Python through a checkpoint.
+
+    Dropout then draws after a resumption what it would have drawn without the interruption.
+    """
+
+    def __init__(self) -> None:
+        self._to_restore: dict[str, Any] | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """All random states, as tensors and plain values."""
+        kind, keys, *rest = np.random.get_state()  # noqa: NPY002 (the state that other libraries draw from)
+        return {
+            "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "numpy": [kind, keys.tolist(), *rest],
+            "python": random.getstate(),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep the states for the start of the training: building data loaders draws numbers too."""
+        self._to_restore = state_dict
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Restore the states of a resumed run."""
+        if self._to_restore is None:
+            return
+        torch.set_rng_state(self._to_restore["torch"])
+        if len(self._to_restore["cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(self._to_restore["cuda"])
+        np.random.set_state(tuple(self._to_restore["numpy"]))  # noqa: NPY002
+        random.setstate(self._to_restore["python"])
+        self._to_restore = None
+
+
+class WeightAverage(Callback):
+    r"""Exponential moving average of the weights, used for validation and as the weights of every checkpoint.
+
+    .. math:: \bar\theta \leftarrow d \, \bar\theta + (1 - d) \, \theta, \quad
+        d = \min\left(\text{decay}, \frac{1 + s}{10 + s}\right)
+
+    after optimiser step s, so that a short training does not keep its random start. Running statistics of
+    normalisations are averaged alike; whole numbers are copied. At the end the model holds the average.
+
+    Note:
+        Lightning's own ``EMAWeightAveraging`` is not used: testing ``best`` in the process that trained it loads the
+        weights before averaging, and it averages buffers that are not saved.
+
+    Args:
+        decay: d of late steps.
+
+    Raises:
+        ValueError: if ``decay`` lies outside [0, 1).
+    """
+
+    def __init__(self, decay: float = 0.999) -> None:
+        if not 0 <= decay < 1:
+            raise ValueError(f"decay must be in [0, 1), got {decay}")
+        self.decay = decay
+        self._average: dict[str, Tensor] = {}
+        self._step = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin at the model's weights, which are a backbone's by now, unless a checkpoint brought an average."""
+        state = pl_module.state_dict()
+        start = self._average or state
+        self._average = {name: start[name].to(value.device, copy=True) for name, value in state.items()}
+
+    @torch.no_grad()
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: JetBatch, batch_idx: int
+    ) -> None:
+        """Draw the average towards the weights of a new step."""
+        if trainer.global_step == self._step:
+            return  # gradients were only accumulated
+        self._step = trainer.global_step
+        decay = min(self.decay, (1 + self._step) / (10 + self._step))
+        for name, value in pl_module.state_dict().items():
+            if value.is_floating_point():
+                self._average[name].lerp_(value, 1 - decay)
+            else:
+                self._average[name].copy_(value)
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Validate the average."""
+        self._swap(pl_module)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Go on training the weights."""
+        self._swap(pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave the average in the model."""
+        pl_module.load_state_dict(self._average)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Save the average as the checkpoint's weights, and beside it the weights to go on from."""
+        checkpoint["training_state_dict"] = checkpoint["state_dict"]
+        checkpoint["state_dict"] = self._average
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Take up both; a checkpoint without an average begins one at its weights."""
+        if trainer.state.fn != "fit":
+            return
+        self._average = checkpoint["state_dict"]
+        pl_module.load_state_dict(checkpoint.get("training_state_dict", checkpoint["state_dict"]))
+        self._step = checkpoint["global_step"]
+
+    @torch.no_grad()
+    def _swap(self, pl_module: LightningModule) -> None:
+        if not self._average:
+            return  # validation alone, without a training
+        for name, value in pl_module.state_dict().items():
+            held = value.clone()
+            value.copy_(self._average[name])
+            self._average[name].copy_(held)
+
+
+class MatchData(Callback):
+    """Refuses a model that was built for other inputs, another context or other classes than the data has.
+
+    Args:
+        input_dim: number of features the model was built for; None: it was not told.
+        num_classes: number of logits it gives; None: it was not told.
+    """
+
+    def __init__(self, input_dim: int | None, num_classes: int | None) -> None:
+        self.input_dim = input_dim
+        self.num_classes = num_classes
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Compare with the data module, which is set up by now.
+
+        Raises:
+            ValueError: naming the key to change, if they differ.
+        """
+        data = trainer.datamodule
+        judged = getattr(pl_module, "num_classes", None)  # a pretraining has none
+        if judged is not None and not data.labelled:
+            raise ValueError("data.labelled: a tagger is trained and tested on labels; leave it out")
+        wanted = [("model.model.init_args.input_dim", self.input_dim, data.input_dim, "of features in data.features")]
+        if data.classes:  # files without labels may have none
+            number, text = len(data.classes), f"of classes, {', '.join(data.classes)}"
+            wanted.append(("model.model.init_args.num_classes", self.num_classes, number, text))
+            wanted.append(("model.num_classes", judged, number, text))
+        for key, found, number, text in wanted:
+            if found not in (None, number):
+                raise ValueError(
+                    f"{key} is {found}, but the data has {number} (the number {text}): write {number} in the config"
+                )
+        context_dim = getattr(getattr(pl_module, "model", None), "context_dim", 0)
+        if context_dim != data.context_dim:
+            names = ", ".join(data.context_table.names) or "none"
+            remedy = "give a data.context of that many" if context_dim else "leave data.context out"
+            raise ValueError(
+                f"the model takes {context_dim} context features, but the data has {data.context_dim} ({names}): "
+                f"{remedy}, or choose another model"
+            )
+
+
+class WriteReport(Callback):
+    """Turns the test's predictions into ``report/`` of the run folder.
+
+    Args:
+        run_folder: the run; its ``metrics.csv`` and ``config.yaml`` enter the report where they exist.
+        title: name of the model; the seeds of one training share it.
+
+    Attributes:
+        facts: how the weights came to be, for the page; whoever loads them says.
+        metrics: what `zoo.report.write_report` returned; None before the end of a test.
+    """
+
+    def __init__(self, run_folder: Path, title: str) -> None:
+        self.run_folder = run_folder
+        self.title = title
+        self.facts: dict[str, Any] = {}
+        self.metrics: dict[str, Any] | None = None
+        self._batches: list[dict[str, Tensor]] = []
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: dict[str, Tensor],
+        batch: JetBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep the predictions of a batch."""
+        self._batches.append(outputs)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the report."""
+        history, config = self.run_folder / "metrics.csv", self.run_folder / "config.yaml"
+        judged = pl_module.test_metrics
+        self.metrics = write_report(
+            self.run_folder / "report",
+            _joined_predictions(trainer, self._batches),
+            title=self.title,
+            history=history if history.exists() else None,
+            config=config if config.exists() else None,
+            facts=self.facts | {"parameters": sum(parameter.numel() for parameter in pl_module.parameters())},
+            background=judged.background,
+            signal_efficiencies=judged.signal_efficiencies,
+        )
+        self._batches = []
+
+
+class WritePredictions(Callback):
+    """Writes what ``predict`` gave to one file, a row a jet with its number and the data module's observers.
+
+    An ``.arrow`` file holds the logits, see `zoo.report.Predictions`; one of another ending the score of each class for
+    other programs, see `zoo.score_files`.
+
+    Args:
+        path: file to write; an older one is replaced.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._batches: list[dict[str, Tensor]] = []
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: dict[str, Tensor],
+        batch: JetBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep the predictions of a batch."""
+        self._batches.append(outputs)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the file."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        predictions = _joined_predictions(trainer, self._batches)
+        if self.path.suffix == ".arrow":
+            predictions.save(self.path)
+        else:
+            write_scores(self.path, _columns(predictions))
+        self._batches = []
+
+
+def _joined_predictions(trainer: Trainer, batches: list[dict[str, Tensor]]) -> Predictions:
+    if trainer.world_size > 1:
+        raise ValueError("trainer.devices: predictions are collected in one process; give --trainer.devices 1")
+    columns = {name: torch.cat([batch[name] for batch in batches]).numpy() for name in batches[0]}
+    data = trainer.datamodule
+    merged = data.merged_classes
+    if not merged.is_merged:
+        del columns["source"]
+    sources = merged.sources if merged.is_merged else ()
+    fields = data.observed("test" if trainer.testing else "predict", columns["index"])
+    return Predictions(**columns, classes=merged.names, sources=sources, rows=data.description.rows, fields=fields)
+
+
+def _columns(predictions: Predictions) -> dict[str, np.ndarray]:
+    """What a file for other programs holds: ``index``, ``label``, ``weight``, ``source``, the scores, the fields.
+
+    The rows are in the order of the files; batches are of jets of similar length.
+    """
+    names = ("index", "label", "weight", *(["source"] if predictions.sources else []))
+    of_jets = {name: getattr(predictions, name) for name in names}
+    columns = join_columns(of_jets | score_columns(predictions.logits, predictions.classes), predictions.fields)
+    order = np.argsort(predictions.index)
+    return {name: values[order] for name, values in columns.items()}
+
+
+def _require_finite(trainer: Trainer) -> None:
+    bad = [name for name, value in trainer.lightning_module.state_dict().items() if not value.isfinite().all()]
+    if bad:
+        raise FloatingPointError(
+            f"weights are not finite after step {trainer.global_step} ({', '.join(bad[:3])}), so no checkpoint is "
+            "written; lower model.learning_rate or set trainer.gradient_clip_val, and resume with --ckpt_path last"
+        )

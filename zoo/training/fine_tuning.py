@@ -1,0 +1,435 @@
+"""Training that begins at the weights of another: what is loaded, new or frozen, and how fast it learns.
+
+A model names its stages, from the input to the head (``model.stages()``); everything here is said by stage.
+"""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import rich.box
+import yaml
+from lightning.pytorch import Callback, LightningModule, Trainer
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from zoo.data.datamodule import Interface, interface_of
+from zoo.data.features import Feature, agree
+from zoo.hub import load_pretrained, untrained
+from zoo.limits import parse_yaml
+from zoo.training.checkpoints import BACKBONE, CheckpointError, checkpoint_path, read_checkpoint, read_model_weights
+
+#: The last stage of every model.
+HEAD = "head"
+
+
+@dataclasses.dataclass
+class FineTuning:
+    r"""How to go on from a backbone.
+
+    The learning rate of a stage that lies d stages before the head is, at every step,
+
+    .. math:: \eta_d = f^d \, \eta, \qquad \eta_\mathrm{new} = \eta_\mathrm{head} = h \, \eta
+
+    with f = ``layer_decay`` and h = ``head_factor``, which stages that begin anew have whatever their depth.
+
+    References:
+        BEiT (2021), arXiv:2106.08254, for the decay from layer to layer.
+        Particle Transformer for Jet Tagging (2022), arXiv:2202.03772, for the factor of the head, 50 there.
+
+    Args:
+        backbone: whose weights to begin at: a name or folder for `zoo.load_pretrained`, a run folder, of which the best
+            checkpoint is taken, or a checkpoint.
+        new: stages that begin anew. All others are loaded, whole, or the training does not begin.
+        freeze: stages that do not train: so many from the input on, their names, or ``backbone`` for all that is
+            loaded but the head, a linear probe. Their normalisations keep their statistics and their dropout is off.
+        unfreeze_at_epoch: from this epoch on, counted from 0, they train too; None: never.
+        layer_decay: factor of the learning rate from a stage to the one before.
+        head_factor: factor of the learning rate of the head and of every new stage.
+
+    Raises:
+        ValueError: if a setting lies outside its range.
+    """
+
+    backbone: str
+    new: list[str] = dataclasses.field(default_factory=lambda: [HEAD])
+    freeze: int | list[str] | Literal["backbone"] = 0
+    unfreeze_at_epoch: int | None = None
+    layer_decay: float = 1.0
+    head_factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.unfreeze_at_epoch is not None and (self.unfreeze_at_epoch < 1 or not self.freeze):
+            raise ValueError(
+                f"fine_tuning.unfreeze_at_epoch: must be 1 or more, and needs 'freeze', not {self.unfreeze_at_epoch}"
+            )
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(f"fine_tuning.layer_decay: must be above 0 and at most 1, not {self.layer_decay}")
+        if not 0 < self.head_factor < math.inf:
+            raise ValueError(f"fine_tuning.head_factor: must be positive, not {self.head_factor}")
+
+    def stages(self, model: nn.Module) -> list["Stage"]:
+        """The stages of a model, from the input to the head, and what becomes of each.
+
+        Raises:
+            ValueError: if the model names no stages, a stage does not exist, is both new and frozen, or none trains.
+        """
+        parts = stages_of_model(model)
+        frozen = self._frozen(list(parts))
+        for key, names in (("new", self.new), ("freeze", frozen)):
+            unknown = [name for name in names if name not in parts]
+            if unknown:
+                known = ", ".join(parts)
+                raise ValueError(f"fine_tuning.{key}: {type(model).__name__} has no stage {unknown[0]!r}, but {known}")
+        both = [name for name in frozen if name in self.new]
+        if both:
+            raise ValueError(f"fine_tuning: {both[0]!r} would be new and frozen; take it from one of the two")
+        if len(frozen) == len(parts):
+            raise ValueError("fine_tuning.freeze: leaves nothing to train; freeze fewer stages")
+        stages = []
+        for depth, name in zip(reversed(range(len(parts))), parts, strict=True):
+            factor = self.head_factor if depth == 0 or name in self.new else self.layer_decay**depth
+            stages.append(Stage(name, tuple(parts[name]), name in self.new, name in frozen, factor))
+        return stages
+
+    def _frozen(self, names: list[str]) -> list[str]:
+        if self.freeze == "backbone":
+            return [name for name in names[:-1] if name not in self.new]
+        if not isinstance(self.freeze, int):
+            return list(self.freeze)
+        if not 0 <= self.freeze < len(names):
+            raise ValueError(f"fine_tuning.freeze: must be 0 to {len(names) - 1} stages, not {self.freeze}")
+        return names[: self.freeze]
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """A part of a model in a fine-tuning.
+
+    Args:
+        name: of the stage.
+        parts: names of its modules and parameters.
+        is_new: whether it begins anew.
+        is_frozen: whether it does not train, or not from the beginning.
+        factor: of its learning rate.
+    """
+
+    name: str
+    parts: tuple[str, ...]
+    is_new: bool
+    is_frozen: bool
+    factor: float
+
+    def owns(self, weight: str) -> bool:
+        """Whether a name of the model's ``state_dict`` belongs to it."""
+        return any(weight == part or weight.startswith(f"{part}.") for part in self.parts)
+
+    def parameters(self, model: nn.Module) -> list[nn.Parameter]:
+        """Its parameters, in the model's order."""
+        return [parameter for name, parameter in model.named_parameters() if self.owns(name)]
+
+    def modules(self, model: nn.Module) -> list[nn.Module]:
+        """Its modules, without the modules inside them."""
+        found = dict(model.named_modules())
+        return [found[part] for part in self.parts if part in found]
+
+
+def stages_of_model(model: nn.Module) -> dict[str, list[str]]:
+    """What a model says its stages are.
+
+    Raises:
+        ValueError: if it says nothing, or the last one is not the head, or a weight is in no stage or in several.
+    """
+    kind = type(model).__name__
+    if not callable(getattr(model, "stages", None)):
+        raise ValueError(f"fine_tuning: {kind} has no method stages(); write one as in zoo.lorentznet.LorentzNet")
+    parts = model.stages()
+    if list(parts)[-1:] != [HEAD]:
+        raise ValueError(f"fine_tuning: the last of {kind}.stages() must be {HEAD!r}, not {list(parts)[-1:]}")
+    stages = [Stage(name, tuple(of), False, False, 1.0) for name, of in parts.items()]
+    for weight in model.state_dict():
+        owners = [stage.name for stage in stages if stage.owns(weight)]
+        if len(owners) != 1:
+            raise ValueError(f"fine_tuning: {kind}.stages() must put {weight} in one stage, not in {owners}")
+    return parts
+
+
+@dataclasses.dataclass(frozen=True)
+class Backbone:
+    """Weights to begin at, and what is known of them.
+
+    Args:
+        source: where they were found.
+        weights: by the model's own names.
+        interface: that they were trained with; None if it is not known.
+    """
+
+    source: str
+    weights: dict[str, Tensor]
+    interface: Interface | None
+
+
+def find_backbone(name: str) -> Backbone:
+    """Weights of a pretrained model, of a run, or of a checkpoint.
+
+    Args:
+        name: as of `FineTuning`.
+
+    Raises:
+        FileNotFoundError: if there is no such thing.
+        ValueError: if a file is damaged; nothing is ever unpickled.
+    """
+    path = Path(name)
+    if path.is_file():
+        return _backbone_of_run(path, path.parent.parent)
+    if (path / "checkpoints").is_dir() or (path / "config.yaml").is_file():
+        return _backbone_of_run(checkpoint_path(path, "best"), path)
+    try:
+        found = load_pretrained(name)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"fine_tuning.backbone: {error} Nor is it a run folder or a checkpoint; if it shall be one, train it first"
+        ) from None
+    if found.config.kind not in ("tagger", "backbone"):
+        raise ValueError(f"fine_tuning.backbone: {name} is of the kind {found.config.kind!r}; give a single network")
+    random = untrained(found.model, found.config.kind)
+    weights = {weight: value for weight, value in found.model.state_dict().items() if weight not in random}
+    source = f"{name} ({found.config.model}, {found.config.dataset})"
+    return Backbone(source, weights, Interface(found.feature_table, found.context_table, tuple(found.config.classes)))
+
+
+def _backbone_of_run(checkpoint: Path, run: Path) -> Backbone:
+    weights = read_model_weights(checkpoint)
+    # A pretraining names what it trained: the rest of its model is as random as it began.
+    weights = {name: weights[name] for name in read_checkpoint(checkpoint).get(BACKBONE, weights)}
+    config = run / "config.yaml"
+    if not config.is_file():
+        return Backbone(f"{checkpoint} (no {config}, so its features are not known)", weights, None)
+    try:
+        data = parse_yaml(config.read_text())["data"]
+    except (yaml.YAMLError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{config}: is damaged ({error!r}); restore it, or give the checkpoint elsewhere") from error
+    return Backbone(str(checkpoint), weights, interface_of(data))
+
+
+def load_backbone(model: nn.Module, backbone: Backbone, stages: Sequence[Stage], data: Interface) -> None:
+    """Put the weights of a backbone in all stages of a model that are not new.
+
+    Args:
+        model: to begin at them.
+        backbone: whose weights.
+        stages: of the model.
+        data: unless the first stage is new, its features must be the backbone's; unless the head is, its classes;
+            and unless both are, its context, if both have one.
+
+    Raises:
+        ValueError: if a weight is missing, unknown or of another shape, or the data are not as the backbone's; the
+            message names it and the stage.
+    """
+    _require_same_interface(backbone, stages, data)
+    wanted = model.state_dict()
+    for name in dict.fromkeys([*wanted, *backbone.weights]):
+        owner = next((stage for stage in stages if stage.owns(name)), None)
+        if owner is None or not owner.is_new:
+            _require_same_shape(name, wanted.get(name), backbone, owner)
+    new = [stage for stage in stages if stage.is_new]
+    loaded = {name: value for name, value in backbone.weights.items() if not any(stage.owns(name) for stage in new)}
+    model.load_state_dict(wanted | loaded)
+
+
+def _require_same_shape(name: str, wanted: Tensor | None, backbone: Backbone, stage: Stage | None) -> None:
+    given = backbone.weights.get(name)
+    if given is not None and wanted is not None and given.shape == wanted.shape:
+        return
+    shapes = ["none" if value is None else str(tuple(value.shape)) for value in (given, wanted)]
+    remedy = "give model.model the same architecture"
+    if stage is not None:
+        remedy += f", or add {stage.name!r} to fine_tuning.new"
+    raise ValueError(
+        f"fine_tuning.backbone: {backbone.source} does not fit: {name} has shape {shapes[0]} there and {shapes[1]} "
+        f"in the model; {remedy}"
+    )
+
+
+def _require_same_interface(backbone: Backbone, stages: Sequence[Stage], data: Interface) -> None:
+    theirs = backbone.interface
+    if theirs is None:
+        return
+    first, head = stages[0], stages[-1]
+    if not first.is_new:
+        # A folder of an older zoo has the columns of weaver's data file, not their formulas.
+        tables = (theirs.features, data.features)
+        if tables[0] != tables[1] or theirs.formulas is not None:
+            tables = tuple(side.formulas or side.features for side in (theirs, data))
+        _require_same_table(backbone, [first], "features", *(table.features for table in tables))
+    # Models differ in whether the context enters the first stage or the head. Without a context on one of the sides
+    # the shapes tell.
+    entered = [stage for stage in (first, head) if not stage.is_new]
+    if entered and theirs.context.features and data.context.features:
+        _require_same_table(backbone, entered, "context", theirs.context.features, data.context.features)
+    # A pretraining without labels has no classes.
+    if not head.is_new and theirs.classes not in ((), data.classes):
+        raise ValueError(
+            f"fine_tuning.backbone: {backbone.source} has the classes {', '.join(theirs.classes)}, the data "
+            f"{', '.join(data.classes)}; add {head.name!r} to fine_tuning.new"
+        )
+
+
+def _require_same_table(
+    backbone: Backbone, stages: Sequence[Stage], key: str, theirs: Sequence[Any], ours: Sequence[Any]
+) -> None:
+    names = " and ".join(repr(stage.name) for stage in stages)
+    for number, (one, other) in enumerate(itertools.zip_longest(theirs, ours)):
+        if one != other and not (isinstance(one, Feature) and isinstance(other, Feature) and agree(one, other)):
+            there, here = (each or "missing" for each in (one, other))
+            raise ValueError(
+                f"fine_tuning.backbone: {backbone.source} was trained with other {key}: {(other or one).name}, number "
+                f"{number}, is {there} there and {here} in the data; give data.{key} the backbone's, or add "
+                f"{names} to fine_tuning.new"
+            )
+
+
+class FineTuner(Callback):
+    """Loads the backbone when a training begins, freezes stages, and lets them go in their epoch.
+
+    A resumed training has its weights from the checkpoint and does not load the backbone again.
+
+    Args:
+        settings: what to do.
+
+    Attributes:
+        summary: what was loaded, is new and is frozen, for a report; empty before the training begins.
+    """
+
+    def __init__(self, settings: FineTuning) -> None:
+        self.settings = settings
+        self.summary: dict[str, str] = {}
+        self._frozen: list[nn.Parameter] = []
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Freeze for good what never trains, before the optimiser and other processes are told of the parameters."""
+        if stage == "fit" and self.settings.unfreeze_at_epoch is None:
+            for parameter in _frozen_parameters(pl_module.model, self.settings.stages(pl_module.model)):
+                parameter.requires_grad_(False)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Load the backbone, unless a checkpoint was loaded.
+
+        Raises:
+            FileNotFoundError: if there is no such backbone.
+            ValueError: as `load_backbone`.
+        """
+        if self.summary:
+            return
+        model, data = pl_module.model, trainer.datamodule
+        stages, backbone = self.settings.stages(model), find_backbone(self.settings.backbone)
+        load_backbone(model, backbone, stages, data.interface)
+        until = self.settings.unfreeze_at_epoch
+        self.summary = _summary(model, backbone, stages, until)
+        if trainer.is_global_zero:
+            _print_stages(model, backbone, stages, pl_module.learning_rate, until)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Freeze, also where a resumed training begins inside an epoch."""
+        self._freeze(trainer, pl_module)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Freeze until the epoch has come."""
+        self._freeze(trainer, pl_module)
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """Drop the gradients of what is frozen, if it has any."""
+        for parameter in self._frozen:
+            parameter.grad = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The settings and the summary."""
+        return {"settings": dataclasses.asdict(self.settings), "summary": self.summary}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the summary up."""
+        self.summary = state_dict["summary"]
+
+    def _freeze(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        until, model = self.settings.unfreeze_at_epoch, pl_module.model
+        frozen = [stage for stage in self.settings.stages(model) if stage.is_frozen]
+        is_over = until is not None and trainer.current_epoch >= until
+        for module in [module for stage in frozen for module in stage.modules(model)]:
+            module.train(is_over)
+        parameters = _frozen_parameters(model, frozen)
+        self._frozen = [] if is_over else parameters
+        # Several processes share the gradients of those parameters only that had one when the training began.
+        if until is not None and trainer.world_size == 1:
+            for parameter in parameters:
+                parameter.requires_grad_(is_over)
+
+
+def require_same_fine_tuning(settings: FineTuning | None, checkpoint: dict[str, Any], path: str | Path) -> None:
+    """Refuse to resume a checkpoint with other settings of the fine-tuning, which set its optimiser up.
+
+    Args:
+        settings: of the training that is to go on; None: it is no fine-tuning.
+        checkpoint: as `zoo.training.checkpoints.read_checkpoint` gave it.
+        path: its file, for the message.
+
+    Raises:
+        CheckpointError: if the checkpoint was made with other ones.
+    """
+    made_with = checkpoint["callbacks"].get(FineTuner.__name__, {}).get("settings")
+    given = None if settings is None else dataclasses.asdict(settings)
+    if made_with != given:
+        raise CheckpointError(
+            f"checkpoint {path}: was made with model.fine_tuning {made_with}, not {given}; give the same to continue "
+            "it, or begin a new run"
+        )
+
+
+def _frozen_parameters(model: nn.Module, stages: Sequence[Stage]) -> list[nn.Parameter]:
+    return [parameter for stage in stages if stage.is_frozen for parameter in stage.parameters(model)]
+
+
+def _count(model: nn.Module, stage: Stage) -> int:
+    return sum(parameter.numel() for parameter in stage.parameters(model))
+
+
+def _summary(
+    model: nn.Module, backbone: Backbone, stages: Sequence[Stage], unfreeze_at_epoch: int | None
+) -> dict[str, str]:
+    """What became of each parameter, in words."""
+
+    def told(belongs: Callable[[Stage], bool], until: str = "") -> str:
+        chosen = [stage for stage in stages if belongs(stage)]
+        total = sum(_count(model, stage) for stage in chosen)
+        return f"{', '.join(stage.name for stage in chosen)} ({total:,} parameters){until}" if chosen else "nothing"
+
+    return {
+        "backbone": backbone.source,
+        "loaded": told(lambda stage: not stage.is_new),
+        "new": told(lambda stage: stage.is_new),
+        "frozen": told(
+            lambda stage: stage.is_frozen, "" if unfreeze_at_epoch is None else f" until epoch {unfreeze_at_epoch}"
+        ),
+    }
+
+
+def _print_stages(
+    model: nn.Module, backbone: Backbone, stages: Sequence[Stage], learning_rate: float, unfreeze_at_epoch: int | None
+) -> None:
+    console = Console()
+    title = f"Fine-tuning of {backbone.source}"
+    table = Table(title=title, title_justify="left", box=rich.box.SIMPLE_HEAD, show_edge=False)
+    table.add_column("stage")
+    table.add_column("parameters", justify="right")
+    table.add_column("weights")
+    table.add_column("learning rate", justify="right")
+    for stage in stages:
+        rate = f"{learning_rate * stage.factor:.2g}"
+        if stage.is_frozen:
+            rate = "frozen" if unfreeze_at_epoch is None else f"frozen, {rate} from epoch {unfreeze_at_epoch}"
+        table.add_row(stage.name, f"{_count(model, stage):,}", "new" if stage.is_new else "loaded", rate)
+    console.print(table)
