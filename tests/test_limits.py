@@ -9,7 +9,6 @@ import pytest
 import yaml
 from pyarrow import parquet
 
-import train
 from tests.data.weaver.test_data_config import JETCLASS
 from tests.data.writers import jetclass_columns, write_root
 from zoo.data.features_yaml import read_features
@@ -19,6 +18,7 @@ from zoo.data.manifest import read_manifest
 from zoo.data.readers import read_jets
 from zoo.data.weaver.data_config import read_weaver_yaml
 from zoo.limits import MAX_DEPTH, MAX_PARTICLES, first_match, parse_json, parse_yaml
+from zoo.training import command
 
 MOMENTA = {name: f"part_{name}" for name in ("px", "py", "pz", "energy")}
 LAYOUT = Layout("mine", (), MOMENTA, None)
@@ -57,7 +57,7 @@ def test_a_config_that_grows_or_nests(tmp_path):
     for text, message in ((bomb(9), "more than 1000000 values"), ("a: " + "[" * 3000 + "]" * 3000, "100 deep")):
         (tmp_path / "mine.yaml").write_text(text)
         with pytest.raises(ValueError, match=rf"mine\.yaml: .*{message}"):
-            train.main(["fit", "--config", str(tmp_path / "mine.yaml")])
+            command.main(["fit", "--config", str(tmp_path / "mine.yaml")])
 
 
 def test_yaml_within_the_limits_is_read():

@@ -12,7 +12,6 @@ import pytest
 import torch
 import yaml
 
-import train
 from zoo import create_model, load_pretrained, predict
 from zoo.cli import main
 from zoo.data.batch import JetBatch, collate, gather
@@ -23,6 +22,7 @@ from zoo.data.store import write_store
 from zoo.hub import PretrainedError
 from zoo.publish import publish_run
 from zoo.report import Predictions
+from zoo.training import command
 from zoo.training.checkpoints import SafeCheckpointIO
 
 
@@ -40,7 +40,7 @@ def fit(folder: Path, model: dict, data: dict | None = None, num_classes: int = 
         },
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    train.main(["fit", "--config", str(folder / "config.yaml")])
+    command.main(["fit", "--config", str(folder / "config.yaml")])
     return folder / "run"
 
 

@@ -9,7 +9,6 @@ import pytest
 import uproot
 import yaml
 
-import train
 from zoo import load_pretrained
 from zoo.data.features_yaml import read_features
 from zoo.data.formats.layout_yaml import read_layout
@@ -17,6 +16,7 @@ from zoo.data.readers import known_formats
 from zoo.data.weaver.data_config import read_weaver_yaml
 from zoo.inference import predict
 from zoo.publish import publish_run
+from zoo.training import command
 
 PAGE = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
 
@@ -71,7 +71,7 @@ def test_from_a_nano_file_to_a_trained_tagger(nano):
     settings = yaml.safe_load(config) | {"trainer": {"max_epochs": 1, "enable_progress_bar": False}}
     settings["data"]["test"]["fraction"] = [0.8, 1.0]
     Path("my_tagger.yaml").write_text(yaml.safe_dump(settings))
-    train.main(["fit", "--config", "my_tagger.yaml"])
+    command.main(["fit", "--config", "my_tagger.yaml"])
     publish_run(Path("runs/my_tagger"), Path("published"), licence="MIT", paper="arXiv:2202.03772")
     assert load_pretrained("published").config.classes == ["b", "c", "light"]
     assert "trained on layout.\n" in Path("published/README.md").read_text()

@@ -15,7 +15,6 @@ import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from torch import Tensor, nn
 
-import train
 import zoo
 from zoo.data import JetDataModule
 from zoo.data.context import NO_CONTEXT, ContextTable, context_table
@@ -25,6 +24,7 @@ from zoo.hub import PretrainedConfig, save_pretrained
 from zoo.lorentznet import LorentzNet
 from zoo.tasks import pretraining
 from zoo.tasks.classification import JetTagger, warmup_cosine
+from zoo.training import command
 from zoo.training.checkpoints import CheckpointError, read_checkpoint
 from zoo.training.fine_tuning import Backbone, FineTuning, find_backbone, load_backbone, stages_of_model
 
@@ -310,10 +310,10 @@ def config_of(folder: Path, backbone: str, **fine_tuning) -> dict:
     }
 
 
-def fit(config: dict, folder: Path, *options: str) -> train.TrainingCLI:
+def fit(config: dict, folder: Path, *options: str) -> command.TrainingCLI:
     path = folder / "given.yaml"
     path.write_text(yaml.safe_dump(config))
-    return train.main(["fit", "--config", str(path), *options])
+    return command.main(["fit", "--config", str(path), *options])
 
 
 class Interrupt(Callback):
@@ -448,9 +448,9 @@ def test_pickled_backbone_is_refused(tmp_path):
 
 def test_linear_probe_of_the_shipped_model(tmp_path):
     """Only the head moves, on the configuration that ships."""
-    config = str(Path(train.__file__).parent / "configs" / "finetune" / "lorentznet_linear_probe.yaml")
+    config = str(Path(__file__).parents[2] / "configs" / "finetune" / "lorentznet_linear_probe.yaml")
     few = ["--data.train_jets", "64", "--data.val.rows", "[0, 32]", "--trainer.max_epochs", "1"]
-    line = train.main(
+    line = command.main(
         ["fit", "--config", config, "--run_folder", str(tmp_path / "run"), "--test_after_fit", "false", *few]
     )
     before = zoo.load_pretrained("lorentznet.top_tagging").model.state_dict()

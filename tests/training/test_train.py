@@ -21,13 +21,13 @@ import wandb
 import yaml
 from sklearn.metrics import roc_auc_score
 
-import train
 import zoo
 from tests.data.writers import LINES
 from zoo.data.datasets import resolve_file
 from zoo.data.store import open_store, write_store
 from zoo.files import only_one
 from zoo.report import Predictions
+from zoo.training import command
 from zoo.training.checkpoints import CheckpointError, read_checkpoint
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -65,8 +65,8 @@ def write(config: dict, folder: Path) -> str:
     return str(path)
 
 
-def run(subcommand: str, config: dict, folder: Path, *options: str) -> train.TrainingCLI:
-    return train.main([subcommand, "--config", write(config, folder), *options])
+def run(subcommand: str, config: dict, folder: Path, *options: str) -> command.TrainingCLI:
+    return command.main([subcommand, "--config", write(config, folder), *options])
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def metrics(folder: Path) -> dict:
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(REPOSITORY)))
 def test_every_config_builds(path):
-    line = train.main(["--config", str(path)], run=False)
+    line = command.main(["--config", str(path)], run=False)
     data, model = line.datamodule, line.model.model.eval()
     inputs = [torch.zeros(1, 0, data.input_dim), torch.zeros(1, 0, 4), torch.zeros(1, 0, dtype=torch.bool)]
     if data.context_dim:
@@ -183,8 +183,8 @@ def test_a_config_of_the_net_is_refused(config, tmp_path):
     """It names classes to import. Control: the same file, which Lightning's own command line reads by its URL too."""
     path = write(config, tmp_path)
     with pytest.raises(ValueError, match=r"config file://.*: only local files are read; .* it is code"):
-        train.main(["fit", "-c", f"file://{path}"])
-    assert train.main(["-c", path], run=False).config.run_folder == config["run_folder"]
+        command.main(["fit", "-c", f"file://{path}"])
+    assert command.main(["-c", path], run=False).config.run_folder == config["run_folder"]
 
 
 def test_a_part_of_a_config_of_the_net_is_refused(config, tmp_path, capsys):
@@ -284,7 +284,7 @@ def test_every_figure_that_may_be_monitored_is_logged(fitted):
     folder, config = fitted
     with (folder / "run" / "metrics.csv").open(newline="") as file:
         logged = {name for row in csv.DictReader(file) for name, value in row.items() if value}
-    figures = set(train.main(["--config", write(config, folder)], run=False).model.epoch_figures)
+    figures = set(command.main(["--config", write(config, folder)], run=False).model.epoch_figures)
     assert logged - figures == {"epoch", "step", "learning_rate", "train_loss_step"} | {
         f"{name}_error" for name in figures if not name.endswith("loss")
     }
@@ -392,7 +392,7 @@ def test_report_quotes_the_rejection_of_the_signal_and_efficiencies_of_the_confi
 def test_saved_config_begins_the_same_training(fitted, tmp_path):
     folder, _ = fitted
     saved = str(folder / "run" / "config.yaml")
-    train.main(["fit", "--config", saved, "--run_folder", str(tmp_path / "again"), "--test_after_fit", "false"])
+    command.main(["fit", "--config", saved, "--run_folder", str(tmp_path / "again"), "--test_after_fit", "false"])
     one = read_checkpoint(folder / "run" / "checkpoints" / "last.ckpt")["state_dict"]
     other = read_checkpoint(tmp_path / "again" / "checkpoints" / "last.ckpt")["state_dict"]
     assert all(torch.equal(one[name], other[name]) for name in one)

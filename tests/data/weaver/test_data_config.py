@@ -18,7 +18,6 @@ from weaver.utils.data.preprocess import (
 )
 from weaver.utils.dataset import _get_reweight_indices, _load_next
 
-import train
 from zoo import load_pretrained
 from zoo.cli import main
 from zoo.data.batch import collate, gather
@@ -29,6 +28,7 @@ from zoo.data.weaver.formulas import reading_table
 from zoo.inference import predict
 from zoo.publish import publish_run
 from zoo.report import Predictions
+from zoo.training import command
 
 JETCLASS = """
 treename: tree
@@ -644,7 +644,7 @@ def test_a_model_trained_with_a_data_file_is_published(jets, write, tmp_path):
         "data": {"weaver_yaml": str(tmp_path / "out.yaml"), **splits},
     }
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-    train.main(["fit", "--config", str(tmp_path / "config.yaml")])
+    command.main(["fit", "--config", str(tmp_path / "config.yaml")])
     with pytest.warns(UserWarning, match=r"part_logerel, part_deltaR, .* cannot be written as formulas"):  # here random
         publish_run(tmp_path / "run", tmp_path / "mine", licence="MIT", paper="arXiv:1810.05165")
     tagger = load_pretrained(tmp_path / "mine")

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import yaml
 
-import train
 from tests.data.weaver.test_data_config import JETCLASS, by_weaver
 from tests.data.writers import jetclass_columns, write_root
 from zoo import load_pretrained
@@ -19,6 +18,7 @@ from zoo.data.readers import read_jets
 from zoo.data.weaver.data_config import read_weaver_yaml
 from zoo.data.weaver.formulas import formula_table, reading_table, verified_table
 from zoo.inference import predict
+from zoo.training import command
 from zoo.training.fine_tuning import FineTuning, find_backbone, load_backbone
 
 #: All classes of JetClass, as files of another number of them are not told as such.
@@ -135,7 +135,7 @@ def test_a_published_model_needs_no_data_file(jets, data_file, tmp_path):
         "data": {"weaver_yaml": str(data_file), **splits},
     }
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-    train.main(["fit", "--config", str(tmp_path / "config.yaml")])
+    command.main(["fit", "--config", str(tmp_path / "config.yaml")])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         main(["publish", str(tmp_path / "run"), "--out", str(tmp_path / "mine"), "--licence", "MIT", "--paper", "x"])

@@ -13,7 +13,6 @@ import yaml
 from lightning.pytorch import Trainer, seed_everything
 from safetensors.torch import load_file
 
-import train
 from tests.data.writers import write_parquet
 from zoo import create_model, load_pretrained, registry
 from zoo.data import JetDataModule
@@ -24,6 +23,7 @@ from zoo.data.readers import read_jets
 from zoo.particlenet import ParticleNet
 from zoo.publish import publish_run
 from zoo.tasks.pretraining import MaskedParticles, read_backbone
+from zoo.training import command
 from zoo.training.checkpoints import read_checkpoint
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -71,10 +71,10 @@ def small_config(run_folder: Path) -> dict:
     }
 
 
-def run(subcommand: str, config: dict, *options: str) -> train.TrainingCLI:
+def run(subcommand: str, config: dict, *options: str) -> command.TrainingCLI:
     path = Path(config["run_folder"]).with_suffix(".yaml")
     path.write_text(yaml.safe_dump(config))
-    return train.main([subcommand, "--config", str(path), *options])
+    return command.main([subcommand, "--config", str(path), *options])
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ def test_every_figure_that_may_be_monitored_is_logged(fitted):
     folder, config = fitted
     path = folder.with_suffix(".yaml")
     path.write_text(yaml.safe_dump(config))
-    figures = set(train.main(["--config", str(path)], run=False).model.epoch_figures)
+    figures = set(command.main(["--config", str(path)], run=False).model.epoch_figures)
     assert {"val_codes_accuracy", "val_regression_loss", "val_probe_auc"} < figures
     assert figures <= {name for row in history(folder) for name, value in row.items() if value}
 
@@ -194,7 +194,7 @@ def test_a_pretraining_is_published_as_a_backbone(fitted, tmp_path, jets, monkey
 def test_saved_config_begins_the_same_task(fitted, tmp_path):
     folder, _ = fitted
     options = ["--run_folder", str(tmp_path / "again"), "--test_after_fit", "false", "--trainer.max_epochs", "1"]
-    line = train.main(["fit", "--config", str(folder / "config.yaml"), *options])
+    line = command.main(["fit", "--config", str(folder / "config.yaml"), *options])
     assert isinstance(line.model, MaskedParticles)
 
 

@@ -1,0 +1,470 @@
+"""The command line of a training: ``fit|validate|test|predict --config configs/<dataset>/<model>.yaml``."""
+
+import argparse
+import faulthandler
+import logging
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+import yaml
+from jsonargparse import set_parsing_settings
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.plugins import Precision
+from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+import zoo
+from zoo.data import JetDataModule
+from zoo.data.datasets import resolve_files
+from zoo.files import atomic_write, only_one, require_output
+from zoo.limits import parse_yaml
+from zoo.report import print_figures, print_table
+from zoo.score_files import require_kind
+from zoo.tasks.classification import JetTagger
+from zoo.tasks.pretraining import Contrastive, MaskedParticles, Substructure
+from zoo.tasks.pretraining.report import WritePretrainingReport
+from zoo.training import slurm
+from zoo.training.callbacks import (
+    MatchData,
+    ProgressBar,
+    RandomState,
+    RunCheckpoints,
+    WeightAverage,
+    WritePredictions,
+    WriteReport,
+)
+from zoo.training.checkpoints import checkpoint_path, read_checkpoint, require_same_model
+from zoo.training.fine_tuning import require_same_fine_tuning
+from zoo.training.loggers import BoardLogger, HistoryLogger, WandbRun, wandb_logger
+from zoo.training.slurm import SlurmRequeue
+from zoo.training.trainer import build_trainer, is_one_process
+
+# A config names classes that are imported, so it is a program: none is fetched, as Lightning's command line would.
+set_parsing_settings(config_read_mode_urls_enabled=False, config_read_mode_fsspec_enabled=False)
+
+#: Task -> what trains for it; the keys below ``model`` are its arguments.
+TASKS = {
+    "tagging": JetTagger,
+    "masked_particles": MaskedParticles,
+    "contrastive": Contrastive,
+    "substructure": Substructure,
+}
+
+#: What every training shares; a config or the command line may say otherwise.
+TRAINER_DEFAULTS = {
+    "accelerator": "auto",
+    "devices": 1,
+    "enable_model_summary": False,
+    "gradient_clip_val": 1.0,
+    "log_every_n_steps": 50,
+    "num_sanity_val_steps": 0,
+}
+
+#: Warnings that tell a user of this program nothing.
+_NEEDLESS_WARNINGS = (
+    ".*isinstance.treespec, LeafSpec.*",
+    "It is recommended to use `self.log.*sync_dist=True.*",  # the figures are those of all processes already
+    ".*does not have many workers.*",
+    ".*The number of training batches .* is smaller than the logging interval.*",
+    ".*LightningCLI's args parameter is intended to run from within Python.*",
+)
+
+
+class TrainingParser(LightningArgumentParser):
+    """A parser that answers a mistake with the mistake, not with the list of all its options."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print what is wrong and leave with status 2."""
+        if not self.exit_on_error:  # a nested parser, whose message the outer one completes
+            super().error(message, ex)
+        self.exit(2, f"train.py: error: {message}\n(all keys: python train.py fit --help)\n")
+
+
+class TrainingCLI(LightningCLI):
+    """Lightning's command line with run folders, safe checkpoints, and a report at the end.
+
+    Keys beside Lightning's ``trainer``, ``model``, ``data`` and ``seed_everything``:
+
+    - ``task``: one of `TASKS`; all but tagging train without labels, and have no test and no predictions.
+    - ``run_folder``: all that a run writes lies here.
+    - ``checkpoints.every_n_train_steps``: see `zoo.training.callbacks.RunCheckpoints`.
+    - ``wandb``: a project's name; the run is logged there too.
+    - ``test_after_fit``: whether ``fit`` ends with the test of the best checkpoint, if ``data.test`` is given; without
+      labels, with its validation and a report of it.
+    - ``predictions``: file that ``predict`` writes, by default ``<run_folder>/predictions.arrow``; with another ending
+      the scores for other programs.
+    - ``force``: whether an older file of predictions is replaced.
+
+    Args:
+        arguments: as on the command line.
+        run: whether to run the subcommand that they name.
+        held: what is given back at the end: the lock of the run folder, see `zoo.files.only_one`.
+    """
+
+    def __init__(self, arguments: Sequence[str] | None, run: bool, held: ExitStack) -> None:
+        self._held = held
+        super().__init__(
+            TASKS[_task(arguments)],
+            JetDataModule,
+            trainer_defaults=TRAINER_DEFAULTS,
+            seed_everything_default=1,
+            parser_class=TrainingParser,
+            parser_kwargs={"allow_abbrev": False},
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            args=arguments,
+            run=run,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the keys of this project."""
+        parser.add_argument("--task", type=Literal[*TASKS], default=self.task, help="what is trained for")
+        parser.add_argument("--run_folder", type=str, required=True, help="folder of this run, runs/<name>")
+        parser.add_argument("--wandb", type=str | None, default=None, help="Weights & Biases project to log to")
+        parser.add_argument(
+            "--test_after_fit", type=bool, default=True, help="fit tests the best checkpoint at its end"
+        )
+        parser.add_argument(
+            "--predictions",
+            type=str | None,
+            default=None,
+            help="file that predict writes, .arrow, .parquet, .csv, .h5 or .root",
+        )
+        parser.add_argument("--force", action="store_true", help="replace a file of predictions that exists")
+        parser.add_class_arguments(RunCheckpoints, "checkpoints")
+        parser.link_arguments("seed_everything", "data.seed")
+        if self.task != "tagging":
+            parser.set_defaults({"checkpoints.monitor": "val_loss", "data.labelled": False})
+            parser.link_arguments("data.feature_table", "model.feature_table", apply_on="instantiate")
+
+    @property
+    def task(self) -> str:
+        """The task whose class of model this command line was made for."""
+        return next(name for name, training in TASKS.items() if training is self.model_class)
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Sequence[str] | None) -> None:
+        """Parse, then settle which checkpoint is meant and whether it can be read, before anything is built."""
+        super().parse_arguments(parser, args)
+        self.checkpoint = None
+        if "subcommand" not in self.config:
+            return
+        options = self.config[self.config.subcommand]
+        options.task = self.task  # a configuration after a --task of the command line says another
+        if self.task != "tagging" and self.config.subcommand in ("test", "predict"):
+            raise ValueError(f"task {self.task}: has no classes to {self.config.subcommand}; use fit or validate")
+        if is_one_process(options.trainer):
+            rank_zero_only.rank = 0
+        if self.config.subcommand == "fit":
+            if rank_zero_only.rank == 0:  # the first of all processes of a training
+                self._held.enter_context(only_one(Path(options.run_folder), "training"))
+            options.ckpt_path = _checkpoint_to_resume(options.run_folder, options.ckpt_path)
+        else:
+            options.ckpt_path = _named_checkpoint(options.run_folder, options.ckpt_path or "best")
+        if options.ckpt_path is not None:
+            self.checkpoint = read_checkpoint(options.ckpt_path)
+        if self.config.subcommand == "predict":
+            _require_output(options)
+        elif self.config.subcommand == ("test" if self.task == "tagging" else "validate"):
+            require_output(Path(options.run_folder) / "report" / "metrics.json", force=True)
+
+    def _parse_ckpt_path(self) -> None:
+        """Nothing: hyperparameters in a checkpoint take no place of the configuration."""
+
+    def instantiate_trainer(self) -> Trainer:
+        """The trainer of the subcommand."""
+        is_fit = self.subcommand == "fit"
+        self._requeue = [SlurmRequeue(self._option("checkpoints"))] if is_fit and slurm.is_job() else []
+        for callback in self._requeue:
+            callback.listen()
+        return self._trainer(training=is_fit)
+
+    def before_fit(self) -> None:
+        """Refuse to resume a checkpoint of another model or another way to train it."""
+        if self.checkpoint is None:
+            return
+        path = self._option("ckpt_path")
+        require_same_model(self.model, self.checkpoint, path)
+        require_same_fine_tuning(self.model.fine_tuning, self.checkpoint, path)
+        averages = any(isinstance(callback, WeightAverage) for callback in self.trainer.callbacks)
+        if "training_state_dict" in self.checkpoint and not averages:
+            raise ValueError(
+                f"checkpoint {path}: was made with averaged weights; keep zoo.training.callbacks.WeightAverage in "
+                "trainer.callbacks to continue it"
+            )
+
+    def after_fit(self) -> None:
+        """Test, or without labels validate, the best checkpoint with a trainer of its own, and write the report."""
+        split, subcommand = ("test", "test") if self.task == "tagging" else ("val", "validate")
+        if not self._option("test_after_fit") or self.datamodule.splits[split] is None:
+            return
+        if self.trainer.world_size > 1:
+            if self.trainer.is_global_zero:
+                print(f"no report, as it is made in one process: python train.py {subcommand} --trainer.devices 1")
+            return
+        self.trainer = self._trainer(training=False)
+        self._load_weights(checkpoint_path(self._option("run_folder"), "best"))
+        if self.task == "tagging":
+            self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
+            self.after_test()
+        else:
+            self.trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
+            self.after_validate()
+
+    def before_validate(self) -> None:
+        """Take the checkpoint's weights."""
+        self._load_given_weights()
+
+    def after_validate(self) -> None:
+        """Without labels, say where the report of the validation lies; that of a tagger comes with its test."""
+        if self.task != "tagging":
+            print_figures(self._report.metrics)
+            print(f"report: {self._report.run_folder / 'report'}")
+
+    def before_test(self) -> None:
+        """Take the checkpoint's weights; the report has its own table."""
+        self._load_given_weights()
+        self.config_init.test.verbose = False
+
+    def after_test(self) -> None:
+        """Print the table, and where the report lies."""
+        print_table(self._report.metrics)
+        print(f"report: {self._report.run_folder / 'report'}")
+
+    def before_predict(self) -> None:
+        """Take the checkpoint's weights; the predictions go to a file, not to memory."""
+        self._load_given_weights()
+        self.config_init.predict.return_predictions = False
+
+    def after_predict(self) -> None:
+        """Say where the predictions lie."""
+        print(f"predictions: {self._predictions.path}")
+
+    def _option(self, name: str) -> Any:
+        return self._get(self.config_init, name)
+
+    def _load_given_weights(self) -> None:
+        self._load_weights(self._option("ckpt_path"))
+        # Lightning would load the file again, and with it the callbacks' states of the training
+        self.config_init[self.subcommand].ckpt_path = None
+
+    def _load_weights(self, path: str | Path) -> None:
+        checkpoint = read_checkpoint(path)
+        require_same_model(self.model, checkpoint, path)
+        self.model.float().load_state_dict(checkpoint["state_dict"])  # a training in bf16-true or 64-true left others
+        self._report.facts = {
+            "seed": checkpoint.get(JetDataModule.__qualname__, {}).get("seed", self._option("seed_everything")),
+            "checkpoint": Path(path).name,
+            "epochs": checkpoint["epoch"] + 1,
+            "steps": checkpoint["global_step"],
+            "training_minutes": round(checkpoint["callbacks"]["RunCheckpoints"]["seconds"] / 60, 2),
+            **checkpoint["callbacks"].get("FineTuner", {}).get("summary", {}),
+        }
+
+    def _trainer(self, training: bool) -> Trainer:
+        settings = {**self._option("trainer")}
+        if not training:
+            # as `zoo predict` will use the weights: figures of another precision would be those of other predictions
+            settings["precision"] = "32-true"
+            settings["plugins"] = [p for p in settings["plugins"] or [] if not isinstance(p, Precision)]
+        folder = Path(self._option("run_folder"))
+        model = self._get(self.config, "model").model
+        name = model.class_path  # in full, unless it is ours: another's may have the same last word
+        name = name.rpartition(".")[2] if name.startswith("zoo.") else name
+        if self.task == "tagging":
+            self._report = WriteReport(folder, title=name)
+        else:
+            self._report = WritePretrainingReport(folder, title=f"{name}, {self.task.replace('_', ' ')}")
+        self._predictions = WritePredictions(_predictions_path(folder, self._option("predictions")))
+        arguments = model.get("init_args", {})
+        match = MatchData(arguments.get("input_dim"), arguments.get("num_classes"))
+        callbacks = [*(settings["callbacks"] or []), match, self._report, self._predictions]
+        if settings["enable_progress_bar"] is not False:
+            callbacks.append(ProgressBar())
+        if training:
+            save_config = SaveConfig(self._parser("fit"), self.config.fit, save_to_log_dir=False)
+            callbacks += [RandomState(), self._option("checkpoints"), save_config]
+        loggers = self._loggers(folder, settings["logger"]) if training else []
+        of_wandb = [logger for logger in loggers if isinstance(logger, WandbLogger)]
+        callbacks += [*self._requeue, *map(WandbRun, of_wandb[:1])]  # ours comes before those of trainer.logger
+        return build_trainer(settings, folder, callbacks, loggers)
+
+    def _loggers(self, folder: Path, further: Logger | list[Logger] | bool | None) -> list[Logger]:
+        first_step = self.checkpoint["global_step"] if self.checkpoint else 0
+        loggers = [
+            HistoryLogger(folder, first_step),
+            BoardLogger(folder, first_step),
+        ]
+        if self._option("wandb"):
+            loggers.append(wandb_logger(self._option("wandb"), folder, self._wandb_id(folder), self._held))
+        if isinstance(further, bool) or further is None:
+            return loggers
+        return loggers + (further if isinstance(further, list) else [further])
+
+    def _wandb_id(self, folder: Path) -> str | None:
+        """Of the run that is resumed; None for a new one, though it may begin at another's checkpoint."""
+        if self.checkpoint is None or not _is_of_run(folder, self._option("ckpt_path")):
+            return None
+        return self.checkpoint["callbacks"].get("WandbRun", {}).get("id")
+
+
+class SaveConfig(SaveConfigCallback):
+    """Writes the complete configuration of a training to ``config.yaml`` of its run folder."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Nothing yet: a training that cannot begin leaves no run behind."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write it, in one process."""
+        super().setup(trainer, pl_module, "fit")
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write it, without the checkpoint of a resumption, so that the file begins the same training anew."""
+        config = self.config.clone()
+        config.ckpt_path = None
+        folder = Path(trainer.default_root_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        slurm.note_job(folder)
+        with atomic_write(folder / "config.yaml") as file:
+            file.write(self.parser.dump(config).encode())
+
+
+def main(arguments: Sequence[str] | None = None, run: bool = True) -> TrainingCLI:
+    """Run one subcommand.
+
+    Args:
+        arguments: as on the command line, ``["fit", "--config", "configs/quickstart/lorentznet.yaml"]``.
+        run: False: only build model, data module and trainer; ``arguments`` then name no subcommand.
+
+    Returns:
+        The command line with its ``model``, ``datamodule`` and ``trainer``.
+
+    Raises:
+        SystemExit: with status 2, if an argument or key is unknown or of the wrong type.
+        ValueError: if a value, a checkpoint or a data file cannot be used.
+        BlockingIOError: if another process trains in the run folder.
+    """
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    for message in _NEEDLESS_WARNINGS:
+        warnings.filterwarnings("ignore", message)
+    with ExitStack() as held:
+        return TrainingCLI(arguments, run, held)
+
+
+def run_command(arguments: Sequence[str] | None = None, prog: str = "train.py") -> None:
+    """Run one subcommand as a program: what a user can mend is one line on stderr and status 2.
+
+    Args:
+        arguments: as for `main`.
+        prog: name of the program, which opens the line.
+    """
+    faulthandler.enable(file=sys.__stderr__)  # where a library crashes, or a file is cut while it is mapped (SIGBUS)
+    try:
+        main(arguments)
+    except (ValueError, OSError, FloatingPointError, ModuleNotFoundError, RuntimeError) as error:
+        if (answer := _answer(error)) is None:
+            raise
+        print(f"{prog}: error: {answer}", file=sys.stderr)
+        sys.exit(2)
+    except SIGTERMException:  # Lightning's, with a status of 0
+        sys.exit(slurm.TERMINATED_STATUS)
+
+
+def _task(arguments: Sequence[str] | None) -> str:
+    """The task of a command line, of its own or of its configurations: which keys there are depends on it.
+
+    Raises:
+        ValueError: if there is no such task, or a configuration is not a local file.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--task")
+    parser.add_argument("-c", "--config", action="append", default=[])
+    options, _ = parser.parse_known_args(arguments)
+    for path in options.config:
+        if "://" in path:
+            raise ValueError(
+                f"config {path}: only local files are read; download it and look through it, as it is code"
+            )
+    task = options.task
+    for path in reversed(options.config):
+        if task is None and Path(path).is_file():  # what is wrong with a file is said where it is read as a whole
+            task = _task_of_file(Path(path))
+    task = task or "tagging"
+    if not isinstance(task, str) or task not in TASKS:
+        raise ValueError(f"task: must be one of {', '.join(TASKS)}, not {task!r}")
+    return task
+
+
+def _task_of_file(path: Path) -> Any:
+    try:
+        content = parse_yaml(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return None
+    except ValueError as error:  # what would fill the memory
+        raise ValueError(f"{path}: {error}") from None
+    return content.get("task") if isinstance(content, dict) else None
+
+
+def _named_checkpoint(run_folder: str, name: str) -> str:
+    return str(checkpoint_path(run_folder, name)) if name in ("best", "last") else name
+
+
+def _predictions_path(run_folder: str | Path, given: str | None) -> Path:
+    return Path(given) if given else Path(run_folder) / "predictions.arrow"
+
+
+def _require_output(options: Any) -> None:
+    """Refuse a file of predictions of an unknown kind, that is an input, or that exists, before anything is read."""
+    path, data = _predictions_path(options.run_folder, options.predictions), options.data
+    require_kind(path)
+    files = resolve_files(data.predict.files) if data.predict else []
+    described = (data.layout, data.weaver_yaml, data.features, data.context)
+    configs = [str(config) for config in options.get("config") or []]
+    require_output(path, (*files, *described, *configs, options.ckpt_path), force=options.force)
+
+
+def _is_of_run(run_folder: str | Path, path: str) -> bool:
+    """Whether a checkpoint lies in a run folder."""
+    return Path(path).resolve().parent == checkpoint_path(run_folder, "last").resolve().parent
+
+
+def _checkpoint_to_resume(run_folder: str, name: str | None) -> str | None:
+    """The checkpoint to go on from; None to begin a new run, for which the folder must be free."""
+    path = name and _named_checkpoint(run_folder, name)
+    last = checkpoint_path(run_folder, "last")
+    is_requeued = slurm.is_continued(Path(run_folder))
+    if is_requeued and last.exists():
+        return str(last)
+    continues_own_run = is_requeued or (path is not None and _is_of_run(run_folder, path))
+    if (Path(run_folder) / "config.yaml").exists() and not continues_own_run:
+        raise ValueError(
+            f"run_folder {run_folder}: holds a run already; add --ckpt_path last to continue it, "
+            "give --run_folder another name to keep it, or delete the folder"
+        )
+    if name == "last" and not Path(path).exists():
+        return None  # killed before its first checkpoint, or never started
+    return path
+
+
+def _answer(error: BaseException | None) -> str | None:
+    """What to tell the user: the message of this project at the root of an error or itself, or which file failed.
+
+    None if a library failed otherwise.
+    """
+    while error is not None:
+        if isinstance(error, OSError) and error.filename is not None:
+            return f"{error.filename}: {error.strerror}"
+        if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker"):
+            return f"data.num_workers: {error}; if it was killed, the memory may not suffice: give fewer processes"
+        raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+        if Path(zoo.__file__).parent in raised_in.parents:
+            return str(error)
+        error = error.__cause__
+    return None
