@@ -1,12 +1,13 @@
 """Names and builders."""
 
+import re
 from pathlib import Path
 
 import pytest
 from torch import nn
 
 from zoo import create_model, list_models
-from zoo.registry import register_model
+from zoo.registry import model_facts, register_model
 
 
 def test_an_unknown_name_is_answered_with_the_closest():
@@ -22,7 +23,26 @@ def test_a_name_is_given_once():
 
     assert "lorentznet" in list_models()
     with pytest.raises(ValueError, match="taken by"):
-        register_model(lorentznet)
+        register_model(paper="unpublished", sees="jets")(lorentznet)
+
+
+def test_facts_are_not_left_out():
+    def mine(input_dim: int, num_classes: int) -> nn.Module:
+        return nn.Identity()
+
+    for incomplete in (lambda: register_model(mine), lambda: register_model(sees="jets")(mine)):
+        with pytest.raises(TypeError, match=r'write @register_model\(paper="arXiv'):
+            incomplete()
+    assert "mine" not in list_models()
+
+
+def test_the_facts_of_a_model_are_those_of_its_paper():
+    assert [name for name in list_models() if not re.fullmatch(r"arXiv:\d{4}\.\d{5}", model_facts(name).paper.id)] == []
+    assert [name for name in list_models() if not model_facts(name).paper.title] == []
+    assert model_facts("lorentznet").paper.id == "arXiv:2201.08187"
+    assert {name for name in list_models() if model_facts(name).sees == "events"} == {
+        name for name in list_models() if name.partition("_for_")[2].startswith("events")
+    }
 
 
 def test_the_page_of_the_models_lists_them_all():

@@ -1,11 +1,17 @@
-"""Model names and the functions that build them."""
+"""Model names, the functions that build them, and what is known of each."""
 
+import dataclasses
 import difflib
 import importlib
 import sys
 from collections.abc import Callable
+from typing import Literal, NamedTuple, TypeVar, get_args
 
 from torch import nn
+
+#: What a model is built to see.
+Sees = Literal["jets", "events"]
+Builder = TypeVar("Builder", bound=Callable[..., nn.Module])
 
 #: The rooms that register models, imported on the first look-up.
 ROOMS = (
@@ -19,20 +25,78 @@ ROOMS = (
     "zoo.pcnn",
 )
 
-_builders: dict[str, Callable[..., nn.Module]] = {}
+_facts: dict[str, "ModelFacts"] = {}
 
 
-def register_model(builder: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
-    """Register a builder ``(input_dim, num_classes) -> module`` under its own function name.
+class Paper(NamedTuple):
+    """Where a model is described."""
+
+    id: str  #: such as ``arXiv:2201.08187``
+    title: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelFacts:
+    """What is known of a model beside its code. Symmetries, context and the like are said by its class.
+
+    Args:
+        name: of `list_models`.
+        builder: ``(input_dim, num_classes) -> module``.
+        paper: that describes it.
+        sees: ``jets``, or ``events`` of some objects.
+        variant: what sets it apart from the model of the paper; nothing if left empty.
+        weights: where published weights are whose answers it reproduces; `zoo.importers` is told their licence.
+    """
+
+    name: str
+    builder: Callable[..., nn.Module]
+    paper: Paper
+    sees: Sees
+    variant: str = ""
+    weights: str = ""
+
+
+def register_model(
+    bare: None = None, /, *, paper: str | Paper = "", sees: Sees | None = None, variant: str = "", weights: str = ""
+) -> Callable[[Builder], Builder]:
+    """Register a builder ``(input_dim, num_classes) -> module`` under its own function name, with what is known of it.
+
+    Args:
+        bare: nothing; what a decorator without facts would register.
+        paper: that describes the model, such as ``arXiv:2201.08187``; ``unpublished`` if there is none.
+        sees: ``jets``, or ``events`` of some objects.
+        variant: what sets it apart from the model of the paper, in a few words.
+        weights: where published weights are whose answers it reproduces.
 
     Raises:
-        ValueError: if another builder has that name already.
+        TypeError: if the facts are left out, as in a bare ``@register_model``.
+        ValueError: if a fact is wrong, or another builder has that name already.
+
+    Example:
+        >>> @register_model(paper="arXiv:2201.08187", sees="jet")
+        ... def mine(input_dim: int, num_classes: int) -> nn.Module:
+        ...     return nn.Identity()
+        Traceback (most recent call last):
+        ...
+        ValueError: register_model: sees must be jets or events, is 'jet'
     """
-    name = builder.__name__
-    known = _builders.setdefault(name, builder)
-    if (known.__module__, known.__qualname__) != (builder.__module__, builder.__qualname__):
-        raise ValueError(f"model name {name!r} is taken by {known.__module__}.{known.__qualname__}; rename yours")
-    return builder
+    paper = paper if isinstance(paper, Paper) else Paper(paper)
+    if bare is not None or not paper.id or sees is None:
+        raise TypeError(
+            "register_model: what is known of a model is missing; write "
+            '@register_model(paper="arXiv:2201.08187", sees="jets"), with paper="unpublished" if there is none'
+        )
+    if sees not in get_args(Sees):
+        raise ValueError(f"register_model: sees must be {' or '.join(get_args(Sees))}, is {sees!r}")
+
+    def register(builder: Builder) -> Builder:
+        name = builder.__name__
+        known = _facts.setdefault(name, ModelFacts(name, builder, paper, sees, variant, weights)).builder
+        if (known.__module__, known.__qualname__) != (builder.__module__, builder.__qualname__):
+            raise ValueError(f"model name {name!r} is taken by {known.__module__}.{known.__qualname__}; rename yours")
+        return builder
+
+    return register
 
 
 class UnknownModelError(KeyError, ValueError):
@@ -50,7 +114,25 @@ def list_models() -> list[str]:
         True
     """
     _open_rooms()
-    return sorted(_builders)
+    return sorted(_facts)
+
+
+def model_facts(name: str) -> ModelFacts:
+    """What is known of the model that is registered under ``name``.
+
+    Raises:
+        UnknownModelError: if no model has that name.
+
+    Example:
+        >>> model_facts("lorentznet").paper.id
+        'arXiv:2201.08187'
+    """
+    _open_rooms()
+    if name not in _facts:
+        close = difflib.get_close_matches(name, _facts, n=3)
+        hint = f"did you mean {' or '.join(close)}?" if close else f"known models: {', '.join(list_models())}"
+        raise UnknownModelError(f"no model is called {name!r}; {hint}")
+    return _facts[name]
 
 
 def model_builder(name: str) -> Callable[..., nn.Module]:
@@ -59,12 +141,7 @@ def model_builder(name: str) -> Callable[..., nn.Module]:
     Raises:
         UnknownModelError: if no model has that name.
     """
-    _open_rooms()
-    if name not in _builders:
-        close = difflib.get_close_matches(name, _builders, n=3)
-        hint = f"did you mean {' or '.join(close)}?" if close else f"known models: {', '.join(list_models())}"
-        raise UnknownModelError(f"no model is called {name!r}; {hint}")
-    return _builders[name]
+    return model_facts(name).builder
 
 
 def registered_name(class_path: str) -> str | None:
@@ -81,8 +158,8 @@ def registered_name(class_path: str) -> str | None:
     """
     _open_rooms()
     module, _, name = class_path.rpartition(".")
-    builder = _builders.get(name)
-    return name if builder is not None and getattr(sys.modules.get(module), name, None) is builder else None
+    known = _facts.get(name)
+    return name if known is not None and getattr(sys.modules.get(module), name, None) is known.builder else None
 
 
 def create_model(name: str, *, input_dim: int, num_classes: int) -> nn.Module:

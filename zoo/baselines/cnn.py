@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from zoo.baselines.hardest import MAX_OBJECTS, hardest_objects
 from zoo.kernels.building import join_context, stages_of
 from zoo.kernels.cpu import Dropout, Linear
-from zoo.registry import register_model
+from zoo.registry import Paper, register_model
 
 
 class ObjectCNN(nn.Module):
@@ -66,7 +66,12 @@ class ObjectCNN(nn.Module):
         return self.head(join_context(self.convolutions(table.mT).flatten(1), context, self.context_dim))
 
 
-@register_model
+PAPER = Paper("arXiv:2211.05143", "Attention to the strengths of physical interactions")
+
+
+@register_model(
+    paper=PAPER, sees="events", variant="baseline: convolutions along the hardest objects; sizes chosen here"
+)
 def cnn_for_events(input_dim: int, num_classes: int) -> ObjectCNN:
     """Convolutional network for events, with the missing transverse momentum as ``context``."""
     return ObjectCNN(input_dim, num_classes, context_dim=2)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from zoo.baselines.hardest import MAX_OBJECTS, hardest_objects
 from zoo.kernels.building import join_context, stages_of
 from zoo.kernels.cpu import Dropout, Linear
-from zoo.registry import register_model
+from zoo.registry import Paper, register_model
 
 
 class FullyConnected(nn.Module):
@@ -58,7 +58,10 @@ class FullyConnected(nn.Module):
         return self.layers(join_context(table.flatten(1), context, self.context_dim))
 
 
-@register_model
+PAPER = Paper("arXiv:2211.05143", "Attention to the strengths of physical interactions")
+
+
+@register_model(paper=PAPER, sees="events", variant="baseline: linear layers on the hardest objects; sizes chosen here")
 def fully_connected_for_events(input_dim: int, num_classes: int) -> FullyConnected:
     """Fully connected network for events, with the missing transverse momentum as ``context``."""
     return FullyConnected(input_dim, num_classes, context_dim=2)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from zoo.cnn_jetimage.image import PERCENT, JetImage
 from zoo.kernels.building import stages_of
-from zoo.registry import register_model
+from zoo.registry import Paper, register_model
 
 
 class JetImageCNN(nn.Module):
@@ -73,7 +73,10 @@ def _conv_pool(channels_in: int, channels_out: int, kernel: int) -> nn.Sequentia
     )
 
 
-@register_model
+PAPER = Paper("arXiv:1511.05190", "Jet-Images -- Deep Learning Edition")
+
+
+@register_model(paper=PAPER, sees="jets", variant="on 64x64 pixels")
 def cnn_jetimage(input_dim: int, num_classes: int) -> JetImageCNN:
     """CNN on 64x64 pixels of 0.025, 321,826 parameters with 2 classes.
 
@@ -84,7 +87,7 @@ def cnn_jetimage(input_dim: int, num_classes: int) -> JetImageCNN:
     return JetImageCNN(JetImage(pixels=64, pixel_size=0.025), num_classes)
 
 
-@register_model
+@register_model(paper=PAPER, sees="jets", variant="on 40x40 pixels, as in arXiv:1701.08784")
 def cnn_jetimage_40(input_dim: int, num_classes: int) -> JetImageCNN:
     """CNN on 40x40 pixels of 0.04, which cover the same region, 162,082 parameters with 2 classes.
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from zoo.cnn_jetimage.image import PERCENT, JetImage
 from zoo.kernels.building import stages_of
-from zoo.registry import register_model
+from zoo.registry import Paper, register_model
 
 
 class JetImageResNeXt(nn.Module):
@@ -108,7 +108,12 @@ def _conv_norm(
     return conv, nn.BatchNorm2d(channels_out)
 
 
-@register_model
+PAPER = Paper("arXiv:1611.05431", "Aggregated Residual Transformations for Deep Neural Networks")
+
+
+@register_model(
+    paper=PAPER, sees="jets", variant="a quarter as wide, as in arXiv:1902.08570, on images of 64x64 pixels"
+)
 def resnext50_jetimage(input_dim: int, num_classes: int) -> JetImageResNeXt:
     """ResNeXt-50 32x4d with every convolution but the first a quarter as wide, on 64x64 pixels of 0.025.
 

@@ -16,7 +16,7 @@ from zoo.kernels.cpu import Linear
 from zoo.kernels.packing import pack
 from zoo.kernels.segments import offsets, segment_sum
 from zoo.physics import kinematics
-from zoo.registry import register_model
+from zoo.registry import Paper, register_model
 
 #: Sizes of arXiv:1810.05165, with 256 latent numbers.
 ENERGYFLOW_PHI = (100, 100, 256)
@@ -182,7 +182,10 @@ def _he_uniform(layers: nn.Sequential) -> None:
             nn.init.zeros_(layer.bias)
 
 
-@register_model
+PAPER = Paper("arXiv:1810.05165", "Energy Flow Networks: Deep Sets for Particle Jets")
+
+
+@register_model(paper=PAPER, sees="jets", variant="in the size of arXiv:2202.03772")
 def pfn(input_dim: int, num_classes: int) -> PFN:
     """PFN as in the JetClass study, arXiv:2202.03772; 86,154 parameters with 17 features and 10 classes.
 
@@ -193,7 +196,7 @@ def pfn(input_dim: int, num_classes: int) -> PFN:
     return PFN(num_classes, num_features=input_dim)
 
 
-@register_model
+@register_model(paper=PAPER, sees="events", variant="in the size of arXiv:2202.03772")
 def pfn_for_events(input_dim: int, num_classes: int) -> PFN:
     """`pfn` for the objects of an event, with the missing transverse momentum as ``context``: magnitude and azimuth.
 
@@ -204,7 +207,7 @@ def pfn_for_events(input_dim: int, num_classes: int) -> PFN:
     return PFN(num_classes, num_features=input_dim, context_dim=2)
 
 
-@register_model
+@register_model(paper=PAPER, sees="jets", variant="without particle types")
 def pfn_energyflow(input_dim: int, num_classes: int) -> PFN:
     """PFN without particle types of arXiv:1810.05165, 82,458 parameters with 2 classes.
 
@@ -215,7 +218,7 @@ def pfn_energyflow(input_dim: int, num_classes: int) -> PFN:
     return PFN(num_classes, phi_dims=ENERGYFLOW_PHI, f_dims=ENERGYFLOW_F)
 
 
-@register_model
+@register_model(paper=PAPER, sees="jets")
 def efn(input_dim: int, num_classes: int) -> EFN:
     """EFN of arXiv:1810.05165, 82,358 parameters with 2 classes.
 

@@ -18,7 +18,7 @@ from zoo.kernels.pairs import Pairs, complete_pairs, pair_dot, pair_sum
 from zoo.kernels.segments import offsets, segment_sum
 from zoo.lgn.irreps import COMMUTANT, IRREPS, Irreps, compress, couple, square_couplings, vector_couplings
 from zoo.physics.lorentz import METRIC, resolve_masses, squared_mass
-from zoo.registry import register_model
+from zoo.registry import Paper, register_model
 
 #: Unit of momentum inside the network, in GeV, which makes the products of momenta of a jet of order one.
 GEV = 100.0
@@ -263,7 +263,10 @@ class Linear(nn.Linear):
         return F.linear(values, self.weight.double(), self.bias.double())
 
 
-@register_model
+PAPER = Paper("arXiv:2006.04780", "Lorentz Group Equivariant Neural Network for Particle Physics")
+
+
+@register_model(paper=PAPER, sees="jets")
 def lgn(input_dim: int, num_classes: int) -> LGN:
     """LGN for top tagging, 4,498 parameters with 2 classes; the paper's has 4.5k.
 

@@ -16,7 +16,7 @@ from zoo.kernels.pairs import Pairs
 from zoo.kernels.segments import segment_mean
 from zoo.lorentznet.lorentznet import JetGraph, PairBatchNorm, jet_graph, move_apart
 from zoo.lorentznet.messages import MessageWeights, pair_messages
-from zoo.registry import register_model
+from zoo.registry import Paper, register_model
 
 
 class EGNN(nn.Module):
@@ -131,7 +131,10 @@ def squared_distance(x: Tensor, pairs: Pairs) -> Tensor:
     return (x.index_select(0, pairs.i) - x.index_select(0, pairs.j)).square().sum(-1)
 
 
-@register_model
+PAPER = Paper("arXiv:2102.09844", "E(n) Equivariant Graph Neural Networks")
+
+
+@register_model(paper=PAPER, sees="jets", variant="in the size of LorentzNet, arXiv:2201.08187")
 def egnn(input_dim: int, num_classes: int) -> EGNN:
     """EGNN for top tagging, 222,266 parameters with 2 classes.
 

@@ -17,7 +17,7 @@ from zoo.kernels.pairs import PairBlock, Pairs, complete_pairs, pair_blocks, pai
 from zoo.kernels.segments import offsets, segment_sum
 from zoo.lorentznet.messages import MessageWeights, pair_invariants, pair_messages
 from zoo.physics.lorentz import give_masses, resolve_masses, squared_mass
-from zoo.registry import register_model
+from zoo.registry import Paper, register_model
 
 #: Pairs that are worked on at a time: on a CPU few enough for the cache, elsewhere enough to fill the device.
 PAIRS_PER_BLOCK = {"cpu": 12288, "default": 1 << 20}
@@ -345,7 +345,11 @@ def _pair_moments(
     return mean_r + mean_s + mean_e @ weight, variance.clamp(min=0)
 
 
-@register_model
+PAPER = Paper("arXiv:2201.08187", "An Efficient Lorentz Equivariant Graph Neural Network for Jet Tagging")
+_WEIGHTS = "https://github.com/sdogsq/LorentzNet-release"
+
+
+@register_model(paper=PAPER, sees="jets")
 def lorentznet(input_dim: int, num_classes: int) -> LorentzNet:
     """LorentzNet for top tagging, 224,072 parameters with 2 classes.
 
@@ -356,7 +360,7 @@ def lorentznet(input_dim: int, num_classes: int) -> LorentzNet:
     return LorentzNet(num_classes)
 
 
-@register_model
+@register_model(paper=PAPER, sees="jets", variant="for its released weights, faults included", weights=_WEIGHTS)
 def lorentznet_release(input_dim: int, num_classes: int) -> LorentzNet:
     """LorentzNet for the published weights of top tagging: the reference implementation's answers, faults included.
 
@@ -372,7 +376,7 @@ def lorentznet_release(input_dim: int, num_classes: int) -> LorentzNet:
     return LorentzNet(num_classes, readout_rows=100, as_released=True)
 
 
-@register_model
+@register_model(paper=PAPER, sees="jets", variant="particle types as scalars, no beams")
 def lorentznet_qg(input_dim: int, num_classes: int) -> LorentzNet:
     """LorentzNet for quarks and gluons, without beams; 227,096 parameters with 8 particle types and 2 classes.
 
@@ -384,7 +388,9 @@ def lorentznet_qg(input_dim: int, num_classes: int) -> LorentzNet:
     return LorentzNet(num_classes, input_dim, mass_scalar=False, beams=False, coordinate_scale=1e-3)
 
 
-@register_model
+@register_model(
+    paper=PAPER, sees="jets", variant="particle types as scalars, no beams; for its released weights", weights=_WEIGHTS
+)
 def lorentznet_qg_release(input_dim: int, num_classes: int) -> LorentzNet:
     """LorentzNet for the published weights of quarks and gluons: the reference implementation's answers.
 
@@ -408,7 +414,7 @@ def lorentznet_qg_release(input_dim: int, num_classes: int) -> LorentzNet:
     )
 
 
-@register_model
+@register_model(paper=PAPER, sees="events", variant="features as scalars, no beams")
 def lorentznet_for_events(input_dim: int, num_classes: int) -> LorentzNet:
     """LorentzNet for the objects of an event, with the missing transverse momentum as ``context``.
 

@@ -23,7 +23,7 @@ from zoo.kernels.pairs import unordered_pairs
 from zoo.particle_transformer.pair_embedding import PairEmbedding
 from zoo.physics.couplings import NO_TYPE, OBJECT_TYPES, pair_couplings, pair_mass
 from zoo.physics.kinematics import SMALLEST, delta_phi, pair_features, phi
-from zoo.registry import register_model
+from zoo.registry import Paper, register_model
 
 #: Added to the score of a padded key: finite in half precision too, so that a jet without particles gives no NaN.
 MASKED = -6e4
@@ -396,13 +396,17 @@ def _head(input_dim: int, dims: Sequence[int], num_classes: int, dropout: float)
     return nn.Sequential(*layers, Linear([input_dim, *dims][-1], num_classes))
 
 
-@register_model
+PAPER = Paper("arXiv:2202.03772", "Particle Transformer for Jet Tagging")
+EVENTS_PAPER = Paper("arXiv:2211.05143", "Attention to the strengths of physical interactions")
+
+
+@register_model(paper=PAPER, sees="jets")
 def particle_transformer(input_dim: int, num_classes: int) -> ParticleTransformer:
     """Particle Transformer of arXiv:2202.03772, 2,141,134 parameters with 7 features and 2 classes."""
     return ParticleTransformer(input_dim, num_classes, pair_inputs=[KinematicPairs()])
 
 
-@register_model
+@register_model(paper=PAPER, sees="jets", variant="for weights of weaver-core")
 def particle_transformer_weaver(input_dim: int, num_classes: int) -> ParticleTransformer:
     """`particle_transformer` for weights that weaver-core trained with ``use_pre_activation_pair=False``.
 
@@ -412,7 +416,7 @@ def particle_transformer_weaver(input_dim: int, num_classes: int) -> ParticleTra
     return ParticleTransformer(input_dim, num_classes, pair_inputs=[WeaverPairs()])
 
 
-@register_model
+@register_model(paper=PAPER, sees="jets", variant="for weights of weaver-core, use_pre_activation_pair=True")
 def particle_transformer_weaver_pre_activation(input_dim: int, num_classes: int) -> ParticleTransformer:
     """`particle_transformer_weaver` for ``use_pre_activation_pair=True``, weaver-core's default.
 
@@ -421,7 +425,7 @@ def particle_transformer_weaver_pre_activation(input_dim: int, num_classes: int)
     return ParticleTransformer(input_dim, num_classes, pair_inputs=[WeaverPairs()], pair_activation=False)
 
 
-@register_model
+@register_model(paper=PAPER, sees="jets", variant="without pair interactions")
 def particle_transformer_plain(input_dim: int, num_classes: int) -> ParticleTransformer:
     """Particle Transformer without pair interactions, 2,131,566 parameters with 7 features and 2 classes."""
     return ParticleTransformer(input_dim, num_classes)
@@ -431,7 +435,7 @@ def particle_transformer_plain(input_dim: int, num_classes: int) -> ParticleTran
 EVENT_TYPE_COLUMNS = range(4, 11)
 
 
-@register_model
+@register_model(paper=EVENTS_PAPER, sees="events")
 def particle_transformer_for_events(input_dim: int, num_classes: int) -> ParticleTransformer:
     """Particle Transformer for the objects of an event, as for four tops in arXiv:2211.05143.
 
@@ -440,13 +444,13 @@ def particle_transformer_for_events(input_dim: int, num_classes: int) -> Particl
     return _for_events(input_dim, num_classes, [KinematicPairs()])
 
 
-@register_model
+@register_model(paper=EVENTS_PAPER, sees="events", variant="without pair interactions")
 def particle_transformer_for_events_plain(input_dim: int, num_classes: int) -> ParticleTransformer:
     """`particle_transformer_for_events` without pair interactions."""
     return _for_events(input_dim, num_classes, [])
 
 
-@register_model
+@register_model(paper=EVENTS_PAPER, sees="events", variant="running Standard Model couplings of pairs, too")
 def particle_transformer_for_events_sm(input_dim: int, num_classes: int) -> ParticleTransformer:
     """`particle_transformer_for_events` with the running Standard Model couplings of each pair beside its kinematics.
 
@@ -458,7 +462,7 @@ def particle_transformer_for_events_sm(input_dim: int, num_classes: int) -> Part
     return _for_events(input_dim, num_classes, [KinematicPairs(), _event_couplings(input_dim)])
 
 
-@register_model
+@register_model(paper=EVENTS_PAPER, sees="events", variant="running Standard Model couplings of pairs alone")
 def particle_transformer_for_events_sm_only(input_dim: int, num_classes: int) -> ParticleTransformer:
     """`particle_transformer_for_events_sm` without the kinematics of the pairs."""
     return _for_events(input_dim, num_classes, [_event_couplings(input_dim)])

@@ -19,7 +19,7 @@ from zoo.kernels.packing import LengthGroup, SortedJets, sort_by_length
 from zoo.kernels.segments import offsets, segment_mean
 from zoo.particlenet.edge_conv import Neighbors, edge_blocks, edge_mean
 from zoo.physics.kinematics import relative_to_jet
-from zoo.registry import register_model
+from zoo.registry import Paper, register_model
 
 
 class ParticleNet(nn.Module):
@@ -231,25 +231,28 @@ def _slots_of_weaver(points: Tensor, num_neighbors: int) -> Tensor:
     return distance.topk(num_neighbors + 1, largest=False).indices[..., 1:]
 
 
-@register_model
+PAPER = Paper("arXiv:1902.08570", "ParticleNet: Jet Tagging via Particle Clouds")
+
+
+@register_model(paper=PAPER, sees="jets")
 def particlenet(input_dim: int, num_classes: int) -> ParticleNet:
     """ParticleNet of arXiv:1902.08570, 366,160 parameters with 7 features and 2 classes."""
     return ParticleNet(input_dim, num_classes)
 
 
-@register_model
+@register_model(paper=PAPER, sees="jets", variant="for weights of weaver-core")
 def particlenet_weaver(input_dim: int, num_classes: int) -> ParticleNet:
     """`particlenet` for weights that weaver-core trained, with its neighbourhoods; train `particlenet` instead."""
     return ParticleNet(input_dim, num_classes, as_weaver=True)
 
 
-@register_model
+@register_model(paper=PAPER, sees="jets", variant="ParticleNet-Lite of the paper")
 def particlenet_lite(input_dim: int, num_classes: int) -> ParticleNet:
     """ParticleNet-Lite of arXiv:1902.08570, 26,416 parameters with 7 features and 2 classes."""
     return ParticleNet(input_dim, num_classes, num_neighbors=7, conv_dims=((32, 32, 32), (64, 64, 64)), head_dim=128)
 
 
-@register_model
+@register_model(paper=PAPER, sees="events")
 def particlenet_for_events(input_dim: int, num_classes: int) -> ParticleNet:
     """`particlenet` for the objects of an event, with the missing transverse momentum as ``context``.
 

@@ -17,7 +17,7 @@ from zoo.kernels.cpu import Linear, linear
 from zoo.kernels.norms import RowBatchNorm
 from zoo.kernels.packing import falling_pt, pack
 from zoo.kernels.segments import offsets, segment_mean
-from zoo.registry import register_model
+from zoo.registry import Paper, register_model
 
 
 class PCNN(nn.Module):
@@ -161,7 +161,13 @@ def convolution_windows(counts: Tensor, stride: int = 1) -> tuple[Tensor, Tensor
     return torch.where(is_real, position + starts[jet, None], starts[-1]), out_counts
 
 
-@register_model
+PAPER = Paper(
+    "arXiv:2004.08262",
+    "Identification of heavy, energetic, hadronically decaying particles using machine-learning techniques",
+)
+
+
+@register_model(paper=PAPER, sees="jets", variant="in the form and size of arXiv:2202.03772")
 def pcnn(input_dim: int, num_classes: int) -> PCNN:
     """P-CNN as in the JetClass study, arXiv:2202.03772; 354,540 parameters with 17 features and 10 classes.
 
