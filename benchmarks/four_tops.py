@@ -1,6 +1,6 @@
 """Every model for events on the simulated four-top events, several seeds each, in one table.
 
-    pip install -e '.[trees]'
+    pip install 'hepzoo[trees]'
     python -m benchmarks.four_tops
     python -m benchmarks.four_tops --models pfn_for_events lightgbm --seeds 1
 

@@ -1,6 +1,6 @@
 """Time of a jet against its number of particles and against the batch size, for every model and its peers.
 
-    pip install '.[benchmarks]'
+    pip install 'hepzoo[benchmarks]'
     python -m benchmarks.multiplicity
 
 Inference in float32 in one thread; times are those of the processor, the least of some rounds, so that they hold on a

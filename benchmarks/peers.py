@@ -1,6 +1,6 @@
 """Models of other packages behind the interface of the zoo, for the benchmarks.
 
-weaver-core comes with the zoo; ``pip install '.[benchmarks]'`` adds lgatr and pelican-lite.
+weaver-core comes with the zoo; ``pip install 'hepzoo[benchmarks]'`` adds lgatr and pelican-lite.
 """
 
 from collections.abc import Callable

@@ -186,7 +186,7 @@ def import_lightgbm() -> ModuleType:
     try:
         import lightgbm
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("boosted trees need LightGBM: pip install -e '.[trees]'") from error
+        raise ModuleNotFoundError("boosted trees need LightGBM: pip install 'hepzoo[trees]'") from error
     except OSError as error:
         raise ModuleNotFoundError(f"LightGBM needs the system's OpenMP ({error}): apt install libgomp1") from error
     return lightgbm

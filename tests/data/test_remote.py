@@ -77,4 +77,4 @@ def test_what_cannot_be_fetched_is_named_as_remote(scheme, capsys):
             main(command)
         error = capsys.readouterr().err
         assert f"{address} is remote and cannot be read here" in error
-        assert "pip install -e '.[remote]', or copy the file" in error
+        assert "pip install 'hepzoo[remote]', or copy the file" in error

@@ -205,7 +205,7 @@ def test_the_missing_extra_is_named(tmp_path):
     )
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert run.returncode == 2
-    assert "pip install -e '.[sim]'" in run.stderr
+    assert "pip install 'hepzoo[sim]'" in run.stderr
     assert "Traceback" not in run.stderr
 
 

@@ -539,7 +539,7 @@ def _workers(processes: int | None, scheduler: str | None) -> Iterator[Run]:
         from distributed import Client, LocalCluster
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "several processes need dask: pip install -e '.[dask]', or ask for one with --processes 1"
+            "several processes need dask: pip install 'hepzoo[dask]', or ask for one with --processes 1"
         ) from error
     with contextlib.ExitStack() as stack:
         if scheduler is None:

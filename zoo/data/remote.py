@@ -12,7 +12,7 @@ from zoo.files import atomic_write
 _SCHEME = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.-]+)://")
 
 #: How the packages are installed that some schemes need.
-_EXTRA = "pip install -e '.[remote]'"
+_EXTRA = "pip install 'hepzoo[remote]'"
 
 
 def is_remote(name: str | Path) -> bool:

@@ -161,7 +161,7 @@ def _import_hub() -> ModuleType:
         import huggingface_hub.errors
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f"{SCHEME} addresses need huggingface_hub; install the extra 'hub': pip install -e '.[hub]'"
+            f"{SCHEME} addresses need huggingface_hub; install the extra 'hub': pip install 'hepzoo[hub]'"
         ) from error
     return huggingface_hub
 

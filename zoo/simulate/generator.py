@@ -45,7 +45,7 @@ def import_extra(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f"zoo simulate needs {name}: pip install -e '.[sim]' (Pythia 8 and FastJet)"
+            f"zoo simulate needs {name}: pip install 'hepzoo[sim]' (Pythia 8 and FastJet)"
         ) from error
 
 
