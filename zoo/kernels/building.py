@@ -1,6 +1,7 @@
 """What several models are built of."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, MutableMapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +34,32 @@ def join_context(pooled: Tensor, context: Tensor | None, context_dim: int) -> Te
 def stages_of(name: str, modules: Iterable[nn.Module]) -> dict[str, list[str]]:
     """A stage of fine-tuning for each module of the list ``name`` that has weights: ``name.0``, ``name.1``, ..."""
     return {f"{name}.{n}": [f"{name}.{n}"] for n, module in enumerate(modules) if module.state_dict()}
+
+
+def renamed_weights(module: nn.Module, names: Mapping[str, str]) -> None:
+    """Let a module load weights that were saved when parts of it had other names.
+
+    Args:
+        module: whose ``load_state_dict`` is to know them, also as a part of a larger module.
+        names: what each part was called and is called now, such as ``{"decoder": "head"}``.
+    """
+    module.renamed_parts = dict(names)
+    module.register_load_state_dict_pre_hook(_rename)
+
+
+def current_names(module: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights under the names that parts of the module have today, where `renamed_weights` knows older ones."""
+    renamed = dict(weights)
+    for path, part in module.named_modules():
+        if hasattr(part, "renamed_parts"):
+            _rename(part, renamed, f"{path}." if path else "")
+    return renamed
+
+
+def _rename(module: nn.Module, weights: MutableMapping[str, Tensor], prefix: str, *_: Any) -> None:
+    for old, new in module.renamed_parts.items():
+        for name in [name for name in weights if name.startswith(f"{prefix}{old}.")]:
+            weights[f"{prefix}{new}.{name.removeprefix(f'{prefix}{old}.')}"] = weights.pop(name)
 
 
 def psi(value: Tensor) -> Tensor:

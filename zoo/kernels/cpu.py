@@ -1,5 +1,7 @@
 """Matrix products and dropout that are fast on a CPU."""
 
+from functools import cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -34,7 +36,7 @@ def linear(values: Tensor, weight: Tensor, bias: Tensor | None = None, activatio
 
 
 def _is_for_onednn(values: Tensor, weight: Tensor) -> bool:
-    if values.device.type != "cpu" or values.dtype not in _ONEDNN_DTYPES or not len(values):
+    if values.device.type != "cpu" or values.dtype not in _onednn_dtypes() or not len(values):
         return False
     # autocast and other mixtures of types are torch's
     return values.dtype == weight.dtype and not (values.dtype == torch.float32 and torch.is_autocast_enabled("cpu"))
@@ -101,15 +103,18 @@ def outer_sum(left: Tensor, right: Tensor) -> Tensor:
     return left.T @ right
 
 
+@cache
 def _onednn_dtypes() -> tuple[torch.dtype, ...]:
     if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")):
         return ()
     return (torch.float32, torch.bfloat16) if torch.ops.mkldnn._is_mkldnn_bf16_supported() else (torch.float32,)
 
 
-_ONEDNN_DTYPES = _onednn_dtypes()
+@cache
+def keep_freed_memory() -> None:
+    """Let the process keep up to 60 MB that it frees; once is enough.
 
-
-# glibc returns freed memory to the system beyond twice the largest mapped piece that was freed so far, and each block
-# of pairs would fault its pages in again: a fifth of a training step. Freeing this piece, never touched, keeps 60 MB.
-torch.empty(30 << 20, dtype=torch.uint8)
+    glibc returns freed memory to the system beyond twice the largest mapped piece that was freed so far, and each block
+    of pairs would fault its pages in again: a fifth of a training step. The piece that is freed here is never touched.
+    """
+    torch.empty(30 << 20, dtype=torch.uint8)

@@ -3,8 +3,11 @@
 import contextlib
 from collections.abc import Iterator
 from contextvars import ContextVar
+from functools import partial
 
 import torch
+import torch.autograd.forward_ad
+from torch import Tensor
 
 _is_asked_for: ContextVar[bool] = ContextVar("reference", default=False)
 
@@ -31,11 +34,37 @@ def use_reference() -> bool:
     """Whether a model must not take the fast path.
 
     That one has sizes that depend on the data and gradients written by hand, which neither `torch.export`,
-    `torch.compile` and `torch.jit.trace` nor the transforms of `torch.func` can look into.
+    `torch.compile` and `torch.jit.trace` nor the transforms of `torch.func` and forward differentiation can look into.
     """
     return (
         torch.compiler.is_compiling()  # of torch.export, too
         or torch.jit.is_tracing()
         or torch._C._functorch.peek_interpreter_stack() is not None
+        or torch.autograd.forward_ad._current_level >= 0
         or _is_asked_for.get()
     )
+
+
+def differentiable_once(values: Tensor, name: str) -> Tensor:
+    """The values, as what came of a fast path whose gradient must not be differentiated again.
+
+    Its gradients are written by hand, and torch would leave their own derivatives out without a word.
+
+    Args:
+        values: logits or a representation.
+        name: of the model, for the message.
+
+    Returns:
+        The same tensor; a backward pass with ``create_graph=True`` raises a ``RuntimeError``.
+    """
+    if values.requires_grad:
+        values.register_hook(partial(_require_first_derivative, name))
+    return values
+
+
+def _require_first_derivative(name: str, gradient: Tensor) -> None:
+    if torch.is_grad_enabled():  # in a backward pass only of one that is to be differentiated, too
+        raise RuntimeError(
+            f"{name}: the fast path can be differentiated once only; to differentiate twice (create_graph=True), call "
+            "the model inside `with zoo.kernels.reference():`"
+        )

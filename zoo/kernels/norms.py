@@ -1,4 +1,4 @@
-"""Batch normalisation of packed rows."""
+"""Batch normalisation that sees real rows only, of packed and of padded values."""
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,50 @@ class RowBatchNorm(nn.BatchNorm1d):
         if self.training and len(rows) < 2:
             return F.batch_norm(rows, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
         return super().forward(rows)
+
+
+def masked_batch_norm(norm: nn.Module, values: Tensor, mask: Tensor) -> Tensor:
+    r"""What `RowBatchNorm` makes of packed rows, of padded ones: real rows alone make and move the statistics.
+
+    .. math:: y = \gamma \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}} + \beta
+
+    Here :math:`\mu` and :math:`\sigma^2` are mean and biased variance of the real rows in training, the running
+    statistics in evaluation and of fewer than two real rows. No size depends on the data.
+
+    Args:
+        norm: a ``BatchNorm1d`` or ``BatchNorm2d``, whose weights and running statistics are taken and, in training,
+            moved as torch moves them.
+        values: x, (..., feature), for instance (batch, particle, feature).
+        mask: (...), True for a real row.
+
+    Returns:
+        (..., feature) of the dtype of ``values``; any finite number where there is no real row.
+    """
+    dtype = torch.promote_types(values.dtype, norm.running_mean.dtype)  # sums in half precision would overflow
+    is_real = mask[..., None]
+    x = values.to(dtype).where(is_real, 0)
+    mean, variance = norm.running_mean, norm.running_var
+    if norm.training:
+        every_row = tuple(range(mask.ndim))
+        rows = is_real.sum(every_row)
+        batch_mean = x.sum(every_row) / rows.clamp(min=1)
+        batch_variance = (x - batch_mean).square().where(is_real, 0).sum(every_row) / rows.clamp(min=1)
+        has_variance = rows > 1
+        # copies, for what is tracked changes in place
+        mean = batch_mean.where(has_variance, mean.clone())
+        variance = batch_variance.where(has_variance, variance.clone())
+        _track_if(has_variance, norm, batch_mean.detach(), batch_variance.detach(), rows)
+    y = (x - mean) * (variance + norm.eps).rsqrt() * norm.weight + norm.bias
+    return y.to(values.dtype)
+
+
+@torch.no_grad()
+def _track_if(condition: Tensor, norm: nn.Module, mean: Tensor, variance: Tensor, rows: Tensor) -> None:
+    """`track_statistics` where the ``condition`` (1,) holds."""
+    unbiased = variance * rows / (rows - 1).clamp(min=1)
+    norm.num_batches_tracked += condition.squeeze(0)
+    norm.running_mean.copy_(norm.running_mean.lerp(mean, norm.momentum).where(condition, norm.running_mean))
+    norm.running_var.copy_(norm.running_var.lerp(unbiased, norm.momentum).where(condition, norm.running_var))
 
 
 @torch.no_grad()

@@ -1,0 +1,299 @@
+"""Every model is written down twice: what its page says and what runs are the same function.
+
+The reference, in plain dense torch, is the witness of the fast path; and it is the form that can be exported,
+differentiated twice and vmapped.
+"""
+
+import copy
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from zoo import create_model, list_models
+from zoo.data.batch import JetBatch
+from zoo.kernels import reference
+from zoo.model import JetModel
+from zoo.registry import has_encode
+
+#: Models whose page is still to be written.
+PENDING = {
+    "cnn_for_events",
+    "cnn_jetimage",
+    "cnn_jetimage_40",
+    "efn",
+    "egnn",
+    "fully_connected_for_events",
+    "lgn",
+    "lorentznet",
+    "lorentznet_for_events",
+    "lorentznet_qg",
+    "lorentznet_qg_release",
+    "lorentznet_release",
+    "particle_transformer",
+    "particle_transformer_for_events",
+    "particle_transformer_for_events_plain",
+    "particle_transformer_for_events_sm",
+    "particle_transformer_for_events_sm_only",
+    "particle_transformer_plain",
+    "particle_transformer_weaver",
+    "particle_transformer_weaver_pre_activation",
+    "particlenet",
+    "particlenet_for_events",
+    "particlenet_lite",
+    "particlenet_weaver",
+    "pcnn",
+    "pfn",
+    "pfn_energyflow",
+    "pfn_for_events",
+    "resnext50_jetimage",
+}
+
+#: How far the two may be apart, relative to the largest number of a tensor.
+TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
+#: Of the largest gradient of a model: what is smaller in all of a tensor, such as the gradient of a bias before a batch
+#: normalisation in training, is zero but for rounding, and is compared with this.
+SMALL_GRADIENT = 1e-2
+
+#: Sizes of batches (jet, particle) to which an exported model is given.
+SIZES = [(1, 1), (3, 2), (8, 50), (1, 128), (3, 128), (8, 1)]
+
+
+@pytest.fixture(params=list_models(), scope="module")
+def name(request: pytest.FixtureRequest) -> str:
+    if request.param in PENDING:
+        pytest.skip("its page is still to be written")
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def settled(name: str, jets: JetBatch) -> JetModel:
+    model = create_model(name, input_dim=7, num_classes=2).double()
+    momenta = jets.four_momenta.double()
+    with torch.no_grad():
+        for parameter in model.parameters():  # so that no weight is at a value that hides it, such as zero
+            parameter.add_(0.02 * torch.randn_like(parameter))
+        for _ in range(5):
+            model(jets.features.double(), momenta, jets.mask)
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0  # the two draw other random numbers
+    return model.eval()
+
+
+@pytest.fixture
+def model(settled: JetModel) -> JetModel:
+    """A model with random weights and running statistics of real jets, without dropout, in float64."""
+    return copy.deepcopy(settled)
+
+
+@pytest.fixture(scope="module")
+def few(jets: JetBatch) -> list[Tensor]:
+    """Features, momenta and mask of up to 30 particles of eight jets, one of them empty and one of one particle.
+
+    Some jets have holes, and some rows of the batch are padding for all.
+    """
+    mask = torch.nn.functional.pad(jets.mask[:, :30], (0, 3))
+    mask[2], mask[5, 1:], mask[3, 4:7] = False, False, False
+    return [jets.features[:, :33].double(), jets.four_momenta[:, :33].double(), mask]
+
+
+def context_for(model: JetModel, batch: int) -> list[Tensor]:
+    return [torch.randn(batch, model.context_dim, dtype=torch.float64)] if model.context_dim else []
+
+
+def answers(model: JetModel, inputs: list[Tensor], call: Callable[..., Tensor], cotangent: Tensor) -> dict[str, Tensor]:
+    """The values of a call, gradients of all parameters and inputs, and all buffers afterwards."""
+    model.zero_grad()
+    leaves = {
+        f"input {number}": value.clone().requires_grad_()
+        for number, value in enumerate(inputs)
+        if value.is_floating_point()
+    }
+    values = call(*(leaves.get(f"input {number}", value) for number, value in enumerate(inputs)))
+    (values * cotangent.to(values.dtype)).sum().backward()
+    gradients = {
+        f"gradient of {of}": torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
+        for of, leaf in (leaves | dict(model.named_parameters())).items()
+    }
+    return {"values": values.detach()} | gradients | dict(model.named_buffers())
+
+
+def require_same(ours: dict[str, Tensor], theirs: dict[str, Tensor], tolerance: float) -> None:
+    assert ours.keys() == theirs.keys()
+    largest = max(value.abs().max().item() for key, value in theirs.items() if key.startswith("gradient"))
+    for key, expected in theirs.items():
+        scale = expected.abs().max().item() if expected.numel() else 0.0
+        if key.startswith("gradient"):
+            scale = max(scale, SMALL_GRADIENT * largest)
+        assert expected.isfinite().all(), key
+        torch.testing.assert_close(
+            ours[key], expected, rtol=0, atol=tolerance * scale, msg=lambda m, k=key: f"{k}: {m}"
+        )
+
+
+def compare(model: JetModel, inputs: list[Tensor], what: str, *, other: JetModel | None = None) -> None:
+    """Fast path of one model beside the reference of a copy, or of an ``other`` model."""
+    dtype = next(model.parameters()).dtype
+    inputs = [value.to(dtype) if value.is_floating_point() else value for value in inputs]
+    slow = copy.deepcopy(model) if other is None else other
+    with torch.no_grad():
+        cotangent = torch.randn_like(getattr(copy.deepcopy(model), what)(*inputs))
+    fast = answers(model, inputs, getattr(model, what), cotangent)
+    with reference():
+        expected = answers(slow, inputs, getattr(slow, what), cotangent)
+    require_same(fast, expected, TOLERANCE[dtype])
+
+
+def test_pending_models_are_models_without_a_page(jets):
+    """None is left in the list whose page is there."""
+    assert set(list_models()) >= PENDING
+    written = {name for name in PENDING if isinstance(create_model(name, input_dim=7, num_classes=2), JetModel)}
+    assert written == set()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("train", [False, True])
+def test_fast_path_equals_the_page(model, few, train, dtype):
+    """Logits, all gradients, and running statistics after the step."""
+    compare(model.to(dtype).train(train), few + context_for(model, len(few[0])), "forward")
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_fast_representation_equals_that_of_the_page(model, few, train):
+    if not has_encode(model):
+        pytest.skip("has no representation of single particles")
+    compare(model.train(train), few, "encode")
+
+
+@pytest.mark.parametrize("particles", [0, 1])
+def test_fast_path_equals_the_page_on_jets_of_next_to_nothing(model, few, particles):
+    """In training, when there are too few particles for a variance."""
+    inputs = [value[:1, :1] for value in few] + context_for(model, 1)
+    inputs[2] = torch.full_like(inputs[2], bool(particles))
+    compare(model.train(), inputs, "forward")
+
+
+def test_another_number_in_the_page_is_found(model, few):
+    """Control: one weight in the middle of the model moved by a thousandth of its size."""
+    other = copy.deepcopy(model)
+    parameters = [parameter for parameter in other.parameters() if parameter.ndim > 1]
+    with torch.no_grad():
+        parameters[len(parameters) // 2].flatten()[0] *= 1.001
+    with pytest.raises(AssertionError, match="not close"):
+        compare(model, few + context_for(model, len(few[0])), "forward", other=other)
+
+
+def test_an_exported_model_takes_batches_of_any_size(model, jets):
+    """One program for jets of 1 to 128 particles and batches of 1 to 8."""
+
+    def sized(batch: int, particles: int) -> tuple[Tensor, ...]:
+        rows = torch.arange(particles) % jets.mask.shape[1]
+        inputs = [value[:batch, rows] for value in (jets.features.double(), jets.four_momenta.double(), jets.mask)]
+        return (*inputs, *context_for(model, batch))
+
+    batch, particles = torch.export.Dim("batch", min=1), torch.export.Dim("particles", min=1)
+    example = sized(4, 50)
+    axes = ({0: batch, 1: particles},) * 3 + ({0: batch},) * len(example[3:])
+    program = torch.export.export(model, example, dynamic_shapes=axes, strict=False).module()
+    for size in SIZES:
+        inputs = sized(*size)
+        torch.testing.assert_close(program(*inputs), model(*inputs), rtol=0, atol=1e-9)
+
+
+def test_the_page_is_differentiable_twice(model, few):
+    """Along random directions, beside a difference of first derivatives."""
+    features, momenta, mask = few
+    parameter = next(parameter for parameter in model.parameters() if parameter.ndim > 1)
+    to_logits, to_parameter = torch.randn(len(mask), 2).double(), torch.randn_like(parameter)
+    to_momenta = torch.randn_like(momenta)
+
+    def first(values: Tensor, *, graph: bool) -> Tensor:
+        """Derivative along the direction of the parameter."""
+        with reference():
+            logits = model(features, values, mask, *context)
+        (gradient,) = torch.autograd.grad((logits * to_logits).sum(), parameter, create_graph=graph)
+        return (gradient * to_parameter).sum()
+
+    context = context_for(model, len(mask))
+    leaf = momenta.clone().requires_grad_()
+    second = torch.autograd.grad(first(leaf, graph=True), leaf, allow_unused=True)[0]
+    if second is None:
+        pytest.skip("does not look at four-momenta")
+    assert second.isfinite().all()
+    step = 1e-5
+    forth, back = (first(momenta + sign * step * to_momenta, graph=False) for sign in (1, -1))
+    expected = (forth - back) / (2 * step)
+    assert expected.abs() > 0
+    torch.testing.assert_close((second * to_momenta).sum(), expected, rtol=1e-4, atol=1e-8)
+
+
+def test_a_fast_path_differentiated_twice_names_the_remedy(model, few):
+    if type(model).fast_forward is JetModel.fast_forward:
+        pytest.skip("has one form only")
+    logits = model(*few, *context_for(model, len(few[0])))
+    with pytest.raises(RuntimeError, match=r"differentiate twice.*zoo\.kernels\.reference\(\)"):
+        torch.autograd.grad(logits.sum(), list(model.parameters()), create_graph=True)
+
+
+def test_the_page_can_be_mapped_over_jets_and_over_weights(model, few):
+    """`torch.func.vmap` over one jet at a time, and over an ensemble of weights."""
+    inputs = [*few, *context_for(model, len(few[0]))]
+    expected = model(*inputs)
+    alone = torch.func.vmap(lambda *jet: model(*(value[None] for value in jet))[0])(*inputs)
+    torch.testing.assert_close(alone, expected, rtol=0, atol=1e-9)
+    members = [model, copy.deepcopy(model)]
+    with torch.no_grad():
+        for parameter in members[1].parameters():
+            parameter.mul_(1.01)
+    weights, buffers = torch.func.stack_module_state(members)
+    together = torch.func.vmap(lambda *state: torch.func.functional_call(model, state, tuple(inputs)))(weights, buffers)
+    torch.testing.assert_close(together, torch.stack([each(*inputs) for each in members]), rtol=0, atol=1e-9)
+    assert (together[1] - together[0]).abs().max() > 1e-6
+
+
+@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_page_is_finite_in_half_precision(model, few, train, dtype):
+    """The fast path is asked the same by the contract of all models."""
+    model.float().train(train)
+    inputs = [value[:3, :12].float() if value.is_floating_point() else value[:3, :12] for value in few]
+    with reference(), torch.autocast("cpu", dtype=dtype):
+        logits = model(*inputs, *(value.float() for value in context_for(model, 3)))
+        logits.float().square().sum().backward()
+    assert logits.isfinite().all()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters() if parameter.grad is not None)
+
+
+WATCHED_IMPORT = """
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+class Watch(TorchDispatchMode):
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor) and result.numel() > 10_000:
+            print("made", tuple(result.shape), "by", function)
+        return result
+
+def state():
+    probed = set(vars(torch.ops.mkldnn))
+    return torch.get_rng_state().tolist(), torch.get_num_threads(), torch.get_default_dtype(), probed
+
+before = state()
+with Watch():
+    import zoo.registry
+    names = zoo.registry.list_models()
+assert len(names) > 20
+if state() != before:
+    print("changed the state of torch")
+"""
+
+
+def test_importing_all_models_only_defines_them():
+    """No memory is taken, no operator of torch probed, and nothing of torch's state set."""
+    result = subprocess.run([sys.executable, "-c", WATCHED_IMPORT], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == ""
