@@ -112,20 +112,44 @@ def falling_pt(features: Tensor, four_momenta: Tensor, counts: Tensor) -> Tensor
         >>> falling_pt(torch.zeros(4, 0), momenta, torch.tensor([3, 1])).tolist()
         [1, 2, 0, 3]
     """
-    momenta = four_momenta.double()
-    # NaN counts as the largest, so that no model that looks at the hardest particles only can overlook it
-    keys = [-kinematics.pt(momenta).nan_to_num(nan=torch.inf, posinf=torch.inf), torch.repeat_interleave(counts)]
+    keys = [_falling_pt_key(four_momenta), torch.repeat_interleave(counts)]
     order = _lexsort(keys)
     tied = torch.stack([key[order].diff() == 0 for key in keys]).all(0)
     # Rare enough that only they should pay for a sort by everything.
     if tied.any():
-        order = _lexsort([*features.unbind(1), *momenta.unbind(1), *keys])
+        order = _lexsort([*features.unbind(1), *four_momenta.double().unbind(1), *keys])
     return order
 
 
+def hardest_first(features: Tensor, four_momenta: Tensor, mask: Tensor) -> Tensor:
+    """`falling_pt` on padded jets: real particles by falling transverse momentum, then the padding.
+
+    Args:
+        features: (batch, particle, feature); they and the momenta order particles of equal transverse momentum.
+        four_momenta: (batch, particle, 4) as (E, px, py, pz) in GeV.
+        mask: (batch, particle), True for a real particle.
+
+    Returns:
+        (batch, particle) indices within each jet.
+
+    Example:
+        >>> momenta = torch.tensor([[[9.0, 5, 0, 0], [9.0, 1, 0, 0], [9.0, 0, 3, 0]]])
+        >>> hardest_first(torch.zeros(1, 3, 0), momenta, torch.tensor([[False, True, True]])).tolist()
+        [[2, 1, 0]]
+    """
+    momenta = four_momenta.double()
+    return _lexsort([*features.unbind(-1), *momenta.unbind(-1), _falling_pt_key(momenta), (~mask).long()])
+
+
+def _falling_pt_key(four_momenta: Tensor) -> Tensor:
+    # NaN counts as the largest, so that no model that looks at the hardest particles only can overlook it
+    return -kinematics.pt(four_momenta.double()).nan_to_num(nan=torch.inf, posinf=torch.inf)
+
+
+@torch.no_grad()
 def _lexsort(keys: Sequence[Tensor]) -> Tensor:
-    """Indices that sort by the last key, where it is equal by the one before, and so on."""
-    order = keys[0].argsort(stable=True)
+    """Indices that sort (..., item) by the last key, where it is equal by the one before, and so on."""
+    order = keys[0].argsort(dim=-1, stable=True)
     for key in keys[1:]:
-        order = order[key[order].argsort(stable=True)]
+        order = order.gather(-1, key.gather(-1, order).argsort(dim=-1, stable=True))
     return order

@@ -78,6 +78,19 @@ def finite_rapidity(four_momenta: Tensor) -> Tensor:
     return rapidity(four_momenta).clamp(-LARGEST_RAPIDITY, LARGEST_RAPIDITY)
 
 
+def relative_to_axis(four_momenta: Tensor, axis: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Pseudorapidity and azimuth of particles, less those of an axis, each float64 (...).
+
+    .. math:: \Delta\eta = \eta - \eta_\mathrm{axis}, \quad \Delta\phi = \phi - \phi_\mathrm{axis}
+
+    Args:
+        four_momenta: (..., 4) in GeV.
+        axis: four-momenta (..., 4) in GeV, such as those of jets, broadcast against ``four_momenta``.
+    """
+    momenta, axis = four_momenta.double(), axis.double()
+    return finite_eta(momenta) - finite_eta(axis), delta_phi(phi(momenta), phi(axis))
+
+
 def relative_to_jet(four_momenta: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
     r"""Pseudorapidity and azimuth of packed particles, less those of the sum of their jet, each float64 (particle,).
 
@@ -88,8 +101,7 @@ def relative_to_jet(four_momenta: Tensor, counts: Tensor) -> tuple[Tensor, Tenso
     momenta = four_momenta.double()
     jet_of_particle = torch.repeat_interleave(counts, output_size=len(momenta))
     jets = momenta.new_zeros(len(counts), 4).index_add_(0, jet_of_particle, momenta)
-    deta = finite_eta(momenta) - finite_eta(jets)[jet_of_particle]
-    return deta, delta_phi(phi(momenta), phi(jets)[jet_of_particle])
+    return relative_to_axis(momenta, jets[jet_of_particle])
 
 
 #: Smallest argument of a logarithm of `pair_features`, in GeV, GeV^2 or without unit.
