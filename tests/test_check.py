@@ -154,7 +154,9 @@ def test_command_prints_and_fails_on_a_broken_promise(capsys):
     assert "beam boost" in shown
     with pytest.raises(SystemExit, match="1"):
         main(["check", f"{__name__}.Counting", "--jets", "6"])
-    assert "NO" in capsys.readouterr().out
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "NO" in shown
+    assert "a plain torch module: without stages() fine-tuning tells no stages apart; without encode()" in shown
 
 
 class OnlyClasses(nn.Module):

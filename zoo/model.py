@@ -1,6 +1,8 @@
 """The interface of a model: what it computes, and what it says of itself."""
 
+import math
 from abc import abstractmethod
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
@@ -25,11 +27,19 @@ class JetModel(nn.Module):
 
     #: Number of event quantities that it takes as ``context``.
     context_dim: int = 0
-    #: Width of a representation; 0 where it has none of single particles.
+    #: Width of a representation; 0 where it has none of single particles. Above 0 `encode` gives it.
     embed_dim: int = 0
-    #: Changes that leave its answers alone, in the words of `zoo.check`.
+    #: Changes of the jets that leave its answers alone, beside what every model promises: ``beam rotation``,
+    #: ``beam boost``, ``rotation``, ``boost``, ``collinear splitting``, ``soft emission``. `zoo.check` measures them.
     symmetries: frozenset[str] = frozenset()
-    #: Parts that a representation does not use.
+    #: The gamma of a boost up to which ``boost`` is promised.
+    largest_gamma: float = math.inf
+    #: Momenta (beam, 4) in GeV that join each jet, float64, and are transformed along with it where a symmetry is
+    #: measured: a plain attribute, since a buffer would follow the model's dtype.
+    beams: Tensor | None = None
+    #: Whether a small change of the inputs may move an answer by a finite step, as it does where a cut decides.
+    jumps: bool = False
+    #: First names of the parts that `encode` does not use: what comes after the representation.
     readout: tuple[str, ...] = ("head",)
 
     @abstractmethod
@@ -84,3 +94,46 @@ def _without_rubbish(features: Tensor, four_momenta: Tensor, mask: Tensor) -> tu
     """Zeros where there is no particle: no factor of zero would take the gradient of a NaN away."""
     is_real = mask[..., None]
     return features.where(is_real, 0), four_momenta.where(is_real, 0)
+
+
+class Declared(NamedTuple):
+    """What a model says of itself; the fields are those attributes of `JetModel`."""
+
+    context_dim: int
+    embed_dim: int
+    symmetries: frozenset[str]
+    largest_gamma: float
+    beams: Tensor | None
+    jumps: bool
+    readout: tuple[str, ...]
+
+
+def declared(model: nn.Module) -> Declared:
+    """What a model says of itself; of what a plain module does not say, what holds for a `JetModel` that is silent.
+
+    Example:
+        >>> declared(nn.Linear(4, 2)).context_dim
+        0
+    """
+    return Declared(*(getattr(model, name, getattr(JetModel, name)) for name in Declared._fields))
+
+
+#: What a model needs a method for.
+_USES = {
+    "stages": "fine-tuning tells no stages apart",
+    "encode": "it cannot be pretrained",
+    "reference_forward": "it cannot be exported",
+}
+
+
+def lacking(model: nn.Module) -> dict[str, str]:
+    """The methods of `JetModel` that a plain module does not have -> what it cannot be used for without them.
+
+    Such a module trains, is tested and checked like any other. Of a `JetModel` nothing is lacking but, where its
+    ``embed_dim`` is 0, a representation, which not every model has.
+
+    Example:
+        >>> sorted(lacking(nn.Linear(4, 2)))
+        ['encode', 'reference_forward', 'stages']
+    """
+    return {name: use for name, use in _USES.items() if not callable(getattr(model, name, None))}

@@ -9,6 +9,8 @@ from typing import Literal, NamedTuple, TypeVar, get_args
 
 from torch import nn
 
+from zoo.model import declared, lacking
+
 #: What a model is built to see.
 Sees = Literal["jets", "events"]
 Builder = TypeVar("Builder", bound=Callable[..., nn.Module])
@@ -189,12 +191,12 @@ def create_model(name: str, *, input_dim: int, num_classes: int) -> nn.Module:
 
 def has_encode(model: nn.Module) -> bool:
     """Whether a model gives a representation of each particle, so that it can be pretrained: a backbone."""
-    return hasattr(model, "encode") and getattr(model, "embed_dim", 0) > 0
+    return "encode" not in lacking(model) and declared(model).embed_dim > 0
 
 
 def is_readout(name: str, model: nn.Module) -> bool:
     """Whether a parameter or buffer of a backbone belongs to what comes after its `encode`."""
-    return name.partition(".")[0] in model.readout
+    return name.partition(".")[0] in declared(model).readout
 
 
 def _open_rooms() -> None:

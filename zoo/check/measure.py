@@ -17,6 +17,7 @@ from zoo.data.context import NO_CONTEXT
 from zoo.data.description import read_description
 from zoo.data.features import FeatureTable
 from zoo.data.features_yaml import named_context, named_features
+from zoo.model import declared, lacking
 
 #: Largest change of a logit that counts as none, in units of the spread of the logits over jets. Features are float32.
 UNCHANGED = 1e-5
@@ -103,7 +104,7 @@ def check_changes(model: nn.Module, table: FeatureTable, jets: Jets) -> Iterator
     what it keeps is seen with the `SAME_FEATURES` as before.
 
     Args:
-        model: its attribute ``symmetries``, if it has one, says what is promised, of boosts up to its
+        model: what it has `declared` says what is promised: its ``symmetries``, of boosts up to its
             ``largest_gamma``; its ``beams`` are transformed along.
         table: of its features, which are computed anew from the altered momenta.
         jets: some.
@@ -111,8 +112,7 @@ def check_changes(model: nn.Module, table: FeatureTable, jets: Jets) -> Iterator
     Yields:
         One `Change` for each alteration.
     """
-    promised = ALWAYS | getattr(model, "symmetries", frozenset())
-    largest_gamma = getattr(model, "largest_gamma", math.inf)
+    promised, largest_gamma = ALWAYS | declared(model).symmetries, declared(model).largest_gamma
     results: dict[str, dict[torch.dtype, float]] = {}
     for dtype in (torch.float64, torch.float32):
         for name, logits, expected in _altered(copy.deepcopy(model).to(dtype).eval(), table, jets, dtype):
@@ -160,7 +160,7 @@ class _TransformedBeams:
 
     def __init__(self, model: nn.Module, matrix: Tensor) -> None:
         self.model, self.matrix = model, matrix
-        self.beams = getattr(model, "beams", None)
+        self.beams = declared(model).beams
 
     def __enter__(self) -> None:
         if self.beams is not None:
@@ -226,7 +226,7 @@ def check_model(
     else:
         torch.manual_seed(1)
         model = find_model(name, input_dim=table.input_dim, num_classes=num_classes)
-        if context_table.context_dim not in (0, taken := getattr(model, "context_dim", 0)):
+        if context_table.context_dim not in (0, taken := declared(model).context_dim):
             raise ValueError(f"context: {context} has {context_table.context_dim} numbers, {name} takes {taken}")
         model = settle(model, table, jets)
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -243,6 +243,9 @@ def check_model(
     requirements = check_requirements(model, table, jets)
     for requirement in requirements:
         console.print(f"{_mark(requirement.is_met)}  {requirement.what}")
+    if missing := {} if pretrained is not None else lacking(model):
+        uses = "; ".join(f"without {method}() {use}" for method, use in missing.items())
+        console.print(f"{type(model).__name__} is a plain torch module: {uses}. See zoo.model.JetModel.")
     return all(change.is_kept for change in changes) and all(requirement.is_met for requirement in requirements)
 
 

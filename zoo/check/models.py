@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from zoo.hub import Pretrained, list_pretrained, load_pretrained
 from zoo.kernels.segments import offsets, segment_mean
+from zoo.model import declared
 from zoo.registry import create_model, is_readout
 
 
@@ -78,14 +79,14 @@ class MeanRepresentation(nn.Module):
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
         self.backbone = backbone
-        self.symmetries = getattr(backbone, "symmetries", frozenset())
+        self.symmetries = declared(backbone).symmetries
         for name, parameter in backbone.named_parameters():
             parameter.requires_grad_(not is_readout(name, backbone))
 
     @property
     def beams(self) -> Tensor | None:
         """Those of the backbone."""
-        return getattr(self.backbone, "beams", None)
+        return declared(self.backbone).beams
 
     @beams.setter
     def beams(self, beams: Tensor) -> None:

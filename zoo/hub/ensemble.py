@@ -11,6 +11,7 @@ from zoo.data.features import FeatureTable
 from zoo.hub.config import PretrainedConfig, PretrainedError
 from zoo.hub.contents import CONFIG, MEMBERS, SUMS, check, of_member
 from zoo.hub.kinds import Load, Parts
+from zoo.model import declared
 
 
 class Ensemble(nn.Module):
@@ -29,7 +30,7 @@ class Ensemble(nn.Module):
         self.input_dims = [member.feature_table.input_dim for member in members]
         self.context_dims = [member.context_table.context_dim for member in members]
         self.context_dim = sum(self.context_dims)
-        self.jumps = any(getattr(model, "jumps", False) for model in self.members)
+        self.jumps = any(declared(model).jumps for model in self.members)
         self.files = files
 
     def forward(self, features: Tensor, four_momenta: Tensor, mask: Tensor, context: Tensor | None = None) -> Tensor:

@@ -12,6 +12,7 @@ from zoo.data.datasets import JET_COLUMNS
 from zoo.data.features import RELATIVE_TO_JET, Feature, FeatureTable
 from zoo.hub.config import PretrainedError
 from zoo.hub.kinds import Kind, Parts
+from zoo.model import declared
 
 #: Largest change of a golden logit, relative to the largest of them, that another processor may cause.
 TOLERANCE = 1e-4
@@ -75,7 +76,7 @@ def verify_golden(path: Path, parts: Parts, kind: Kind, version: int, golden: Ma
     found, expected = kind.answer(parts.model, inputs), golden[kind.output]
     if found.shape != expected.shape:
         raise PretrainedError(f"{path}: {kind.output} of shape {(*expected.shape,)}, the model's {(*found.shape,)}")
-    deviation = largest_change(found, expected, jumps=getattr(parts.model, "jumps", False))
+    deviation = largest_change(found, expected, jumps=declared(parts.model).jumps)
     if not deviation < TOLERANCE:
         raise PretrainedError(
             f"{path}: the model's {kind.output} differ from the stored ones by {deviation:.1e} of the largest, more "

@@ -14,6 +14,7 @@ from zoo.data.context import NO_CONTEXT, ContextTable
 from zoo.data.features import FeatureTable
 from zoo.hub.config import PretrainedConfig, PretrainedError
 from zoo.hub.contents import CONFIG, TREES, WEIGHTS
+from zoo.model import declared
 from zoo.registry import create_model, has_encode, is_readout
 
 
@@ -111,7 +112,7 @@ class Network:
         return model(**inputs)
 
     def _context_dim(self, model: nn.Module) -> int:
-        return getattr(model, "context_dim", 0)
+        return declared(model).context_dim
 
     def _load(self, path: Path, model: nn.Module, config: PretrainedConfig, weights: dict[str, Tensor]) -> None:
         try:

@@ -14,6 +14,7 @@ from torchmetrics import MeanMetric
 
 from zoo.data.batch import JetBatch
 from zoo.metrics import SIGNAL_EFFICIENCIES, TaggingMetrics
+from zoo.model import declared
 from zoo.training.fine_tuning import FineTuner, FineTuning
 
 #: How many jets an error message names.
@@ -196,7 +197,7 @@ class JetTagger(JetTraining):
         Raises:
             ValueError: if the model gives another number of logits than ``num_classes``.
         """
-        further = (context,) if getattr(self.model, "context_dim", 0) else ()
+        further = (context,) if declared(self.model).context_dim else ()
         logits = self.model(features, four_momenta, mask, *further)
         if logits.shape != (len(mask), self.num_classes):
             raise ValueError(

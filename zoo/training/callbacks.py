@@ -16,6 +16,7 @@ from torch import Tensor
 from zoo.data.batch import JetBatch
 from zoo.data.hints import did_you_mean
 from zoo.files import remove_drafts
+from zoo.model import declared
 from zoo.report import Predictions, write_report
 from zoo.score_files import join_columns, score_columns, write_scores
 from zoo.training.checkpoints import checkpoint_path
@@ -293,7 +294,7 @@ class MatchData(Callback):
                 raise ValueError(
                     f"{key} is {found}, but the data has {number} (the number {text}): write {number} in the config"
                 )
-        context_dim = getattr(getattr(pl_module, "model", None), "context_dim", 0)
+        context_dim = declared(getattr(pl_module, "model", pl_module)).context_dim
         if context_dim != data.context_dim:
             names = ", ".join(data.context_table.names) or "none"
             remedy = "give a data.context of that many" if context_dim else "leave data.context out"

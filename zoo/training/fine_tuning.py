@@ -22,6 +22,7 @@ from zoo.data.datamodule import Interface, interface_of
 from zoo.data.features import Feature, agree
 from zoo.hub import load_pretrained, untrained
 from zoo.limits import parse_yaml
+from zoo.model import lacking
 from zoo.training.checkpoints import BACKBONE, CheckpointError, checkpoint_path, read_checkpoint, read_model_weights
 
 #: The last stage of every model.
@@ -146,7 +147,7 @@ def stages_of_model(model: nn.Module) -> dict[str, list[str]]:
         ValueError: if it says nothing, or the last one is not the head, or a weight is in no stage or in several.
     """
     kind = type(model).__name__
-    if not callable(getattr(model, "stages", None)):
+    if "stages" in lacking(model):
         raise ValueError(f"fine_tuning: {kind} has no method stages(); write one as in zoo.lorentznet.LorentzNet")
     parts = model.stages()
     if list(parts)[-1:] != [HEAD]:
