@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 #: Name of the file whose lock a folder's writer holds.
 LOCK = ".lock"
@@ -222,7 +222,7 @@ class _Draft(io.BufferedWriter):
 
     failure: OSError | None = None
 
-    def write(self, content: bytes) -> int:
+    def write(self, content: Any) -> int:
         """Write to it."""
         try:
             return super().write(content)

@@ -67,7 +67,7 @@ def _check_yaml(events: Any) -> None:
     """Count the values of YAML, those of aliases again, before anything is built."""
     import yaml
 
-    sizes: dict[str, int] = {}
+    sizes: dict[str | None, int] = {}
     open_ones: list[tuple[str | None, int]] = [(None, 0)]  # anchor and number of values so far
     for event in events:
         size = 0

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 from scipy.special import betaincinv
 from torch import Tensor
 from torchmetrics import Metric
+from torchmetrics.utilities.data import dim_zero_cat
 
 __all__ = [
     "SIGNAL_EFFICIENCIES",
@@ -208,9 +209,9 @@ class RocCurve:
         if not 0 < signal_efficiency <= 1:
             raise ValueError(f"signal_efficiency must lie in (0, 1], got {signal_efficiency}")
         # The decimal as written: 0.07 * 100 is 7.000000000000001 in binary and would ask for an eighth jet.
-        needed = Fraction(str(signal_efficiency)) * Fraction(self.n_signal)
+        exact = Fraction(str(signal_efficiency)) * Fraction(self.n_signal)
         # A running sum of weights may miss the total by rounding.
-        needed = float(needed) * (1 - 1e-12) if self._weighted else math.ceil(needed)
+        needed = float(exact) * (1 - 1e-12) if self._weighted else math.ceil(exact)
         return (
             int(np.argmax(self.signal_pass >= needed))
             if self.is_signed
@@ -421,7 +422,8 @@ def roc_curve(
             raise MissingClassError(
                 f"the weights of the {len(jets)} {name} jets sum to {column[-1]:.3g}: efficiencies need a sum above 0"
             )
-    return RocCurve(threshold[::-1], *counts, *squares, is_signed=weight is not None and bool((weight < 0).any()))
+    is_signed = weight is not None and bool((weight < 0).any())
+    return RocCurve(threshold[::-1], counts[0], counts[1], squares[0], squares[1], is_signed)
 
 
 def auc(score: ArrayLike | Tensor, label: ArrayLike | Tensor, weight: ArrayLike | Tensor | None = None) -> Estimate:
@@ -594,7 +596,7 @@ def tagging_metrics(
     if weight is not None or num_classes > 2:
         logits, label, weight = _canonical_order(logits, label, weight)
     background = background_class(num_classes, signal, background)
-    figures = {"accuracy": accuracy(logits, label, weight)}
+    figures: dict[str, Estimate | BackgroundRejection] = {"accuracy": accuracy(logits, label, weight)}
     if num_classes > 2:
         figures["auc"] = macro_auc(logits, label, weight)
     for one, suffix in _signals(num_classes, signal, background, classes):
@@ -676,13 +678,8 @@ class TaggingMetrics(Metric):
 
     def compute(self) -> dict[str, Tensor]:
         """Each figure and, under ``<name>_error``, its error: float32 scalars on the device of the metric."""
-        columns = [self.jets] if isinstance(self.jets, Tensor) else self.jets
-        rows = (
-            torch.cat(columns).reshape(-1, self.num_classes + 2)
-            if len(columns)
-            else torch.zeros(0, self.num_classes + 2)
-        )
-        rows = rows.cpu().numpy()
+        flat = dim_zero_cat(self.jets) if len(self.jets) else torch.zeros(0)
+        rows = flat.reshape(-1, self.num_classes + 2).cpu().numpy()
         logits, label, weight = rows[:, : self.num_classes], rows[:, -2].astype(np.int64), rows[:, -1]
         values = dict.fromkeys(self.names, math.nan) | dict.fromkeys([f"{n}_error" for n in self.names], math.nan)
         for name, figure in self._figures(logits, label, weight).items():

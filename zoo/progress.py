@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -18,7 +18,9 @@ class Progress(Protocol):
 
     def __enter__(self) -> Progress: ...
 
-    def __exit__(self, *error: object) -> None: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None: ...
 
     def add_task(self, description: str, *, total: float | None, completed: float = 0) -> int:
         """Begin to count, up to ``total`` where it is known; returns the number of the task."""
@@ -38,7 +40,6 @@ def progress_bar(unit: str) -> Progress:
         BarColumn,
         DownloadColumn,
         MofNCompleteColumn,
-        Progress,
         ProgressColumn,
         Task,
         TextColumn,
@@ -46,6 +47,7 @@ def progress_bar(unit: str) -> Progress:
         TimeRemainingColumn,
         TransferSpeedColumn,
     )
+    from rich.progress import Progress as RichProgress
 
     class RateColumn(ProgressColumn):
         def render(self, task: Task) -> str:
@@ -54,7 +56,8 @@ def progress_bar(unit: str) -> Progress:
     counts = (MofNCompleteColumn(), TextColumn(unit), RateColumn())
     count = (DownloadColumn(), TransferSpeedColumn()) if unit == "bytes" else counts
     times = (TimeElapsedColumn(), TimeRemainingColumn())
-    return Progress(TextColumn("{task.description}"), BarColumn(), *count, *times, console=Console(file=sys.stderr))
+    bar = RichProgress(TextColumn("{task.description}"), BarColumn(), *count, *times, console=Console(file=sys.stderr))
+    return cast("Progress", bar)  # whose annotations allow no fractions of a unit
 
 
 class ProgressLog:
@@ -100,7 +103,9 @@ class LoggedTask:
         rate = (self.done - self.at_start) / (now - self.start)
         of = "" if self.total is None else f" of {self.total:,.0f}"
         line = f"{self.description}: {self.done:,.0f}{of} {self.unit}, {rate:,.0f} {self.unit}/s"
-        return f"{line}, {_duration((self.total - self.done) / rate)} left" if of and rate > 0 else line
+        if self.total is None or rate <= 0:
+            return line
+        return f"{line}, {_duration((self.total - self.done) / rate)} left"
 
 
 def _duration(seconds: float) -> str:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import re
+import types
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +61,10 @@ class PretrainedConfig:
     training: dict[str, Any] = dataclasses.field(default_factory=dict)
     kind: str = "tagger"
     format_version: int = FORMAT_VERSION
-    context: dict | None = None
-    inputs: dict | None = None
-    observables: list | None = None
-    members: list | None = None
+    context: dict[str, Any] | None = None
+    inputs: dict[str, Any] | None = None
+    observables: list[str] | None = None
+    members: list[str] | None = None
 
 
 #: Keys of ``config.json`` that may be left out, which older folders do.
@@ -85,14 +87,15 @@ def parse_config(path: Path, content: bytes) -> PretrainedConfig:
     version = values.get("format_version") if isinstance(values, dict) else None
     if isinstance(version, int) and not 1 <= version <= FORMAT_VERSION:
         raise PretrainedError(f"{path}: format_version {version} is not 1 to {FORMAT_VERSION}; update zoo")
-    fields = {field.name: field.type for field in dataclasses.fields(PretrainedConfig)}
+    fields = typing.get_type_hints(PretrainedConfig)
     odd = values if not isinstance(values, dict) else sorted((fields.keys() - _OPTIONAL ^ values.keys()) - _OPTIONAL)
     if odd or not isinstance(values, dict):
         raise PretrainedError(f"{path}: keys must be exactly {sorted(fields)}; missing or unknown: {odd}")
     for name in values:
-        kind = getattr(fields[name], "__origin__", fields[name])
-        if not isinstance(values[name], kind):
-            raise PretrainedError(f"{path}: {name!r} must be {getattr(kind, '__name__', kind)}, is {values[name]!r}")
+        kinds = _kinds(fields[name])
+        if not isinstance(values[name], kinds):
+            told = " or ".join(kind.__name__ for kind in kinds)
+            raise PretrainedError(f"{path}: {name!r} must be {told}, is {values[name]!r}")
     config = PretrainedConfig(**values)
     if config.kind not in KINDS:
         raise PretrainedError(f"{path}: 'kind' must be one of {', '.join(KINDS)}, is {config.kind!r}; update zoo")
@@ -105,6 +108,12 @@ def parse_config(path: Path, content: bytes) -> PretrainedConfig:
     _limit(path, "context", (config.context or {}).get("context"), MAX_FEATURES)
     _check_lists(path, config)
     return config
+
+
+def _kinds(annotation: Any) -> tuple[type, ...]:
+    """The classes that an annotation allows: those of a union, without what lists and tables hold."""
+    parts = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+    return tuple(typing.get_origin(part) or part for part in parts)
 
 
 def _check_lists(path: Path, config: PretrainedConfig) -> None:

@@ -82,7 +82,7 @@ def electromagnetic_coupling(scale: Tensor) -> Tensor:
         >>> [round(1 / alpha, 2) for alpha in electromagnetic_coupling(torch.tensor([91.188, 1000.0])).tolist()]
         [127.93, 124.04]
     """
-    running = sum(charge2 * _logarithm(scale, mass) for mass, charge2 in CHARGED_FERMIONS)
+    running = sum((charge2 * _logarithm(scale, mass) for mass, charge2 in CHARGED_FERMIONS), start=scale.new_zeros(()))
     return 1 / (1 / ELECTROMAGNETIC_AT_Z - running / (3 * math.pi))
 
 

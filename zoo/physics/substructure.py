@@ -83,7 +83,7 @@ def _substructure(four_momenta: Tensor, mask: Tensor, of_subjets: bool) -> dict[
     distances = torch.cdist(plane, plane, compute_mode="donot_use_mm_for_euclid_dist")
     for exponent in CORRELATION_EXPONENTS:
         found[f"e2_{exponent}"], found[f"e3_{exponent}"] = energy_correlations(fractions, distances**exponent)
-    shapes = {}
+    shapes: dict[str, Tensor] = {}
     for number in range(1, MAX_SUBJETS + 1):
         nearest, distance2 = subjets(fractions, plane, number)
         for exponent in SUBJETTINESS_EXPONENTS:
