@@ -18,10 +18,13 @@ def test_an_unknown_name_is_answered_with_the_closest():
 
 
 def test_a_name_is_given_once():
+    """Within a package: ``mypackage.lorentznet`` is another model."""
+
     def lorentznet(input_dim: int, num_classes: int) -> nn.Module:
         return nn.Identity()
 
     assert "lorentznet" in list_models()
+    lorentznet.__module__ = "zoo.elsewhere"
     with pytest.raises(ValueError, match="taken by"):
         register_model(paper="unpublished", sees="jets")(lorentznet)
 

@@ -46,7 +46,7 @@ def write_card(name: str, config: PretrainedConfig) -> str:
         f"# {name}",
         f"`{config.model}` ({config.paper}) {what} on {config.dataset}.",
         "## Use",
-        _use_of_backbone(name) if is_backbone else _use(name),
+        (_use_of_backbone(name) if is_backbone else _use(name)) + _package(config.package),
         "## Inputs",
         _inputs(config),
         "## Figures",
@@ -114,6 +114,13 @@ particles = backbone.encode(four_momenta, mask)  # (node, embed_dim), all real p
 It has no read-out and gives no scores: it is where a training on labels starts from. The folder may also be named by
 its path or as `hf://owner/repo@commit`. Loading compares all files with their checksums and the representation with the
 stored one."""
+
+
+def _package(package: dict[str, Any] | None) -> str:
+    if package is None:
+        return ""
+    name, version = package["name"], package["version"]
+    return f"\n\nThe model is that of another package: `pip install {name}` first, here version {version}."
 
 
 def _inputs(config: PretrainedConfig) -> str:

@@ -56,7 +56,7 @@ class JetModel(nn.Module):
         self, features: Tensor, four_momenta: Tensor, mask: Tensor, context: Tensor | None = None
     ) -> Tensor:
         """The same logits, faster."""
-        return self.reference_forward(features, four_momenta, mask, context)
+        return self.reference_forward(*_without_rubbish(features, four_momenta, mask), mask, context)
 
     def reference_encode(self, features: Tensor, four_momenta: Tensor, mask: Tensor) -> Tensor:
         """Representation (batch, particle, embed_dim) as the paper has it, on padded jets; any number in padding."""
@@ -64,7 +64,7 @@ class JetModel(nn.Module):
 
     def fast_encode(self, features: Tensor, four_momenta: Tensor, mask: Tensor) -> Tensor:
         """Representation (node, embed_dim) of the real particles."""
-        return pack(self.reference_encode(features, four_momenta, mask), mask)
+        return pack(self.reference_encode(*_without_rubbish(features, four_momenta, mask), mask), mask)
 
     def forward(self, features: Tensor, four_momenta: Tensor, mask: Tensor, context: Tensor | None = None) -> Tensor:
         """Logits (batch, class); see the class for the shapes."""

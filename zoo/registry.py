@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple, TypeVar, get_args
 from torch import nn
 
 from zoo.model import declared, lacking
+from zoo.plugins import MODELS, Distribution, fault_of, load_plugins, offered_by
 
 #: What a model is built to see.
 Sees = Literal["jets", "events"]
@@ -42,7 +43,7 @@ class ModelFacts:
     """What is known of a model beside its code. Symmetries, context and the like are said by its class.
 
     Args:
-        name: of `list_models`.
+        name: of `list_models`: that of its function for the zoo's own, with the package before it for others.
         builder: ``(input_dim, num_classes) -> module``.
         paper: that describes it.
         sees: ``jets``, or ``events`` of some objects.
@@ -57,11 +58,25 @@ class ModelFacts:
     variant: str = ""
     weights: str = ""
 
+    @property
+    def package(self) -> str:
+        """The package that it is imported from."""
+        return _package(self.builder)
+
+    @property
+    def distribution(self) -> Distribution | None:
+        """What to install for it; None for the zoo's own models, and if no installed package offers it."""
+        return offered_by(self.package)
+
 
 def register_model(
     bare: None = None, /, *, paper: str | Paper = "", sees: Sees | None = None, variant: str = "", weights: str = ""
 ) -> Callable[[Builder], Builder]:
-    """Register a builder ``(input_dim, num_classes) -> module`` under its own function name, with what is known of it.
+    """Register a builder ``(input_dim, num_classes) -> module`` with what is known of it.
+
+    Its name is that of the function, with the package before it unless the model is the zoo's own: the function
+    ``mymodel`` of any module of ``mypackage`` is ``mypackage.mymodel``. It is found by that name in any process, if
+    the package has an entry point for it, see `zoo.plugins`, else once its module is imported.
 
     Args:
         bare: nothing; what a decorator without facts would register.
@@ -92,10 +107,11 @@ def register_model(
         raise ValueError(f"register_model: sees must be {' or '.join(get_args(Sees))}, is {sees!r}")
 
     def register(builder: Builder) -> Builder:
-        name = builder.__name__
-        known = _facts.setdefault(name, ModelFacts(name, builder, paper, sees, variant, weights)).builder
+        name = _name(builder)
+        known = _facts[name].builder if name in _facts else builder
         if (known.__module__, known.__qualname__) != (builder.__module__, builder.__qualname__):
             raise ValueError(f"model name {name!r} is taken by {known.__module__}.{known.__qualname__}; rename yours")
+        _facts[name] = ModelFacts(name, builder, paper, sees, variant, weights)
         return builder
 
     return register
@@ -109,13 +125,14 @@ class UnknownModelError(KeyError, ValueError):
 
 
 def list_models() -> list[str]:
-    """Names of all models, sorted.
+    """Names of all models, sorted; those of other packages with the package before, as ``mypackage.mymodel``.
 
     Example:
         >>> "lorentznet" in list_models()
         True
     """
     _open_rooms()
+    load_plugins(MODELS)
     return sorted(_facts)
 
 
@@ -129,11 +146,9 @@ def model_facts(name: str) -> ModelFacts:
         >>> model_facts("lorentznet").paper.id
         'arXiv:2201.08187'
     """
-    _open_rooms()
+    _open(name)
     if name not in _facts:
-        close = difflib.get_close_matches(name, _facts, n=3)
-        hint = f"did you mean {' or '.join(close)}?" if close else f"known models: {', '.join(list_models())}"
-        raise UnknownModelError(f"no model is called {name!r}; {hint}")
+        raise UnknownModelError(f"no model is called {name!r}; {_hint(name)}")
     return _facts[name]
 
 
@@ -149,8 +164,8 @@ def model_builder(name: str) -> Callable[..., nn.Module]:
 def registered_name(class_path: str) -> str | None:
     """Name of the model that a builder's import path leads to; None if it is none of `list_models`.
 
-    The last word says little: ``mypkg.particlenet_lite`` is not the zoo's. Nothing but the zoo's own models is imported
-    for the comparison.
+    The last word says little: ``mypkg.particlenet_lite`` is not the zoo's. Nothing but registered models is imported
+    for the comparison: the zoo's own, and those of installed packages with an entry point.
 
     Example:
         >>> registered_name("zoo.particlenet.particlenet_lite")
@@ -158,10 +173,10 @@ def registered_name(class_path: str) -> str | None:
         >>> registered_name("mypkg.particlenet_lite"), registered_name("zoo.particlenet.ParticleNet")
         (None, None)
     """
-    _open_rooms()
-    module, _, name = class_path.rpartition(".")
-    known = _facts.get(name)
-    return name if known is not None and getattr(sys.modules.get(module), name, None) is known.builder else None
+    _open(class_path)
+    module, _, attribute = class_path.rpartition(".")
+    builder = getattr(sys.modules.get(module), attribute, None)
+    return next((facts.name for facts in _facts.values() if facts.builder is builder), None)
 
 
 def create_model(name: str, *, input_dim: int, num_classes: int) -> nn.Module:
@@ -197,6 +212,36 @@ def has_encode(model: nn.Module) -> bool:
 def is_readout(name: str, model: nn.Module) -> bool:
     """Whether a parameter or buffer of a backbone belongs to what comes after its `encode`."""
     return name.partition(".")[0] in declared(model).readout
+
+
+def _package(builder: Callable[..., nn.Module]) -> str:
+    return builder.__module__.partition(".")[0]
+
+
+def _name(builder: Callable[..., nn.Module]) -> str:
+    package = _package(builder)
+    return builder.__name__ if package == "zoo" else f"{package}.{builder.__name__}"
+
+
+def _hint(name: str) -> str:
+    """What somebody probably meant by a name that no model has."""
+    known, (package, dot, _) = list_models(), name.partition(".")
+    if close := difflib.get_close_matches(name, known, n=3):
+        return f"did you mean {' or '.join(close)}?"
+    if not dot:
+        return f"known models: {', '.join(known)}"
+    if fault := fault_of(package):
+        return f"its package {package} cannot be imported ({fault})"
+    offered = [model for model in known if model.startswith(f"{package}.")]
+    return f"{package} offers {', '.join(offered)}" if offered else f"no installed package offers models of {package}"
+
+
+def _open(name: str) -> None:
+    """Import what may have registered a name: no other package for one of the zoo's own."""
+    _open_rooms()
+    package, dot, _ = name.partition(".")
+    if dot and package != "zoo":
+        load_plugins(MODELS)
 
 
 def _open_rooms() -> None:

@@ -11,15 +11,15 @@ from torch import Tensor, nn
 from zoo.hub import Pretrained, list_pretrained, load_pretrained
 from zoo.kernels.segments import offsets, segment_mean
 from zoo.model import declared
-from zoo.registry import create_model, is_readout
+from zoo.registry import create_model, is_readout, list_models
 
 
 def find_model(name: str, *, input_dim: int, num_classes: int) -> nn.Module:
     """A registered model, or one of a user's own.
 
     Args:
-        name: of `zoo.list_models`, or the import path of a class or function, such as ``my_package.MyModel``, which is
-            given ``input_dim`` and ``num_classes`` as far as it takes them.
+        name: of `zoo.list_models`, or else the import path of a class or function, such as ``my_package.MyModel``,
+            which is given ``input_dim`` and ``num_classes`` as far as it takes them.
         input_dim: number of features of a particle.
         num_classes: number of logits.
 
@@ -27,7 +27,7 @@ def find_model(name: str, *, input_dim: int, num_classes: int) -> nn.Module:
         KeyError: if no model is registered under a name without dots.
         ValueError: if an import path leads nowhere or to something else, or needs further arguments.
     """
-    if "." not in name:
+    if "." not in name or name in list_models():
         return create_model(name, input_dim=input_dim, num_classes=num_classes)
     module, _, attribute = name.rpartition(".")
     try:

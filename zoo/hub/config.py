@@ -48,6 +48,8 @@ class PretrainedConfig:
         inputs: the ranges of what it was trained on, see `zoo.data.ranges.InputRanges`; None: nobody knows them.
         observables: names of what trees see, in their order; None for all else.
         members: names of the folders of an ensemble; None for all else.
+        package: of a model of another package: ``name`` and ``version`` of the distribution that offers it. It is what
+            a message names; nothing is imported or installed because a folder says so.
     """
 
     model: str
@@ -65,10 +67,14 @@ class PretrainedConfig:
     inputs: dict[str, Any] | None = None
     observables: list[str] | None = None
     members: list[str] | None = None
+    package: dict[str, Any] | None = None
 
 
 #: Keys of ``config.json`` that may be left out, which older folders do.
-_OPTIONAL = {"training", "kind", "context", "inputs", "observables", "members"}
+_OPTIONAL = {"training", "kind", "context", "inputs", "observables", "members", "package"}
+
+#: Names and versions of distributions, which stand in a message.
+_DISTRIBUTION = re.compile(r"\w[\w.+!-]{0,99}", re.ASCII)
 
 #: A folder of an ensemble is called so, which leads out of no other.
 _MEMBER = re.compile(r"\w[\w.-]*")
@@ -107,6 +113,7 @@ def parse_config(path: Path, content: bytes) -> PretrainedConfig:
     _limit(path, "features", config.features.get("features"), MAX_FEATURES)
     _limit(path, "context", (config.context or {}).get("context"), MAX_FEATURES)
     _check_lists(path, config)
+    _check_package(path, config.package)
     return config
 
 
@@ -114,6 +121,14 @@ def _kinds(annotation: Any) -> tuple[type, ...]:
     """The classes that an annotation allows: those of a union, without what lists and tables hold."""
     parts = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
     return tuple(typing.get_origin(part) or part for part in parts)
+
+
+def _check_package(path: Path, package: dict[str, Any] | None) -> None:
+    if package is None:
+        return
+    texts = [value for value in package.values() if isinstance(value, str)]
+    if package.keys() != {"name", "version"} or len(texts) < 2 or not all(map(_DISTRIBUTION.fullmatch, texts)):
+        raise PretrainedError(f"{path}: 'package' must have the name and the version of a distribution, is {package!r}")
 
 
 def _check_lists(path: Path, config: PretrainedConfig) -> None:

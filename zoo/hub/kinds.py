@@ -15,6 +15,7 @@ from zoo.data.features import FeatureTable
 from zoo.hub.config import PretrainedConfig, PretrainedError
 from zoo.hub.contents import CONFIG, TREES, WEIGHTS
 from zoo.model import declared
+from zoo.plugins import offered_by
 from zoo.registry import create_model, has_encode, is_readout
 
 
@@ -94,7 +95,7 @@ class Network:
         try:
             model = create_model(config.model, input_dim=table.input_dim, num_classes=len(config.classes) or 1)
         except KeyError as error:
-            raise PretrainedError(f"{folder / CONFIG}: {error.args[0]}; get a newer zoo, or the folder anew") from error
+            raise PretrainedError(f"{folder / CONFIG}: {error.args[0]}; {_remedy(config)}") from error
         if (taken := self._context_dim(model)) != context_table.context_dim:
             raise PretrainedError(
                 f"{folder / CONFIG}: {config.model} takes {taken} context features, 'context' has "
@@ -119,6 +120,17 @@ class Network:
             model.load_state_dict(weights)
         except RuntimeError as error:
             raise PretrainedError(f"{path}: are not the weights of {config.model}: {error}") from error
+
+
+def _remedy(config: PretrainedConfig) -> str:
+    """What gives a model that no name of the registry leads to."""
+    if config.package is None:
+        return "get a newer zoo, or the folder anew"
+    name, version = config.package["name"], config.package["version"]
+    installed = offered_by(config.model.partition(".")[0])
+    if installed is None:
+        return f"it is a model of {name} {version}, which is not installed: if you trust it, pip install {name}"
+    return f"it was written with {name} {version}, and {' '.join(installed)} is installed"
 
 
 class Backbone(Network):
