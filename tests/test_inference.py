@@ -21,7 +21,8 @@ from zoo.cli import main
 from zoo.data.convert import convert
 from zoo.data.datasets import resolve_file
 from zoo.data.features import feature_table
-from zoo.data.readers import RejectedJetsWarning, read_jets
+from zoo.data.read_report import RejectedJetsWarning
+from zoo.data.readers import read_jets
 from zoo.data.store import MOMENTUM_COLUMNS, JetTable, write_store
 from zoo.hub import save_pretrained
 from zoo.inference import JetScores, predict

@@ -417,9 +417,11 @@ def _convert(
 
 
 def _verify(folder: Path) -> None:
-    from zoo.data.shards import verify_shards
+    from zoo.data.shards import ShardFolder
 
-    manifest = verify_shards(folder)
+    shards = ShardFolder(folder)
+    shards.verify()
+    manifest = shards.manifest
     print(f"{folder}: all {len(manifest.shards)} shards with {manifest.jets} jets match their checksums")
 
 

@@ -11,25 +11,14 @@ import torch
 
 from zoo.data.batch import JetBatch, batch_quantities, collate, gather
 from zoo.data.datasets import resolve_file
-from zoo.data.description import read_description
+from zoo.data.description import Description, read_description
 from zoo.data.features import FeatureTable
 from zoo.data.formats.layout_yaml import read_layout
-from zoo.data.manifest import folder_of
 from zoo.data.odd_jets import OddJetsWarning
 from zoo.data.oddities import find_oddities_of_files
 from zoo.data.ranges import RangeCheck
-from zoo.data.readers import (
-    Description,
-    MendedWarning,
-    ReadReport,
-    RejectedJetsWarning,
-    check_rows,
-    count_rows,
-    find_format,
-    open_tables,
-    read_chunks,
-    warn_of,
-)
+from zoo.data.read_report import MendedWarning, ReadReport, RejectedJetsWarning, warn_of
+from zoo.data.source import check_rows, open_source
 from zoo.data.store import JetTable
 from zoo.data.weaver.data_config import WeaverYaml
 from zoo.data.weaver.formulas import reading_table
@@ -125,9 +114,9 @@ def predict(
     """Scores of the jets in a file, with the features that travel with the weights.
 
     A file larger than the memory is read in pieces. Jets that no model may see, such as those with momenta that are not
-    finite, keep their row and have the score NaN, with a `zoo.data.readers.RejectedJetsWarning`; what was mended as the
-    file was read is counted in a `zoo.data.readers.MendedWarning`. An `zoo.data.odd_jets.OddJetsWarning` says what
-    `zoo data info` finds odd, and what lies outside of the ranges that the model was trained on.
+    finite, keep their row and have the score NaN, with a `zoo.data.read_report.RejectedJetsWarning`; what was mended as
+    the file was read is counted in a `zoo.data.read_report.MendedWarning`. An `zoo.data.odd_jets.OddJetsWarning` says
+    what `zoo data info` finds odd, and what lies outside of the ranges that the model was trained on.
 
     Args:
         model: what `zoo.load_pretrained` takes, which then runs on a GPU if there is one; or what it returned.
@@ -155,19 +144,20 @@ def predict(
     if isinstance(description, WeaverYaml):
         description = dataclasses.replace(description, is_labelled=False)
         features = reading_table(description, features)
-    available = count_rows(path, description, labelled=False)
-    start, stop = check_rows(path, rows, available) if available or rows else (0, 0)  # an empty file has no scores
     classes = tuple(tagger.config.classes)
     if not classes:
         raise ValueError(f"{tagger.config.model}: a backbone gives no scores; fine-tune it, or choose a tagger")
+    source = open_source(path, description, labelled=False)
+    is_empty = not len(source) and rows is None
+    start, stop = (0, 0) if is_empty else check_rows(path, rows, len(source))  # an empty file has no scores
     logits = np.full((stop - start, len(classes)), np.nan, dtype=np.float32)
     label = np.full(len(logits), -1, dtype=np.int64)
     report, oddities = ReadReport(path, 0, {}), _Oddities(tagger, features)
     observers = description.kept_fields if isinstance(description, WeaverYaml) and fields is None else ()
     kept: dict[str, np.ndarray] = {}
-    with progress_bar("jets") as progress:
+    with source, progress_bar("jets") as progress:
         task = progress.add_task(path.name, total=len(logits))
-        for table, of_rows in _tables(path, (start, stop), description) if stop else ():
+        for table, of_rows in source.chunks((start, stop)) if stop else ():
             report += of_rows
             progress.update(task, advance=of_rows.left_out)
             _check(tagger, features, table, path)
@@ -262,16 +252,6 @@ def _load(model: str | Path) -> Pretrained:
     tagger = load_pretrained(model)
     tagger.model.to("cuda" if torch.cuda.is_available() else "cpu")
     return tagger
-
-
-def _tables(
-    path: Path, rows: tuple[int, int], description: Description | None
-) -> Iterator[tuple[JetTable, ReadReport]]:
-    """The good jets of some rows, and what became of these rows."""
-    if folder_of(path) or find_format(path, description) is None:  # files of the zoo, which stay on the disk
-        yield from ((table, ReadReport(path, len(table), {})) for table in open_tables(path, rows, description))
-    else:
-        yield from read_chunks(path, rows, description, labelled=False)
 
 
 def _check(tagger: Pretrained, features: FeatureTable, table: JetTable, path: Path) -> None:

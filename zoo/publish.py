@@ -18,11 +18,12 @@ from zoo.data.classes import merge_classes
 from zoo.data.context import ContextTable
 from zoo.data.datamodule import Split, find_features
 from zoo.data.datasets import describe_dataset
-from zoo.data.description import read_description
+from zoo.data.description import Description, read_description
 from zoo.data.features import FeatureTable
 from zoo.data.features_yaml import named_context
 from zoo.data.ranges import measure_ranges
-from zoo.data.readers import Description, count_rows, read_jets
+from zoo.data.read_report import warn_of
+from zoo.data.source import Sources
 from zoo.data.split_tables import SplitTables
 from zoo.data.store import JetTable
 from zoo.data.weaver.data_config import WeaverYaml
@@ -216,7 +217,8 @@ def _read(path: Path, parse: Callable[[str], Any], remedy: str) -> dict[str, Any
 
 
 def _first_rows(split: dict[str, Any], layout: Description | None) -> tuple[Path, tuple[int, int]]:
-    path, (start, stop) = next(iter(Split(**split).ranges(layout).items()))
+    with Sources() as sources:
+        path, (start, stop) = next(iter(Split(**split).ranges(sources, layout).items()))
     return path, (start, min(start + READ_ROWS, stop))
 
 
@@ -226,11 +228,12 @@ def _measure_inputs(
     """The ranges of the first training jets of each file; None, with a warning, if the files are not there any more."""
     found = SplitTables("train")
     try:
-        ranges = Split(**data["train"]).ranges(layout, labelled=labelled)
-        trained = sum(stop - start for start, stop in ranges.values()) * (data.get("train_fraction") or 1)
-        most = max(1, int(min(RANGE_ROWS, data.get("train_jets") or trained) // len(ranges)))
-        for path, (start, stop) in ranges.items():
-            found.open(path, (start, min(start + most, stop)), layout, verify=None, labelled=labelled)
+        with Sources() as sources:
+            ranges = Split(**data["train"]).ranges(sources, layout, labelled=labelled)
+            trained = sum(stop - start for start, stop in ranges.values()) * (data.get("train_fraction") or 1)
+            most = max(1, int(min(RANGE_ROWS, data.get("train_jets") or trained) // len(ranges)))
+            for path, (start, stop) in ranges.items():
+                found.open(sources.get(path, layout, labelled=labelled), (start, min(start + most, stop)))
     except FileNotFoundError as error:
         warnings.warn(f"the folder will not know the ranges of its training jets: {error}", stacklevel=3)
         return None
@@ -246,13 +249,16 @@ def _measure_inputs(
 def _first_jets(split: dict[str, Any], layout: Description | None, labelled: bool) -> tuple[JetTable, int]:
     """The first jets of a split, and the number of rows of the files before theirs."""
     first_index = 0
-    for path, (start, stop) in Split(**split).ranges(layout, labelled=labelled).items():
-        if start == stop:
-            continue
-        jets = read_jets(path, (start, min(start + READ_ROWS, stop)), layout, labelled=labelled)
-        if len(jets):
-            return jets, first_index
-        first_index += count_rows(path, layout, labelled=labelled)
+    with Sources(verify=True) as sources:
+        for path, (start, stop) in Split(**split).ranges(sources, layout, labelled=labelled).items():
+            if start == stop:
+                continue
+            source = sources.get(path, layout, labelled=labelled)
+            jets, report = source.read((start, min(start + READ_ROWS, stop)))
+            warn_of(report, stacklevel=2)
+            if len(jets):
+                return jets, first_index
+            first_index += len(source)
     raise ValueError(f"{', '.join(map(str, split['files']))}: hold no jets of the test or validation split")
 
 

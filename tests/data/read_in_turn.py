@@ -5,7 +5,7 @@ import pickle
 import resource
 import sys
 
-from zoo.data.readers import read_and_report
+from zoo.data.source import open_source
 
 #: A damaged length must not take the machine's memory.
 MEMORY = 6 * 2**30
@@ -18,7 +18,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     for line in sys.stdin:
         try:
-            answer = read_and_report(line.rstrip("\n"))
+            answer = open_source(line.rstrip("\n")).read()
         except (ValueError, OSError) as error:
             answer = str(error)
         except BaseException as error:

@@ -11,8 +11,8 @@ import yaml
 
 from zoo import load_pretrained
 from zoo.data.features_yaml import read_features
+from zoo.data.formats.known import known_formats
 from zoo.data.formats.layout_yaml import read_layout
-from zoo.data.readers import known_formats
 from zoo.data.weaver.data_config import read_weaver_yaml
 from zoo.inference import predict
 from zoo.publish import publish_run

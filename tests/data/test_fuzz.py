@@ -16,7 +16,8 @@ import pytest
 from pyarrow import parquet
 
 from tests.data.damages import FORMATS, ROW, Files, Format, read_files, write_files
-from zoo.data.readers import ReadReport, read_jets
+from zoo.data.read_report import ReadReport
+from zoo.data.readers import read_jets
 from zoo.data.store import JetTable
 
 pytestmark = pytest.mark.fuzz

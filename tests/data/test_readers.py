@@ -7,7 +7,9 @@ import hdf5plugin  # noqa: F401 - without it h5py cannot read the public file's 
 import numpy as np
 import pytest
 
-from zoo.data.readers import RejectedJetsWarning, count_rows, read_jets
+from zoo.data.read_report import RejectedJetsWarning
+from zoo.data.readers import read_jets
+from zoo.data.source import open_source
 from zoo.data.store import write_store
 
 
@@ -27,7 +29,7 @@ def test_every_number_of_the_public_file_is_read(shared_data):
 def test_facts_of_the_public_file(shared_data):
     path = shared_data / "top_tagging" / "train_100k.h5"
     table = read_jets(path)
-    assert count_rows(path) == len(table) == 100_000
+    assert len(open_source(path)) == len(table) == 100_000
     assert table.counts.mean() == pytest.approx(49, abs=0.5)
     assert table.counts.max() <= 150
     px, py = (
@@ -55,7 +57,7 @@ def test_columns_of_a_compound_without_blocks(top_tagging_frame, tmp_path):
 def test_chunks_join_without_a_seam(top_tagging_frame, write_hdf5, monkeypatch):
     path = write_hdf5(top_tagging_frame)
     whole = read_jets(path)
-    monkeypatch.setattr("zoo.data.readers.CHUNK_JETS", 4)
+    monkeypatch.setattr("zoo.data.source.CHUNK_JETS", 4)
     pieces = read_jets(path)
     np.testing.assert_array_equal(pieces.offsets, whole.offsets)
     np.testing.assert_array_equal(pieces.particles["part_py"], whole.particles["part_py"])
@@ -67,7 +69,7 @@ def test_the_zoos_own_file_is_read_by_its_content(make_table, tmp_path):
     table = read_jets(tmp_path / "jets.bin", rows=(5, 9))
     assert table.weight.tolist() == [6, 7, 8, 9]
     assert table.source_rows.tolist() == [5, 6, 7, 8]
-    assert count_rows(tmp_path / "jets.bin") == 20
+    assert len(open_source(tmp_path / "jets.bin")) == 20
 
 
 def test_bad_jets_are_left_out_and_counted(top_tagging_frame, write_hdf5):

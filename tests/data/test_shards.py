@@ -19,8 +19,8 @@ from zoo.data.datasets import resolve_file
 from zoo.data.features import feature_table
 from zoo.data.loader import JetDataset
 from zoo.data.manifest import read_manifest, write_manifest
-from zoo.data.readers import count_rows, open_tables, read_jets
-from zoo.data.shards import open_shards
+from zoo.data.readers import read_jets
+from zoo.data.source import open_source
 from zoo.data.store import JetTable, write_store
 
 JETS = 500
@@ -56,10 +56,15 @@ def assert_same_jets(one: JetTable, two: JetTable) -> None:
         np.testing.assert_array_equal(one.particles[name], two.particles[name])
 
 
+def open_tables(folder, rows=None, verify=None):
+    with open_source(folder, verify=verify) as source:
+        return source.tables(rows)[0]
+
+
 @pytest.mark.parametrize("name", ["", "manifest.json"])
 def test_a_folder_is_read_like_a_file(folder, make_table, name):
     table = read_jets(folder / name)
-    assert count_rows(folder / name) == len(table) == JETS
+    assert len(open_source(folder / name)) == len(table) == JETS
     original = make_table(JETS).take(table.fields["source_row"])
     np.testing.assert_array_equal(table.particles["part_py"], original.particles["part_py"])
     np.testing.assert_array_equal(table.weight, original.weight)
@@ -118,15 +123,15 @@ def test_a_loader_process_that_dies_is_an_error(folder):
 def test_a_missing_shard(folder):
     shard_path(folder).unlink()
     with pytest.raises(FileNotFoundError, match=r"shard-000001.arrow is missing, which the manifest names"):
-        open_shards(folder)
-    assert len(open_shards(folder, rows=(0, 10))[0]) == 10
+        open_tables(folder)
+    assert len(open_tables(folder, rows=(0, 10))[0]) == 10
 
 
 def test_a_truncated_shard(folder):
     path = shard_path(folder)
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(ValueError, match=r"shard-000001.arrow has \d+ bytes instead of \d+; copy it again"):
-        open_shards(folder, verify=False)
+        open_tables(folder, verify=False)
 
 
 def test_a_shard_of_another_conversion(folder, tmp_path):
@@ -137,7 +142,7 @@ def test_a_shard_of_another_conversion(folder, tmp_path):
     first, second, *others = read_manifest(folder).shards
     change_manifest(folder, shards=(first, dataclasses.replace(second, bytes=path.stat().st_size), *others))
     with pytest.raises(ValueError, match=r"shard-000001.arrow is not the shard that the manifest names"):
-        open_shards(folder, verify=False)
+        open_tables(folder, verify=False)
 
 
 def test_a_flipped_bit_is_found_by_verification(folder, capsys):
@@ -150,10 +155,10 @@ def test_a_flipped_bit_is_found_by_verification(folder, capsys):
         main(["data", "verify", str(folder)])
     assert "shard-000001.arrow" in (shown := capsys.readouterr().err)
     assert "column 'particles.part_px' does not match its checksum" in shown
-    for read in (open_shards, read_jets):
+    for read in (open_tables, read_jets):
         with pytest.raises(ValueError, match="does not match its checksum"):
             read(folder)
-    open_shards(folder, verify=False)
+    open_tables(folder, verify=False)
 
 
 def test_large_folders_are_verified_when_asked_to(folder, monkeypatch):
@@ -168,7 +173,7 @@ def test_large_folders_are_verified_when_asked_to(folder, monkeypatch):
 
 def test_an_unfinished_folder(folder):
     (folder / "manifest.json").unlink()
-    for read in (read_jets, count_rows, open_shards, resolve_file):
+    for read in (read_jets, open_source, resolve_file):
         with pytest.raises(FileNotFoundError, match=r"out has no manifest.json: its conversion is unfinished"):
             read(folder)
 

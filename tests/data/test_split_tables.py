@@ -11,7 +11,7 @@ from zoo.data.convert import convert, describe
 from zoo.data.datamodule import Split
 from zoo.data.fit import fit_features
 from zoo.data.formats.layout_yaml import read_layout
-from zoo.data.readers import RejectedJetsWarning
+from zoo.data.read_report import RejectedJetsWarning
 from zoo.inference import predict
 
 LAYOUT = """

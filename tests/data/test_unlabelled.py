@@ -25,8 +25,9 @@ from zoo.data import JetDataModule
 from zoo.data.datamodule import Split
 from zoo.data.datasets import resolve_file
 from zoo.data.formats.layout import Layout
-from zoo.data.readers import count_rows, join_tables, open_tables, read_chunks, read_jets
-from zoo.data.store import write_store
+from zoo.data.readers import read_jets
+from zoo.data.source import open_source
+from zoo.data.store import join_tables, write_store
 
 Written = tuple[Path, Path, list[int]]
 
@@ -123,8 +124,7 @@ def test_what_needs_no_label_reads_every_jet(write: Callable[[Path], Written], t
     good, bad, label = write(tmp_path)
     with pytest.raises(ValueError, match=bad.name):
         read_jets(bad)
-    rows = count_rows(bad, labelled=False)
-    table = join_tables([table for table, _ in read_chunks(bad, (0, rows), labelled=False)])
+    table = join_tables([table for table, _ in open_source(bad, labelled=False).chunks()])
     expected = read_jets(good)
     assert table.label.tolist() == label
     np.testing.assert_array_equal(table.offsets, expected.offsets)
@@ -143,7 +143,7 @@ def test_a_layout_whose_labels_do_not_fit(tmp_path, label_values, column):
     layout = Layout(name="mine", classes=("a", "b", "c"), momenta=momenta, label=column, label_values=label_values)
     with pytest.raises(ValueError, match=f"{column}"):
         read_jets(path, layout=layout)
-    ((table, _),) = read_chunks(path, (0, 3), layout, labelled=False)
+    ((table, _),) = open_source(path, layout, labelled=False).chunks()
     assert table.label.tolist() == ([2, -1, 1] if column == "flavour" else [-1, -1, -1])
 
 
@@ -179,7 +179,7 @@ def test_files_without_labels_are_converted_where_none_are_needed(write: Callabl
     assert "label" in capsys.readouterr().err
     main([*command, "--unlabelled"])
     assert f"{label.count(-1)} of a class that is not known" in capsys.readouterr().out
-    (table,) = open_tables(out)
+    (table,), _ = open_source(out).tables()
     assert sorted(table.label.tolist()) == sorted(label)
     main([*command, "--unlabelled"])  # which is done
     split = Split([str(out)])

@@ -13,7 +13,8 @@ import pytest
 
 from zoo.data.datamodule import JetDataModule, Split
 from zoo.data.manifest import read_manifest
-from zoo.data.shards import open_shards, verify_shards
+from zoo.data.shards import ShardFolder
+from zoo.data.source import open_source
 from zoo.simulate import chunks, folder, simulate
 from zoo.simulate.chunks import Chunk, make_chunk, plan
 
@@ -48,11 +49,13 @@ def contents(path):
 
 
 def test_the_shards_are_whole_mixed_and_those_of_the_plan(whole):
-    manifest = verify_shards(whole)
+    shards = ShardFolder(whole)
+    shards.verify()
+    manifest = shards.manifest
     assert [shard.jets for shard in manifest.shards] == [8, 8, 4]
     assert manifest.class_jets == {"qcd": 10, "top": 10}
     assert manifest.metadata["source"] == f"zoo simulate top_tagging --seed {SEED}"
-    tables = open_shards(whole)
+    tables, _ = open_source(whole).tables()
     assert [np.bincount(table.label).tolist() for table in tables] == [[4, 4], [4, 4], [2, 2]]
     made = make_chunk(Chunk(label=1, number=1, jets=4, seed=SEED))  # the top jets of the second shard
     leading = made.four_momenta[np.cumsum(made.counts) - made.counts, 1]
@@ -93,7 +96,7 @@ def test_after_a_kill_the_same_call_goes_on_with_the_same_bytes(whole, tmp_path)
     os.kill(run.pid, signal.SIGKILL)
     run.wait()
     assert 8 <= read_manifest(killed).jets < 20
-    verify_shards(killed)  # what is there can be trained on
+    ShardFolder(killed).verify()  # what is there can be trained on
     simulate("top_tagging", jets=20, seed=SEED, out=killed, processes=1)
     assert contents(killed) == contents(whole)
 

@@ -12,7 +12,8 @@ from zoo.data.batch import gather
 from zoo.data.context import NO_CONTEXT, ContextTable
 from zoo.data.datasets import resolve_file
 from zoo.data.features import NO_COLUMNS, FeatureTable
-from zoo.data.readers import Description, read_jets
+from zoo.data.formats.known import Description
+from zoo.data.readers import read_jets
 from zoo.data.turning import ColumnChanges, Turning, kind_of_name
 from zoo.physics.lorentz import boost_matrix, rotation_matrix
 

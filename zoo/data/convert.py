@@ -24,11 +24,13 @@ from typing import Any, TypeVar
 import numpy as np
 
 from zoo.data.datasets import expand_pattern
+from zoo.data.formats.known import Description
 from zoo.data.manifest import MANIFEST, Manifest, Source, read_manifest, write_manifest
-from zoo.data.readers import Description, ReadReport, count_rows, find_format, join_tables, read_chunks
+from zoo.data.read_report import ReadReport
 from zoo.data.remote import local_path
 from zoo.data.shards import describe_shard, shard_path
-from zoo.data.store import JetTable, open_store, write_store
+from zoo.data.source import JetSource, open_source
+from zoo.data.store import JetTable, join_tables, open_store, write_store
 from zoo.files import LOCK, atomic_write, only_one
 from zoo.limits import parse_json
 from zoo.progress import progress_bar
@@ -117,6 +119,10 @@ class Part:
     seed: int
     layout: Description | None
     labelled: bool = True
+
+    def open(self) -> JetSource:
+        """The file; its checksums are compared once, not for each part."""
+        return open_source(self.file, self.layout, labelled=self.labelled, verify=False)
 
     @property
     def path(self) -> Path:
@@ -347,12 +353,15 @@ def _inspect(
 
 def _look_at(path: Path, layout: Description | None, labelled: bool) -> tuple[int, dict[str, Any]]:
     """Number of rows, and what the first one shows of the columns."""
-    if layout is not None and find_format(path, layout) is None:
-        raise ValueError(f"{path} is a file of the zoo, which says itself what it holds; convert it without a layout")
-    rows = count_rows(path, layout, labelled=labelled)
-    if not rows:
-        return 0, {}
-    table, _ = next(read_chunks(path, (0, 1), layout, verify=False, labelled=labelled))
+    with open_source(path, layout, labelled=labelled, verify=False) as source:
+        if layout is not None and source.is_own:
+            raise ValueError(
+                f"{path} is a file of the zoo, which says itself what it holds; convert it without a layout"
+            )
+        rows = len(source)
+        if not rows:
+            return 0, {}
+        table, _ = next(source.chunks((0, 1)))
     for key in FACTS:
         if key not in table.metadata:
             raise ValueError(f"{path} does not say its {key}; write it again with them in the metadata")
@@ -391,8 +400,8 @@ def _deal(parts: list[Part], run: Run) -> None:
         if not is_intact:
             part.path.unlink()
     left = [part for part in parts if not part.path.exists()]
-    sources = {part.file: part.layout for part in left}
-    for _ in run(_verify_source, list(sources.items())):
+    sources = {part.file: part for part in left}
+    for _ in run(_verify_source, list(sources.values())):
         pass
     with progress_bar("jets") as progress:
         total = sum(part.rows[1] - part.rows[0] for part in parts)
@@ -410,20 +419,20 @@ def _is_intact(part: Part) -> bool:
     return True
 
 
-def _verify_source(source: tuple[Path, Description | None]) -> None:
+def _verify_source(part: Part) -> None:
     """Compare a file of the zoo with its checksums once, before it is read in parts."""
-    path, layout = source
-    if find_format(path, layout) is None:
-        open_store(path)
+    with part.open() as source:
+        source.verify()
 
 
 def deal_part(part: Part) -> None:
     """Deal the good jets of a part to the shards and write them, sorted by shard."""
     start, stop = part.rows
     chunks, report = [], ReadReport(part.file, 0, {})
-    for chunk, of_chunk in read_chunks(part.file, part.rows, part.layout, verify=False, labelled=part.labelled):
-        chunks.append(chunk)
-        report += of_chunk
+    with part.open() as source:
+        for chunk, of_chunk in source.chunks(part.rows):
+            chunks.append(chunk)
+            report += of_chunk
     table = join_tables(chunks)
     least, most = 0 if part.labelled else -1, len(table.metadata["classes"]) - 1
     if np.any((table.label < least) | (table.label > most)):

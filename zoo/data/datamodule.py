@@ -15,13 +15,13 @@ from zoo.data.augment import Augmentation
 from zoo.data.classes import merge_classes
 from zoo.data.context import ContextTable
 from zoo.data.datasets import DATASETS, describe_dataset, resolve_files
-from zoo.data.description import read_description
+from zoo.data.description import Description, read_description
 from zoo.data.features import FeatureTable
 from zoo.data.features_yaml import named_context, named_features
 from zoo.data.loader import WORKER_TIMEOUT, BatchRows, JetDataset, JetLoader, make_loader
 from zoo.data.odd_jets import OddJetsWarning
 from zoo.data.oddities import find_oddities_of_files
-from zoo.data.readers import Description, count_rows
+from zoo.data.source import Sources
 from zoo.data.split_tables import SplitTables
 from zoo.data.store import JetTable
 from zoo.data.turning import ColumnChanges
@@ -57,10 +57,12 @@ class Split:
         if self.fraction is not None and not 0 <= self.fraction[0] < self.fraction[1] <= 1:
             raise ValueError(f"fraction: must be two rising numbers from 0 to 1, not {list(self.fraction)}")
 
-    def ranges(self, layout: Description | None = None, *, labelled: bool = True) -> dict[Path, tuple[int, int]]:
-        """First row and the row after the last of each file, by its resolved path; arguments as of `count_rows`."""
+    def ranges(
+        self, sources: Sources, layout: Description | None = None, *, labelled: bool = True
+    ) -> dict[Path, tuple[int, int]]:
+        """First row and the row after the last of each file, by its resolved path; arguments as of `Sources.get`."""
         paths = resolve_files(self.files)
-        return {path: self._range(count_rows(path, layout, labelled=labelled)) for path in paths}
+        return {path: self._range(len(sources.get(path, layout, labelled=labelled))) for path in paths}
 
     def _range(self, rows: int) -> tuple[int, int]:
         if self.fraction is not None:
@@ -191,6 +193,7 @@ class JetDataModule(pl.LightningDataModule):
             raise ValueError("augmentation: the features of a 'weaver_yaml' are made before it; leave one of them out")
         self.labelled = labelled
         self.layout = read_description(layout, weaver_yaml, classes, labelled=labelled)
+        self._layouts = {name: _for_split(self.layout, name) for name in ("train", "val", "test", "predict")}
         self.description = self.layout or describe_dataset(dataset)
         self.feature_table = find_features(features, self.layout)
         self.context_table = named_context(context)
@@ -255,18 +258,19 @@ class JetDataModule(pl.LightningDataModule):
             if name not in given:
                 raise ValueError(f"{name}: no split is given; add 'data.{name}.files' to the configuration")
         wanted = {"fit": ["train", "val"], None: given}.get(stage, needed)
-        self._check_overlaps()
-        for name in wanted:
-            if name in given and name not in self._datasets:
-                self._datasets[name] = self._read(name)
+        with Sources(self.verify) as sources:
+            self._check_overlaps(sources)
+            for name in wanted:
+                if name in given and name not in self._datasets:
+                    self._datasets[name] = self._read(name, sources)
 
-    def _check_overlaps(self) -> None:
+    def _check_overlaps(self, sources: Sources) -> None:
         """Jets seen in training would make a test worthless; other overlaps may be meant and are warned of."""
         ranges = {}
         for name in ("train", "val", "test"):
             if self.splits[name] is not None:
                 try:
-                    ranges[name] = self.splits[name].ranges(self._layout_of(name), labelled=self.labelled)
+                    ranges[name] = self.splits[name].ranges(sources, self._layouts[name], labelled=self.labelled)
                 except FileNotFoundError:
                     continue  # the files of a stage may come later than those of another; reading them tells
         for (one, ranges_one), (two, ranges_two) in itertools.combinations(ranges.items(), 2):
@@ -279,17 +283,11 @@ class JetDataModule(pl.LightningDataModule):
                         raise ValueError(message)
                     warnings.warn(message, stacklevel=3)
 
-    def _layout_of(self, name: str) -> Description | None:
-        """What describes the files of a split; weaver's data files select other jets to train on than to test."""
-        if isinstance(self.layout, WeaverYaml):
-            return self.layout.for_split("test" if name == "predict" else name)
-        return self.layout
-
-    def _read(self, name: str) -> JetDataset:
-        layout, labelled = self._layout_of(name), self._needs_labels(name)
-        ranges = self.splits[name].ranges(layout, labelled=labelled)
+    def _read(self, name: str, sources: Sources) -> JetDataset:
+        layout, labelled = self._layouts[name], self._needs_labels(name)
+        ranges = self.splits[name].ranges(sources, layout, labelled=labelled)
         found = SplitTables(name)
-        rows_of_files = [count_rows(path, layout, labelled=labelled) for path in ranges]
+        rows_of_files = [len(sources.get(path, layout, labelled=labelled)) for path in ranges]
         first_index = np.cumsum([0, *rows_of_files])[:-1].tolist()
         first_of_file = dict(zip(ranges, first_index, strict=True))
         if name == "train":
@@ -297,7 +295,7 @@ class JetDataModule(pl.LightningDataModule):
         tables = [
             (self._check_table(path, table, name), first_of_file[path])
             for path, rows in ranges.items()
-            for table in found.open(path, rows, layout, self.verify, labelled)
+            for table in found.open(sources.get(path, layout, labelled=labelled), rows)
         ]
         found.require(1.0 if name == "predict" else self.max_rejected)
         self._warn_of_oddities(name, found.tables)
@@ -482,6 +480,13 @@ class JetDataModule(pl.LightningDataModule):
                 f"{self.state_dict()}: jets would be missed or repeated; set the same values or start at a whole epoch"
             )
         return completed
+
+
+def _for_split(layout: Description | None, name: str) -> Description | None:
+    """What describes the files of a split; weaver's data files select other jets to train on than to test."""
+    if isinstance(layout, WeaverYaml):
+        return layout.for_split("test" if name == "predict" else name)
+    return layout
 
 
 def _at_least(smallest: int, name: str, value: int) -> int:

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from zoo.data.formats.known import Description
 from zoo.data.formats.layout_yaml import read_layout
-from zoo.data.readers import Description
 from zoo.data.weaver.data_config import Split, read_weaver_yaml
 
 

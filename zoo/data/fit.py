@@ -15,8 +15,10 @@ from zoo.data.context import ContextTable
 from zoo.data.datasets import resolve_files
 from zoo.data.features import FeatureTable
 from zoo.data.features_yaml import AUTO, KINDS, read_feature_values
+from zoo.data.formats.columns import first_bytes
 from zoo.data.formats.layout_yaml import read_layout
-from zoo.data.readers import CHUNK_JETS, count_rows, read_jets
+from zoo.data.read_report import warn_of
+from zoo.data.source import CHUNK_JETS, open_source
 from zoo.data.store import JetTable
 from zoo.data.weaver.data_config import Reweighting, WeaverYaml, read_without_classes
 from zoo.data.weaver.reader import VariableReader, Variables, open_weaver_columns, wanted_by_weights, weight_inputs
@@ -158,11 +160,13 @@ def _fit(
     described = None if layout is None else read_layout(layout, labelled=False)
     parts = []
     for path in paths:
-        rows = min(count_rows(path, described, labelled=False), max_rows)
-        if rows:
-            parts.append(raw_values(read_jets(path, (0, rows), described, labelled=False), table))
-        else:
-            warnings.warn(f"skipped {path}: it holds no row", stacklevel=3)
+        with open_source(path, described, labelled=False, verify=True) as source:
+            if not len(source):
+                warnings.warn(f"skipped {path}: it holds no row", stacklevel=3)
+                continue
+            jets, report = source.read((0, min(len(source), max_rows)))
+        warn_of(report)
+        parts.append(raw_values(jets, table))
     if not parts:
         raise ValueError(f"files: none of {len(files)} holds a row; give files of jets")
     for feature, column in zip(unfitted, np.concatenate(parts).T, strict=True):
@@ -216,7 +220,7 @@ def _read(
     paths: Sequence[Path], description: WeaverYaml, wanted: Sequence[str], fraction: float = 1.0
 ) -> Iterator[Variables]:
     for path in paths:
-        with open_weaver_columns(path, description) as columns:
+        with open_weaver_columns(path, first_bytes(path), description) as columns:
             reader = VariableReader(path, columns, description, wanted)
             if not len(reader):
                 warnings.warn(f"skipped {path}: it holds no row", stacklevel=4)

@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from zoo.data.datasets import DATASETS, resolve_file
-from zoo.data.description import read_description
-from zoo.data.manifest import folder_of
+from zoo.data.description import Description, read_description
 from zoo.data.oddities import find_oddities
-from zoo.data.readers import STORE, Description, ReadReport, count_rows, find_format, read_and_report
+from zoo.data.read_report import ReadReport
+from zoo.data.source import open_source
 from zoo.data.store import MOMENTUM_COLUMNS, JetTable
 
 #: Units of the columns that have one in every table; impact parameters are in mm where the data set says so.
@@ -96,8 +96,9 @@ def describe_file(
         raise ValueError(f"jets: must be at least 1, not {max_rows}")
     path = resolve_file(path)
     described = read_description(layout, labelled=False) if isinstance(layout, str | Path) else layout
-    rows = count_rows(path, described, labelled=False)
-    table, report = read_and_report(path, (0, min(rows, max_rows)), described, labelled=False)
+    with open_source(path, described, labelled=False, verify=True) as source:
+        rows, kind = len(source), source.format
+        table, report = source.read((0, min(rows, max_rows)))
     dataset = str(table.metadata.get("dataset", "unknown"))
     classes = table.metadata.get("classes") or [str(label) for label in range(table.label.max() + 1)]
     known = table.label[table.label >= 0]
@@ -106,16 +107,7 @@ def describe_file(
     columns = tuple(_describe_columns(table))
     oddities = (*_find_losses(report), *_check_sum(path, dataset), *_odd_classes(jets), *find_oddities(table))
     particles = tuple(np.quantile(table.counts, QUANTILES).tolist())
-    return FileInfo(
-        _format_name(path, described), rows, report, dataset, jets, unlabelled, particles, columns, oddities
-    )
-
-
-def _format_name(path: Path, layout: Description | None) -> str:
-    if folder_of(path):
-        return "folder of the zoo, Arrow"
-    found = find_format(path, layout)
-    return STORE if found is None else found.name
+    return FileInfo(kind, rows, report, dataset, jets, unlabelled, particles, columns, oddities)
 
 
 def _describe_columns(table: JetTable) -> Iterator[ColumnInfo]:

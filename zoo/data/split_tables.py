@@ -3,8 +3,8 @@
 import warnings
 from pathlib import Path
 
-from zoo.data.manifest import folder_of, read_manifest
-from zoo.data.readers import Description, open_and_report, warn_of
+from zoo.data.read_report import warn_of
+from zoo.data.source import JetSource
 from zoo.data.store import JetTable, NoJetsError
 
 #: How many files an error message names.
@@ -25,28 +25,21 @@ class SplitTables:
         self.reports: list[str] = []
         self.tables: list[tuple[Path, JetTable]] = []
 
-    def open(
-        self,
-        path: Path,
-        rows: tuple[int, int],
-        layout: Description | None,
-        verify: bool | None,
-        labelled: bool = True,
-    ) -> list[JetTable]:
-        """The jets of a file as tables, see `open_tables`; none, with a warning, if it has none in these rows."""
+    def open(self, source: JetSource, rows: tuple[int, int]) -> list[JetTable]:
+        """The tables of some rows of a source; none, with a warning, if it has no jet in these rows."""
+        path = source.path
         try:
             if rows[0] == rows[1]:
                 raise NoJetsError(f"{path}: has no row for this split; add jets or leave it out", {})
-            tables, report = open_and_report(path, rows, layout, verify=verify, labelled=labelled)
+            tables, report = source.tables(rows)
         except NoJetsError as error:
             warnings.warn(f"{self.name}: skipped a file: {error}", stacklevel=6)
             self._count(0, sum(error.rejected.values()), str(error))
             return []
         warn_of(report, stacklevel=6)
         jets = sum(map(len, tables))
-        if folder := folder_of(path):
-            manifest = read_manifest(folder)
-            left_out = round(manifest.left_out * jets / manifest.jets)
+        if source.left_out_before:
+            left_out = round(source.left_out_before * jets / len(source))
             self._count(jets, left_out, f"{path}: left out {left_out} when it was converted")
         else:
             self._count(jets, report.left_out, str(report))

@@ -270,7 +270,7 @@ def write_store(path: str | Path, table: JetTable, *, compression: str | None = 
         compression: None for a file that is mapped into memory when opened; ``"lz4"`` or ``"zstd"`` for a small one
             that is unpacked into memory: it holds the bytes of each float in four planes and, as most particles are
             massless, the energy as its distance from :math:`|p|` in float32 steps. Both lose nothing.
-        is_checked: whether `bad_jets` was asked just now, as by `zoo.data.readers.read_chunks`, and need not be again.
+        is_checked: whether `bad_jets` was asked just now, as `zoo.data.source.JetSource` does, and need not be again.
 
     Raises:
         ValueError: if the table holds a jet that `bad_jets` names, or the metadata are no JSON.
@@ -296,6 +296,74 @@ def write_store(path: str | Path, table: JetTable, *, compression: str | None = 
         writer.write_batch(batch.replace_schema_metadata(schema.metadata))
 
 
+class StoreFile:
+    """The zoo's own file, open; closed, the columns of its table stay mapped.
+
+    Args:
+        path: file.
+
+    Raises:
+        ValueError: if the file is damaged or no such file; the message names the file and the remedy.
+        FileNotFoundError: if there is no such file.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        with self._errors_named():
+            # a thousand open files would be too many for a process, mapped ones are not
+            self._source = pa.memory_map(str(path))
+            is_arrow = self._source.read(len(ARROW_MAGIC)) == ARROW_MAGIC
+            if is_arrow:
+                self._source.seek(0)
+                self._reader = pa.ipc.open_file(self._source)
+                self._header = _read_header(self._reader.schema.metadata or {})
+        if not is_arrow:
+            raise ValueError(f"{path} is not a jet file of the zoo (no Arrow header); other formats: read_jets")
+
+    def __enter__(self) -> "StoreFile":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._source.close()
+
+    def __len__(self) -> int:
+        return self._header["jets"]
+
+    @property
+    def header_checksum(self) -> int:
+        """Checksum of the header, which holds those of the columns."""
+        return int(self._reader.schema.metadata[b"zoo_crc32"])
+
+    def table(self, *, verify: bool = True) -> JetTable:
+        """The jets; see `open_store`."""
+        with self._errors_named():
+            if self._reader.num_record_batches != 1:
+                raise ValueError(f"{self._reader.num_record_batches} record batches instead of 1")
+            batch = self._reader.get_batch(0)
+            batch.validate()
+            table = _from_arrow(batch, self._header)
+            if verify:
+                _verify(table, self._header)
+            if not self._header["packed"]:
+                table = dataclasses.replace(table, mapped=(self.path.resolve(), self.path.stat().st_size))
+            return table
+
+    @contextlib.contextmanager
+    def _errors_named(self) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except (pa.ArrowException, ValueError, KeyError, OSError, MemoryError, TypeError) as error:
+            raise ValueError(
+                f"{self.path} cannot be read as a jet file of the zoo: {error}; write or fetch it again"
+            ) from error
+
+
 def open_store(path: str | Path, *, verify: bool = True) -> JetTable:
     """Open the zoo's own file and verify the checksum of every column.
 
@@ -311,43 +379,8 @@ def open_store(path: str | Path, *, verify: bool = True) -> JetTable:
         ValueError: if the file is damaged or no such file; the message names the file, the column and the remedy.
         FileNotFoundError: if there is no such file.
     """
-    with _open_arrow(Path(path)) as (header, reader):
-        if reader.num_record_batches != 1:
-            raise ValueError(f"{reader.num_record_batches} record batches instead of 1")
-        batch = reader.get_batch(0)
-        batch.validate()
-        table = _from_arrow(batch, header)
-        if verify:
-            _verify(table, header)
-        if not header["packed"]:
-            table = dataclasses.replace(table, mapped=(Path(path).resolve(), Path(path).stat().st_size))
-        return table
-
-
-def count_jets(path: str | Path) -> int:
-    """Number of jets of the zoo's own file, from its header alone; raises as `open_store` does."""
-    with _open_arrow(Path(path)) as (header, _):
-        return header["jets"]
-
-
-def header_checksum(path: str | Path) -> int:
-    """Checksum of the header of the zoo's own file, which holds those of its columns; raises as `open_store` does."""
-    with _open_arrow(Path(path)) as (_, reader):
-        return int(reader.schema.metadata[b"zoo_crc32"])
-
-
-@contextlib.contextmanager
-def _open_arrow(path: Path) -> Iterator[tuple[dict[str, Any], pa.ipc.RecordBatchFileReader]]:
-    with path.open("rb") as file:
-        if file.read(len(ARROW_MAGIC)) != ARROW_MAGIC:
-            raise ValueError(f"{path} is not a jet file of the zoo (no Arrow header); other formats: read_jets")
-    try:
-        # closed, the columns stay mapped, but a thousand open files would be too many for a process
-        with pa.memory_map(str(path)) as source:
-            reader = pa.ipc.open_file(source)
-            yield _read_header(reader.schema.metadata or {}), reader
-    except (pa.ArrowException, ValueError, KeyError, OSError, MemoryError, TypeError) as error:
-        raise ValueError(f"{path} cannot be read as a jet file of the zoo: {error}; write or fetch it again") from error
+    with StoreFile(path) as file:
+        return file.table(verify=verify)
 
 
 def _read_header(schema_metadata: dict[bytes, bytes]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from zoo.data.manifest import MANIFEST, Manifest, Shard, read_manifest, write_manifest
-from zoo.data.shards import describe_shard, open_shards, shard_path
+from zoo.data.shards import ShardFolder, describe_shard, shard_path
 from zoo.data.store import MOMENTUM_COLUMNS, write_store
 from zoo.files import LOCK, only_one, remove_drafts
 from zoo.progress import progress_bar
@@ -92,7 +92,7 @@ def _finished_shards(folder: Path, seed: int, metadata: dict, sizes: list[int]) 
             )
     if manifest.jets > sum(sizes):
         raise ValueError(f"{folder} holds {manifest.jets} jets already; ask for more, or name another folder")
-    open_shards(folder, verify=True)  # what is damaged since is told now, not when it is trained on
+    ShardFolder(folder).verify()  # what is damaged since is told now, not when it is trained on
     full = [shard for shard, size in zip(manifest.shards, sizes, strict=False) if shard.jets == size]
     if len(full) < len(manifest.shards):
         _forget_last(folder, full, seed, metadata)

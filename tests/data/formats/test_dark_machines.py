@@ -8,7 +8,9 @@ from zoo.cli import main
 from zoo.data.datasets import resolve_file
 from zoo.data.formats.dark_machines import LAYOUT, is_dark_machines
 from zoo.data.formats.momenta import RAISED_AS_STATED
-from zoo.data.readers import RejectedJetsWarning, count_rows, read_and_report, read_jets
+from zoo.data.read_report import RejectedJetsWarning
+from zoo.data.readers import read_jets
+from zoo.data.source import open_source
 
 
 @pytest.fixture
@@ -26,7 +28,7 @@ def test_every_number_of_the_real_file_is_read(shared_data):
     """Compared with every line, taken apart one by one."""
     path = shared_data / "four_tops" / "events.csv"
     table = read_jets(path)
-    assert len(table) == count_rows(path) == 15_843
+    assert len(table) == len(open_source(path)) == 15_843
     assert np.bincount(table.label).tolist() == [2421, 2193, 1675, 2199, 7355]
     lines = [line.split(";") for line in path.read_text().splitlines()]
     assert [table.metadata["classes"][label] for label in table.label] == [line[1] for line in lines]
@@ -104,7 +106,7 @@ def test_blank_lines_at_the_end(write):
 def test_row_ranges_and_chunks(write, monkeypatch, rows):
     path = write(LINES)
     whole = read_jets(path).slice(*rows)
-    monkeypatch.setattr("zoo.data.readers.CHUNK_JETS", 1)
+    monkeypatch.setattr("zoo.data.source.CHUNK_JETS", 1)
     part = read_jets(path, rows)
     for name, values in whole.particles.items():
         np.testing.assert_array_equal(part.particles[name], values)
@@ -113,7 +115,7 @@ def test_row_ranges_and_chunks(write, monkeypatch, rows):
 
 def test_rounding_makes_no_particle_too_fast(write):
     line = "1;ttH;1;0;0;m-,20000,20000.9,0,0"
-    table, report = read_and_report(write([line]))
+    table, report = open_source(write([line])).read()
     assert table.particles["part_energy"][0] == table.particles["part_px"][0] == np.float32(20.0009)
     assert dict(report.mended) == {RAISED_AS_STATED: 1}
     with pytest.raises(ValueError, match="1 momentum above energy"):

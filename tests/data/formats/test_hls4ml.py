@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 
 from tests.data.writers import hls4ml_arrays, write_arrays
-from zoo.data.readers import RejectedJetsWarning, count_rows, read_jets
+from zoo.data.read_report import RejectedJetsWarning
+from zoo.data.readers import read_jets
+from zoo.data.source import open_source
 
 
 @pytest.fixture
@@ -29,7 +31,7 @@ def test_every_number_is_read(arrays, write):
         np.testing.assert_array_equal(table.particles[name], real[:, i].astype(np.float32))
     for i, name in enumerate(("j_pt", "j_eta", "j_mass"), 1):
         np.testing.assert_array_equal(table.fields[name], arrays["jets"][:, i].astype(np.float32))
-    assert count_rows(path) == 5
+    assert len(open_source(path)) == 5
 
 
 def test_columns_are_found_by_name(arrays, write):
@@ -47,7 +49,7 @@ def test_columns_are_found_by_name(arrays, write):
 def test_row_ranges_and_chunks(arrays, write, monkeypatch, rows):
     path = write(arrays)
     whole = read_jets(path).slice(*rows)
-    monkeypatch.setattr("zoo.data.readers.CHUNK_JETS", 2)
+    monkeypatch.setattr("zoo.data.source.CHUNK_JETS", 2)
     part = read_jets(path, rows)
     np.testing.assert_array_equal(part.particles["part_px"], whole.particles["part_px"])
     assert part.source_rows.tolist() == list(range(*rows))

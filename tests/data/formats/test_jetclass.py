@@ -9,7 +9,9 @@ from pyarrow import parquet
 
 from tests.data.writers import FLAGS, IMPACT, changed, jetclass_columns, write_parquet, write_rntuple, write_root
 from zoo.data.datasets import JET_COLUMNS, describe_dataset
-from zoo.data.readers import RejectedJetsWarning, count_rows, read_jets
+from zoo.data.read_report import RejectedJetsWarning
+from zoo.data.readers import read_jets
+from zoo.data.source import open_source
 from zoo.data.store import MOMENTUM_COLUMNS, open_store, write_store
 
 CLASSES = describe_dataset("jetclass").classes
@@ -63,7 +65,7 @@ def test_every_number_of_the_example_is_read(example):
     np.testing.assert_array_equal(table.counts, [len(jet) for jet in witness["part_px"][30:70]])
     assert table.label.tolist() == list(witness["jet_label"][30:70])
     assert table.source_rows.tolist() == list(range(30, 70))
-    assert count_rows(example) == 100
+    assert len(open_source(example)) == 100
 
 
 def test_names_of_the_classes_are_those_of_the_partons(shared_data):
@@ -90,7 +92,7 @@ def test_jets_of_jetclass(columns, write):
         np.testing.assert_array_equal(values, ak.to_numpy(ak.flatten(columns[name])))
     for name in JET_COLUMNS:
         np.testing.assert_array_equal(table.fields[name], columns[name])
-    assert count_rows(path) == 12
+    assert len(open_source(path)) == 12
 
 
 @pytest.mark.parametrize("dtype", ["int32", "float32"])
@@ -108,7 +110,7 @@ def test_labels_and_flags_of_other_types(columns, write, dtype):
 def test_row_ranges_and_chunks(columns, write, monkeypatch, rows, chunk):
     path = write(columns)
     whole = read_jets(path)
-    monkeypatch.setattr("zoo.data.readers.CHUNK_JETS", chunk)
+    monkeypatch.setattr("zoo.data.source.CHUNK_JETS", chunk)
     part, expected = read_jets(path, rows), whole.slice(*rows)
     for name, values in expected.particles.items():
         np.testing.assert_array_equal(part.particles[name], values)

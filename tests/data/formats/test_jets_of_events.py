@@ -11,7 +11,8 @@ from zoo.data.convert import convert
 from zoo.data.formats.jets_of_events import Grouping
 from zoo.data.formats.layout import Layout
 from zoo.data.formats.layout_yaml import read_layout
-from zoo.data.readers import count_rows, open_tables, read_jets
+from zoo.data.readers import read_jets
+from zoo.data.source import open_source
 
 EVENTS = 40
 LAYOUT = Layout(
@@ -152,7 +153,7 @@ def test_jets_are_rows(events, expected, tmp_path, way, write):
     columns, grouping = way(events)
     write(tmp_path / "events", columns)
     layout = dataclasses.replace(LAYOUT, jets=grouping)
-    assert count_rows(tmp_path / "events", layout) == len(expected)
+    assert len(open_source(tmp_path / "events", layout)) == len(expected)
     check(read_jets(tmp_path / "events", layout=layout), expected)
     for rows in ((0, 1), (5, 23), (len(expected) - 3, len(expected))):
         part = read_jets(tmp_path / "events", rows, layout)
@@ -181,7 +182,7 @@ jets: {index: link_jet, particles: link_cand}
     assert layout.jets == Grouping(index="link_jet", particles="link_cand")
     manifest = convert([tmp_path / "events"], tmp_path / "folder", layout=layout, processes=1)
     assert manifest.layout["jets"]["index"] == "link_jet"
-    (table,) = open_tables(tmp_path / "folder")
+    (table,), _ = open_source(tmp_path / "folder").tables()
     row = np.argsort(table.fields["source_row"])
     assert table.fields["jet_m"][row].tolist() == [np.float32(jet[2]) for jet in expected]
     momenta = table.take(row).particles["part_px"]

@@ -15,7 +15,9 @@ from pyarrow import parquet
 from zoo.data.datamodule import JetDataModule, Split
 from zoo.data.formats.layout import Layout
 from zoo.data.formats.momenta import COMPONENTS, four_momenta
-from zoo.data.readers import RejectedJetsWarning, count_rows, read_jets
+from zoo.data.read_report import RejectedJetsWarning
+from zoo.data.readers import read_jets
+from zoo.data.source import open_source
 
 COUNTS = np.array([3, 1, 4, 2, 5, 1, 2])
 PARTICLES = int(COUNTS.sum())
@@ -186,13 +188,13 @@ def test_columns_that_hold_no_numbers(columns, tmp_path):
 def test_row_ranges_and_chunks(columns, write, monkeypatch, rows):
     path, layout = write(columns), dataclasses.replace(LAYOUT, tree=write.tree)
     whole = read_jets(path, layout=layout).slice(*rows)
-    monkeypatch.setattr("zoo.data.readers.CHUNK_JETS", 2)
+    monkeypatch.setattr("zoo.data.source.CHUNK_JETS", 2)
     part = read_jets(path, rows, layout)
     for name, values in whole.particles.items():
         np.testing.assert_array_equal(part.particles[name], values)
     assert part.label.tolist() == whole.label.tolist()
     assert part.source_rows.tolist() == list(range(*rows))
-    assert count_rows(path, layout) == 7
+    assert len(open_source(path, layout)) == 7
 
 
 def test_megaelectronvolts_become_gigaelectronvolts(columns, write):

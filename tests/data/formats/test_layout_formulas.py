@@ -11,7 +11,9 @@ import uproot
 from pyarrow import parquet
 
 from zoo.data.formats.layout import Layout
-from zoo.data.readers import MendedWarning, NoJetsError, read_jets
+from zoo.data.read_report import MendedWarning
+from zoo.data.readers import read_jets
+from zoo.data.store import NoJetsError
 
 COUNTS = np.array([2, 1, 3])
 RANDOM = np.random.default_rng(3)

@@ -12,7 +12,8 @@ from pyarrow import parquet
 
 from zoo.data.formats.layout import Layout
 from zoo.data.formats.layout_yaml import read_layout
-from zoo.data.readers import MendedWarning, read_jets
+from zoo.data.read_report import MendedWarning
+from zoo.data.readers import read_jets
 
 NAMES = ["gluon", "top", "gluon", "W", "top"]
 MOMENTUM = np.array([[1, 2], [3, 4], [5, 6], [7, 8], [9, 1]], dtype=np.float32)

@@ -4,7 +4,9 @@ import pandas as pd
 import pytest
 
 from tests.data.writers import lhc_olympics_rows
-from zoo.data.readers import RejectedJetsWarning, count_rows, read_jets
+from zoo.data.read_report import RejectedJetsWarning
+from zoo.data.readers import read_jets
+from zoo.data.source import open_source
 
 
 @pytest.fixture
@@ -39,7 +41,7 @@ def test_every_number_is_read(rows, write, options):
     np.testing.assert_allclose(np.hypot(px, py), pt, rtol=1e-6)
     np.testing.assert_allclose(np.arctanh(pz / energy), eta, atol=1e-5)
     np.testing.assert_allclose(np.arctan2(py, px), np.arctan2(np.sin(phi), np.cos(phi)), atol=1e-6)
-    assert count_rows(path) == 5
+    assert len(open_source(path)) == 5
 
 
 def test_labels_of_another_type_than_the_momenta(rows, write):
@@ -54,7 +56,7 @@ def test_labels_of_another_type_than_the_momenta(rows, write):
 def test_row_ranges_and_chunks(rows, write, monkeypatch, span):
     path = write(rows)
     whole = read_jets(path).slice(*span)
-    monkeypatch.setattr("zoo.data.readers.CHUNK_JETS", 2)
+    monkeypatch.setattr("zoo.data.source.CHUNK_JETS", 2)
     part = read_jets(path, span)
     np.testing.assert_array_equal(part.particles["part_px"], whole.particles["part_px"])
     assert part.source_rows.tolist() == list(range(*span))

@@ -16,7 +16,10 @@ from zoo.data.datasets import resolve_file
 from zoo.data.formats.layout import DROPPED, Layout
 from zoo.data.formats.layout_yaml import read_layout
 from zoo.data.formats.momenta import NEGATIVE_MASS, NO_MASS, PADDING, RAISED
-from zoo.data.readers import MendedWarning, NoJetsError, RejectedJetsWarning, read_and_report, read_jets
+from zoo.data.read_report import MendedWarning, RejectedJetsWarning
+from zoo.data.readers import read_jets
+from zoo.data.source import open_source
+from zoo.data.store import NoJetsError
 from zoo.inference import predict
 
 POLAR = {name: name for name in ("pt", "eta", "phi", "mass")}
@@ -51,7 +54,7 @@ def test_a_mass_below_zero_by_rounding_is_zero_and_counted(ending, tmp_path):
     """The first jet is that of public CMS files; a muon's mass with the wrong sign is no rounding."""
     columns = jets(pt=[5, 5, 5, 5], eta=[0, 1, 0, 1], phi=[0, 1, 0, 1], mass=[-2.4e-7, 0.1, -0.105, 0.1])
     path = WRITERS[ending](tmp_path / f"jets.{ending}", columns)
-    table, report = read_and_report(path, layout=LAYOUT)
+    table, report = open_source(path, layout=LAYOUT).read()
     assert table.source_rows.tolist() == [0]
     assert table.particles["part_energy"][0] == 5
     assert dict(report.mended) == {NO_MASS: 1, NEGATIVE_MASS: 1}
@@ -76,7 +79,7 @@ def test_masses_of_massless_particles_in_single_precision_are_rounding(tmp_path)
     assert (mass < 0).mean() > 0.3
     for dtype in (np.float32, np.float64):
         columns = jets(dtype, pt=pt, eta=eta, phi=phi, mass=mass)
-        table, report = read_and_report(write_parquet(tmp_path / "jets.parquet", columns), layout=LAYOUT)
+        table, report = open_source(write_parquet(tmp_path / "jets.parquet", columns), layout=LAYOUT).read()
         assert len(table) == 2000
         assert report.mended[NO_MASS] == (mass < 0).sum()
 
@@ -95,7 +98,7 @@ def half_precision(random):
 def test_half_precision_loses_no_jet(tmp_path):
     path = write_parquet(tmp_path / "jets.parquet", half_precision(np.random.default_rng(2)))
     layout = dataclasses.replace(LAYOUT, momenta=CARTESIAN)
-    table, report = read_and_report(path, layout=layout)
+    table, report = open_source(path, layout=layout).read()
     assert len(table) == 300
     assert report.mended[RAISED] > 100
     energy, *momentum = (table.particles[f"part_{name}"].astype(float) for name in ("energy", "px", "py", "pz"))
@@ -113,7 +116,7 @@ def test_more_than_rounding_is_refused_until_a_layout_allows_it(tmp_path):
     write_parquet(path, single | {"energy": of_type(single["energy"] * 0.99, np.float32)})
     with pytest.raises(ValueError, match="300 momentum above energy"):
         read_jets(path, layout=layout)
-    table, _ = read_and_report(path, layout=dataclasses.replace(layout, momentum_tolerance=0.02))
+    table, _ = open_source(path, layout=dataclasses.replace(layout, momentum_tolerance=0.02)).read()
     assert len(table) == 300
 
 
@@ -174,7 +177,7 @@ def test_a_report_names_the_columns_that_are_not_finite(damaged):
 def test_numbers_are_filled_and_particles_dropped_where_the_layout_says_so(damaged):
     path, layout = damaged
     layout = dataclasses.replace(layout, fill={"part_d0val": -9, "tau21": 0}, bad_particles="drop")
-    table, report = read_and_report(path, layout=layout)
+    table, report = open_source(path, layout=layout).read()
     assert table.counts.tolist() == [2, 1, 1]
     assert table.particles["part_d0val"].tolist() == [-9, 0.5, pytest.approx(0.1), -9]
     assert table.fields["tau21"].tolist() == [0.5, 0.5, 0]

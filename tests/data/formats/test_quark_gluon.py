@@ -8,7 +8,9 @@ from tests.data.writers import quark_gluon_arrays
 from zoo.data.batch import collate, gather
 from zoo.data.datasets import describe_dataset
 from zoo.data.features import feature_table
-from zoo.data.readers import RejectedJetsWarning, count_rows, read_jets
+from zoo.data.read_report import RejectedJetsWarning
+from zoo.data.readers import read_jets
+from zoo.data.source import open_source
 
 KINDS = ("ChargedHadron", "NeutralHadron", "Photon", "Electron", "Muon")
 
@@ -73,13 +75,13 @@ def test_numbers_and_masses_give_the_types_that_lorentznet_tells_apart(arrays, w
 def test_row_ranges_and_chunks(arrays, write, monkeypatch, rows):
     path = write(arrays)
     whole = read_jets(path).slice(*rows)
-    monkeypatch.setattr("zoo.data.readers.CHUNK_JETS", 1)
+    monkeypatch.setattr("zoo.data.source.CHUNK_JETS", 1)
     part = read_jets(path, rows)
     for name, values in whole.particles.items():
         np.testing.assert_array_equal(part.particles[name], values)
     assert part.label.tolist() == whole.label.tolist()
     assert part.source_rows.tolist() == list(range(*rows))
-    assert count_rows(path) == 3
+    assert len(open_source(path)) == 3
 
 
 @pytest.mark.parametrize(

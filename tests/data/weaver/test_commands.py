@@ -13,7 +13,8 @@ from tests.data.weaver.test_data_config import JETCLASS, WEIGHTS, write_root
 from zoo.cli import main
 from zoo.data.datamodule import JetDataModule, Split
 from zoo.data.datasets import resolve_files
-from zoo.data.readers import open_tables, read_jets
+from zoo.data.readers import read_jets
+from zoo.data.source import open_source
 from zoo.data.weaver.data_config import read_weaver_yaml
 from zoo.hub import PretrainedConfig, save_pretrained
 from zoo.registry import create_model
@@ -85,7 +86,7 @@ def folder(data_file):
 def test_convert_keeps_selection_weights_and_inputs(data_file, tmp_path):
     main(["convert", str(tmp_path / "*.root"), "--weaver-yaml", str(data_file), "--out", str(tmp_path / "folder")])
     description = read_weaver_yaml(data_file, split="train")
-    (shard,) = open_tables(tmp_path / "folder", layout=description)
+    (shard,), _ = open_source(tmp_path / "folder", description).tables()
     names = ["Hbb", "QCD", "Tbqq"]  # sorted, as the shell does
     tables = [read_jets(tmp_path / f"{name}.root", layout=description) for name in names]
     assert len(shard) == 3 * 59
@@ -120,7 +121,7 @@ def test_convert_with_custom_labels_and_for_another_split(custom, tmp_path, caps
         main(command)
     assert "give the names in 'classes'" in capsys.readouterr().err
     main([*command, "--classes", "b", "c", "light", "--split", "test"])
-    (shard,) = open_tables(tmp_path / "folder")
+    (shard,), _ = open_source(tmp_path / "folder").tables()
     assert np.bincount(shard.label).tolist() == [59, 59, 59]
     assert "jet_sdmass" in shard.fields
     with pytest.raises(SystemExit, match="2"):

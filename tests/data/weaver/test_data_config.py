@@ -22,7 +22,9 @@ from zoo import load_pretrained
 from zoo.cli import main
 from zoo.data.batch import collate, gather
 from zoo.data.datamodule import JetDataModule, Split
-from zoo.data.readers import MendedWarning, RejectedJetsWarning, read_and_report, read_jets
+from zoo.data.read_report import MendedWarning, RejectedJetsWarning
+from zoo.data.readers import read_jets
+from zoo.data.source import open_source
 from zoo.data.weaver.data_config import read_weaver_yaml
 from zoo.data.weaver.formulas import reading_table
 from zoo.inference import predict
@@ -201,7 +203,7 @@ def test_all_jets_of_jetclass2_stay(shared_data, write):
     labels = {"type": "custom", "value": {"truth": "jet_label"}}
     data_file = write(labels=labels, selection=None, test_time_selection=None)
     description = read_weaver_yaml(data_file, [str(number) for number in range(188)])
-    table, report = read_and_report(shared_data / "jetclass2" / "JetClassII_example.root", layout=description)
+    table, report = open_source(shared_data / "jetclass2" / "JetClassII_example.root", layout=description).read()
     assert len(table) == 100
     assert not any(report.rejected.values())
 
@@ -465,7 +467,7 @@ def test_numbers_of_jets_meet_the_particles_of_their_jet(padded, write):
 def test_a_file_is_read_in_blocks(jets, write, monkeypatch):
     description = read_weaver_yaml(write(), split="train")
     whole = read_jets(jets, layout=description)
-    monkeypatch.setattr("zoo.data.readers.CHUNK_JETS", 37)
+    monkeypatch.setattr("zoo.data.source.CHUNK_JETS", 37)
     parts = read_jets(jets, layout=description)
     for name, values in whole.particles.items():
         np.testing.assert_array_equal(parts.particles[name], values)

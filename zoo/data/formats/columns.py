@@ -7,7 +7,6 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import h5py
@@ -29,6 +28,9 @@ _TREES = ("TTree", "ROOT::RNTuple")
 
 #: Padded arrays are read so many bytes at a time at most.
 BLOCK_BYTES = 64 * 2**20
+
+#: So much of a file is looked at to tell its kind.
+_START_BYTES = 4096
 
 
 class Kind(NamedTuple):
@@ -107,26 +109,35 @@ def unless_damaged(
         yield block
 
 
+def first_bytes(path: Path) -> bytes:
+    """The start of a file, which tells its kind.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+    """
+    with path.open("rb") as file:
+        return file.read(_START_BYTES)
+
+
 @contextlib.contextmanager
-def open_columns(path: Path, key: str | None = None) -> Iterator[Columns]:
+def open_columns(path: Path, start: bytes, key: str | None = None) -> Iterator[Columns]:
     """Open the columns of a ROOT, parquet or HDF5 file, whichever it is by its content.
 
     Args:
         path: file.
+        start: its `first_bytes`.
         key: tree of a ROOT file (None: ``tree``, or the only one) or group of an HDF5 file (None: the whole file).
 
     Raises:
         ValueError: if the file is of another format, is damaged, or has no such tree or group.
     """
     openers = {ROOT_MAGIC: open_root, PARQUET_MAGIC: open_parquet, HDF5_MAGIC: open_hdf5}
-    with path.open("rb") as file:
-        start = file.read(max(map(len, openers)))
     for magic, opener in openers.items():
         if start.startswith(magic):
             with opener(path, key) as columns:
                 yield columns
             return
-    raise ValueError(f"{path}: a layout describes ROOT, parquet and HDF5 files; this one starts with {start!r}")
+    raise ValueError(f"{path}: a layout describes ROOT, parquet and HDF5 files; this one starts with {start[:8]!r}")
 
 
 @contextlib.contextmanager
@@ -446,9 +457,7 @@ class _Parquet:
 
 
 @contextlib.contextmanager
-def open_hdf5(
-    path: Path, key: str | None = None, parts: Mapping[str, Sequence[str]] | None = None
-) -> Iterator[Columns]:
+def open_hdf5(path: Path, key: str | None = None) -> Iterator[Columns]:
     """Open the data sets of an HDF5 file, or of one group, as columns; see `Hdf5Columns`.
 
     Raises:
@@ -460,7 +469,7 @@ def open_hdf5(
             raise ValueError(
                 f"{path}: there is no group {key!r}; {did_you_mean(key, file)} Change 'tree' of the layout"
             )
-        yield Hdf5Columns(path, group, MappingProxyType(dict(parts or {})))
+        yield Hdf5Columns(path, group)
 
 
 @contextlib.contextmanager
@@ -551,7 +560,7 @@ class Hdf5Columns:
 
     path: Path
     group: h5py.Group
-    parts: Mapping[str, Sequence[str]]
+    parts: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
 
     @functools.cached_property
     def names(self) -> list[str]:

@@ -1,13 +1,11 @@
 """The hls4ml LHC jets: zero-padded arrays in HDF5 whose columns are named in the file."""
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
 
 from zoo.data.datasets import DATASETS
-from zoo.data.formats.columns import open_hdf5, open_hdf5_file, require_stored
+from zoo.data.formats.columns import Hdf5Columns, require_stored
 from zoo.data.formats.layout import Layout, LayoutFile
 
 FACTS = DATASETS["hls4ml"]
@@ -32,20 +30,17 @@ LAYOUT = Layout(
 )
 
 
-@contextlib.contextmanager
-def open_hls4ml(path: Path, labelled: bool = True) -> Iterator[LayoutFile]:
-    """Open a file; its particles are massive, its jets have no azimuth.
+def find_hls4ml(path: Path, file: h5py.File, labelled: bool = True) -> LayoutFile:
+    """The jets of an open file; its particles are massive, its jets have no azimuth.
 
     Note:
         The public files name 17 columns of particles for 16, the last name is one too many.
 
     Raises:
-        ValueError: if the file is damaged, or a column is missing.
+        ValueError: if a column is missing.
     """
-    with open_hdf5_file(path) as file:
-        names = {array: _read_names(path, file, array, member) for array, member in _NAMES.items()}
-    with open_hdf5(path, parts=names) as columns:
-        yield LayoutFile(path, columns, LAYOUT, labelled)
+    names = {array: _read_names(path, file, array, member) for array, member in _NAMES.items()}
+    return LayoutFile(path, Hdf5Columns(path, file, names), LAYOUT, labelled)
 
 
 def _read_names(path: Path, file: h5py.File, array: str, member: str) -> list[str]:

@@ -1,6 +1,5 @@
 """JetNet: the particles of each jet relative to it, one class a file, in HDF5."""
 
-import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,7 +8,7 @@ import h5py
 import numpy as np
 
 from zoo.data.datasets import DATASETS
-from zoo.data.formats.columns import Block, Columns, Hdf5Columns, Kind, Lists, open_hdf5
+from zoo.data.formats.columns import Block, Columns, Hdf5Columns, Kind, Lists
 from zoo.data.formats.layout import Layout, LayoutFile
 
 FACTS = DATASETS["jetnet"]
@@ -32,9 +31,8 @@ LAYOUT = Layout(
 )
 
 
-@contextlib.contextmanager
-def open_jetnet(path: Path, labelled: bool = True) -> Iterator[LayoutFile]:
-    r"""Open a file; the momenta are made of the relative ones.
+def find_jetnet(path: Path, file: h5py.File, labelled: bool = True) -> LayoutFile:
+    r"""The jets of an open file; the momenta are made of the relative ones.
 
     .. math:: p_T = p_{T,rel}\, p_T^{jet}, \quad \eta = \eta_{rel} + \eta^{jet}, \quad \phi = \phi_{rel}
 
@@ -43,12 +41,12 @@ def open_jetnet(path: Path, labelled: bool = True) -> Iterator[LayoutFile]:
         particles, all but the leading 30 or 150, is still in the momentum of the jet, which the table keeps.
 
     Raises:
-        ValueError: if the file is damaged, an array is missing or has another shape, or the name of the file is none
+        ValueError: if an array is missing or has another shape, or the name of the file is none
             of ``g.hdf5``, ``q30.hdf5``, ``t150.hdf5`` and the like, which alone tells the class.
     """
-    with open_hdf5(path, parts=_PARTS) as columns:
-        _check_shapes(path, columns)
-        yield LayoutFile(path, _AbsoluteColumns(columns), LAYOUT, labelled)
+    columns = Hdf5Columns(path, file, _PARTS)
+    _check_shapes(path, columns)
+    return LayoutFile(path, _AbsoluteColumns(columns), LAYOUT, labelled)
 
 
 def _check_shapes(path: Path, columns: Hdf5Columns) -> None:

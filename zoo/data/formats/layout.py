@@ -228,7 +228,7 @@ _LATER = {"fill": {}, "bad_particles": "reject", "momentum_tolerance": None, "ot
 
 
 class LayoutFile:
-    """An open file with a layout; see `zoo.data.readers.JetFile`.
+    """An open file with a layout; see `zoo.data.formats.known.JetFile`.
 
     With ``labelled`` false a label that is missing, or none of the classes, is -1 and no error.
 

@@ -1,6 +1,5 @@
 """The LHC Olympics 2020: events as rows of a pandas frame in HDF5, format 'fixed'."""
 
-import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,7 +8,7 @@ import h5py
 import numpy as np
 
 from zoo.data.datasets import DATASETS
-from zoo.data.formats.columns import BLOCK_BYTES, Block, Kind, Lists, damaged, open_hdf5_file, require_stored
+from zoo.data.formats.columns import BLOCK_BYTES, Block, Kind, Lists, damaged, require_stored
 from zoo.data.formats.layout import Layout, LayoutFile, whole_labels
 
 FACTS = DATASETS["lhc_olympics"]
@@ -33,27 +32,25 @@ def find_frame(file: h5py.File) -> str | None:
     )
 
 
-@contextlib.contextmanager
-def open_lhc_olympics(path: Path, labelled: bool = True) -> Iterator[LayoutFile]:
-    """Open a file; a row is one event of massless particles. A black box, which has no label, if it need not be there.
+def find_lhc_olympics(path: Path, file: h5py.File, labelled: bool = True) -> LayoutFile:
+    """The events of an open file, of massless particles. A black box, which has no label, if it need not be there.
 
     Raises:
-        ValueError: if the file is damaged, its rows are not those of labelled events, or they hold pickled objects.
+        ValueError: if the rows are not those of labelled events, or they hold pickled objects.
     """
-    with open_hdf5_file(path) as file:
-        frame = _Frame(path, _find_blocks(path, file[find_frame(file)]), labelled=labelled)
-        width = frame.width
-        if width % 3 == 0 and labelled:
-            raise ValueError(
-                f"{path}: rows of {width} numbers have no label, which is last; the labels of a black box are in a "
-                "file of their own, add them as a further column"
-            )
-        if width % 3 == 2 or width // 3 > FACTS.max_particles:
-            raise ValueError(
-                f"{path}: rows must be at most {FACTS.max_particles} x (pt, eta, phi) and a label, not {width} "
-                "numbers; is it a file of the LHC Olympics?"
-            )
-        yield LayoutFile(path, frame, LAYOUT, labelled)
+    frame = _Frame(path, _find_blocks(path, file[find_frame(file)]), labelled=labelled)
+    width = frame.width
+    if width % 3 == 0 and labelled:
+        raise ValueError(
+            f"{path}: rows of {width} numbers have no label, which is last; the labels of a black box are in a "
+            "file of their own, add them as a further column"
+        )
+    if width % 3 == 2 or width // 3 > FACTS.max_particles:
+        raise ValueError(
+            f"{path}: rows must be at most {FACTS.max_particles} x (pt, eta, phi) and a label, not {width} "
+            "numbers; is it a file of the LHC Olympics?"
+        )
+    return LayoutFile(path, frame, LAYOUT, labelled)
 
 
 def _find_blocks(path: Path, group: h5py.Group) -> dict[h5py.Dataset, np.ndarray]:

@@ -1,6 +1,5 @@
 """The Top Tagging Reference set: zero-padded rows of a pandas table in HDF5."""
 
-import contextlib
 import dataclasses
 import pickletools
 import re
@@ -12,7 +11,7 @@ import h5py
 import numpy as np
 
 from zoo.data.datasets import describe_dataset
-from zoo.data.formats.columns import open_hdf5_file, require_stored
+from zoo.data.formats.columns import require_stored
 from zoo.data.formats.momenta import four_momenta
 from zoo.data.hints import did_you_mean
 from zoo.data.store import JetTable
@@ -24,7 +23,7 @@ _MOMENTUM_NAME = re.compile(r"(E|PX|PY|PZ)_(\d+)")
 
 
 class TopTaggingFile:
-    """An open file; see `zoo.data.readers.JetFile`."""
+    """An open file; see `zoo.data.formats.known.JetFile`."""
 
     def __init__(self, path: Path, data: h5py.Dataset, labelled: bool = True) -> None:
         self.path = path
@@ -76,19 +75,17 @@ class TopTaggingFile:
         )
 
 
-@contextlib.contextmanager
-def open_top_tagging(path: Path, labelled: bool = True) -> Iterator[TopTaggingFile]:
-    """Open a file; what is damaged is named when it is read.
+def find_top_tagging(path: Path, file: h5py.File, labelled: bool = True) -> TopTaggingFile:
+    """The jets of an open file; what is damaged is named when it is read.
 
     Raises:
-        ValueError: if the file is damaged, or no table of pandas, while it is open.
+        ValueError: if the file holds no table of pandas.
     """
-    with open_hdf5_file(path) as file:
-        data = file.get("table/table")
-        if not isinstance(data, h5py.Dataset) or data.dtype.names is None or data.ndim != 1:
-            raise ValueError(f"{path} has no pandas table 'table' (format 'table'); is it a top tagging file?")
-        require_stored(path, data)
-        yield TopTaggingFile(path, data, labelled)
+    data = file.get("table/table")
+    if not isinstance(data, h5py.Dataset) or data.dtype.names is None or data.ndim != 1:
+        raise ValueError(f"{path} has no pandas table 'table' (format 'table'); is it a top tagging file?")
+    require_stored(path, data)
+    return TopTaggingFile(path, data, labelled)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -196,25 +196,23 @@ def _first(block: Block) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def open_with_weaver(path: Path, description: WeaverYaml) -> Iterator["WeaverFile"]:
-    """Open a ROOT, parquet or HDF5 file with one of weaver's data files.
+def open_with_weaver(path: Path, start: bytes, description: WeaverYaml) -> Iterator["WeaverFile"]:
+    """Open a ROOT, parquet or HDF5 file with one of weaver's data files; ``start`` are its first bytes.
 
     Raises:
         ValueError: if the file is of another format or damaged, a column is missing, or a number is yet to be fitted.
     """
-    with open_weaver_columns(path, description) as columns:
+    with open_weaver_columns(path, start, description) as columns:
         yield WeaverFile(path, columns, description)
 
 
-def open_weaver_columns(path: Path, description: WeaverYaml) -> AbstractContextManager[Columns]:
+def open_weaver_columns(path: Path, start: bytes, description: WeaverYaml) -> AbstractContextManager[Columns]:
     """Open the columns of a file; ``treename`` counts in ROOT files only, as in weaver."""
-    with path.open("rb") as file:
-        is_root = file.read(len(ROOT_MAGIC)) == ROOT_MAGIC
-    return open_columns(path, description.tree if is_root else None)
+    return open_columns(path, start, description.tree if start.startswith(ROOT_MAGIC) else None)
 
 
 class WeaverFile:
-    """An open file with one of weaver's data files; see `zoo.data.readers.JetFile`.
+    """An open file with one of weaver's data files; see `zoo.data.formats.known.JetFile`.
 
     Rows that are not selected are left out without a word. Jets have their first ``length`` particles, less those that
     the mask leaves out and those without momentum, which are padding, and counted in ``notes``. The raw values of the
