@@ -21,12 +21,7 @@ from zoo.registry import has_encode
 
 #: Models whose page is still to be written.
 PENDING = {
-    "cnn_for_events",
-    "cnn_jetimage",
-    "cnn_jetimage_40",
-    "efn",
     "egnn",
-    "fully_connected_for_events",
     "lgn",
     "lorentznet",
     "lorentznet_for_events",
@@ -46,10 +41,6 @@ PENDING = {
     "particlenet_lite",
     "particlenet_weaver",
     "pcnn",
-    "pfn",
-    "pfn_energyflow",
-    "pfn_for_events",
-    "resnext50_jetimage",
 }
 
 #: How far the two may be apart, relative to the largest number of a tensor.
@@ -178,13 +169,15 @@ def test_fast_path_equals_the_page_on_jets_of_next_to_nothing(model, few, partic
 
 
 def test_another_number_in_the_page_is_found(model, few):
-    """Control: one weight in the middle of the model moved by a thousandth of its size."""
-    other = copy.deepcopy(model)
+    """Control: one weight in the middle of the model, that which counts most, moved by a thousandth of its size."""
+    inputs, other = few + context_for(model, len(few[0])), copy.deepcopy(model)
     parameters = [parameter for parameter in other.parameters() if parameter.ndim > 1]
+    weight = parameters[len(parameters) // 2]
+    (gradient,) = torch.autograd.grad(other(*inputs).square().sum(), weight)
     with torch.no_grad():
-        parameters[len(parameters) // 2].flatten()[0] *= 1.001
+        weight.view(-1)[(gradient * weight).abs().argmax()] *= 1.001
     with pytest.raises(AssertionError, match="not close"):
-        compare(model, few + context_for(model, len(few[0])), "forward", other=other)
+        compare(model, inputs, "forward", other=other)
 
 
 def test_an_exported_model_takes_batches_of_any_size(model, jets):
@@ -205,8 +198,13 @@ def test_an_exported_model_takes_batches_of_any_size(model, jets):
 
 
 def test_the_page_is_differentiable_twice(model, few):
-    """Along random directions, beside a difference of first derivatives."""
+    """Along random directions, beside a difference of first derivatives.
+
+    The particles are given a mass, for at a vanishing one, which rapidities cut, they have no derivative. The step is
+    so small that next to no ReLU switches on it.
+    """
     features, momenta, mask = few
+    momenta = momenta * momenta.new_tensor([1.1, 1, 1, 1])
     parameter = next(parameter for parameter in model.parameters() if parameter.ndim > 1)
     to_logits, to_parameter = torch.randn(len(mask), 2).double(), torch.randn_like(parameter)
     to_momenta = torch.randn_like(momenta)
@@ -224,7 +222,7 @@ def test_the_page_is_differentiable_twice(model, few):
     if second is None:
         pytest.skip("does not look at four-momenta")
     assert second.isfinite().all()
-    step = 1e-5
+    step = 1e-7
     forth, back = (first(momenta + sign * step * to_momenta, graph=False) for sign in (1, -1))
     expected = (forth - back) / (2 * step)
     assert expected.abs() > 0

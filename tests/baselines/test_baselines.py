@@ -5,14 +5,15 @@ import pytest
 import torch
 
 from zoo import create_model
-from zoo.baselines import MAX_OBJECTS, FullyConnected, hardest_objects
+from zoo.baselines import MAX_OBJECTS, FullyConnected, fast, hardest_objects
 
 NAMES = ["cnn_for_events", "fully_connected_for_events"]
 
 
+@pytest.mark.parametrize("hardest", [hardest_objects, fast.hardest_objects])
 @pytest.mark.parametrize("num_objects", [5, MAX_OBJECTS, 150])
-def test_hardest_objects_as_numpy_sorts_them(jets, num_objects):
-    found = hardest_objects(jets.features, jets.four_momenta, jets.mask, num_objects).numpy()
+def test_hardest_objects_as_numpy_sorts_them(jets, num_objects, hardest):
+    found = hardest(jets.features, jets.four_momenta, jets.mask, num_objects).numpy()
     assert found.shape == (8, num_objects, 7)
     for table, features, momenta, mask in zip(found, jets.features, jets.four_momenta, jets.mask, strict=True):
         real = momenta[mask].double().numpy()
@@ -21,11 +22,13 @@ def test_hardest_objects_as_numpy_sorts_them(jets, num_objects):
         assert not table[len(order) :].any()
 
 
-def test_equal_transverse_momenta_are_put_in_one_order(jets):
+@pytest.mark.parametrize("hardest", [hardest_objects, fast.hardest_objects])
+def test_equal_transverse_momenta_are_put_in_one_order(hardest):
     momenta = torch.tensor([[5.0, 3, 4, 0], [5.0, 4, 3, 0], [5.0, 0, 5, 0]])[None]
     values, mask = torch.arange(3.0)[None, :, None], torch.ones(1, 3, dtype=torch.bool)
     expected = hardest_objects(values, momenta, mask, 3)
-    assert torch.equal(hardest_objects(values.flip(1), momenta.flip(1), mask, 3), expected)
+    assert torch.equal(hardest(values, momenta, mask, 3), expected)
+    assert torch.equal(hardest(values.flip(1), momenta.flip(1), mask, 3), expected)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -49,6 +52,6 @@ def test_fully_connected_by_hand(jets):
     context = torch.randn(8, 1)
     table = hardest_objects(jets.features, jets.four_momenta, jets.mask, 3).numpy().reshape(8, 21)
     hidden = np.hstack([table, context.numpy()]) @ weights["layers.0.weight"].T + weights["layers.0.bias"]
-    expected = np.maximum(hidden, 0) @ weights["layers.3.weight"].T + weights["layers.3.bias"]
+    expected = np.maximum(hidden, 0) @ weights["head.weight"].T + weights["head.bias"]
     found = model(jets.features, jets.four_momenta, jets.mask, context).detach().numpy()
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)

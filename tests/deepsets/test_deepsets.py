@@ -70,7 +70,7 @@ def by_hand(model: nn.Module, name: str, features: np.ndarray, momenta: np.ndarr
     else:
         x = features if name == "pfn" else np.stack([z, y, phi], axis=1)
         total = layers(x, "phi", True).sum(0)
-    return layers(total, "f", False)
+    return layers(total, "head", False)
 
 
 @pytest.mark.parametrize("name", ["pfn", *FOUR_MOMENTA_ONLY])

@@ -3,15 +3,18 @@
 import itertools
 from collections.abc import Sequence
 
+from einops import rearrange
 from torch import Tensor, nn
 
+from zoo.baselines import fast
 from zoo.baselines.hardest import MAX_OBJECTS, hardest_objects
 from zoo.kernels.building import join_context, stages_of
 from zoo.kernels.cpu import Dropout, Linear
+from zoo.model import JetModel
 from zoo.registry import Paper, register_model
 
 
-class ObjectCNN(nn.Module):
+class ObjectCNN(JetModel):
     """Convolutions of kernel size 3 along the hardest objects, and a hidden layer on all that they give.
 
     There is no batch normalisation, so the places of absent objects enter no statistics. Unlike `zoo.pcnn.PCNN`, which
@@ -60,10 +63,23 @@ class ObjectCNN(nn.Module):
         """What fine-tuning tells apart, from the input to the ``head``: the modules and parameters of each stage."""
         return {**stages_of("convolutions", self.convolutions), "head": ["head"]}
 
-    def forward(self, features: Tensor, four_momenta: Tensor, mask: Tensor, context: Tensor | None = None) -> Tensor:
+    def reference_forward(
+        self, features: Tensor, four_momenta: Tensor, mask: Tensor, context: Tensor | None = None
+    ) -> Tensor:
         """Logits (batch, class); see the class for the shapes. A ``context`` left out counts as zero."""
-        table = hardest_objects(features, four_momenta, mask, self.num_objects)
-        return self.head(join_context(self.convolutions(table.mT).flatten(1), context, self.context_dim))
+        return self._classify(hardest_objects(features, four_momenta, mask, self.num_objects), context)
+
+    def fast_forward(
+        self, features: Tensor, four_momenta: Tensor, mask: Tensor, context: Tensor | None = None
+    ) -> Tensor:
+        """The same logits, from packed objects."""
+        return self._classify(fast.hardest_objects(features, four_momenta, mask, self.num_objects), context)
+
+    def _classify(self, table: Tensor, context: Tensor | None) -> Tensor:
+        """Logits of tables (batch, object, feature)."""
+        rows = self.convolutions(rearrange(table, "batch object feature -> batch feature object"))
+        rows = rearrange(rows, "batch feature object -> batch (feature object)")
+        return self.head(join_context(rows, context, self.context_dim))
 
 
 PAPER = Paper("arXiv:2211.05143", "Attention to the strengths of physical interactions")

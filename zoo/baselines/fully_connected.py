@@ -3,15 +3,18 @@
 import itertools
 from collections.abc import Sequence
 
+from einops import rearrange
 from torch import Tensor, nn
 
+from zoo.baselines import fast
 from zoo.baselines.hardest import MAX_OBJECTS, hardest_objects
-from zoo.kernels.building import join_context, stages_of
+from zoo.kernels.building import join_context, renamed_weights, stages_of
 from zoo.kernels.cpu import Dropout, Linear
+from zoo.model import JetModel
 from zoo.registry import Paper, register_model
 
 
-class FullyConnected(nn.Module):
+class FullyConnected(JetModel):
     """Linear layers on the features of the hardest objects, one object after the other.
 
     Args:
@@ -45,17 +48,30 @@ class FullyConnected(nn.Module):
         widths = [num_objects * input_dim + context_dim, *hidden_dims]
         for before, after in itertools.pairwise(widths):
             layers += [Linear(before, after), nn.ReLU(), Dropout(dropout)]
-        self.layers = nn.Sequential(*layers, Linear(widths[-1], num_classes))
+        self.layers = nn.Sequential(*layers)
+        self.head = Linear(widths[-1], num_classes)
+        renamed_weights(self, {f"layers.{len(layers)}": "head"})
 
     def stages(self) -> dict[str, list[str]]:
         """What fine-tuning tells apart, from the input to the ``head``: the modules and parameters of each stage."""
-        *hidden, _ = self.layers
-        return {**stages_of("layers", hidden), "head": [f"layers.{len(hidden)}"]}
+        return {**stages_of("layers", self.layers), "head": ["head"]}
 
-    def forward(self, features: Tensor, four_momenta: Tensor, mask: Tensor, context: Tensor | None = None) -> Tensor:
+    def reference_forward(
+        self, features: Tensor, four_momenta: Tensor, mask: Tensor, context: Tensor | None = None
+    ) -> Tensor:
         """Logits (batch, class); see the class for the shapes. A ``context`` left out counts as zero."""
-        table = hardest_objects(features, four_momenta, mask, self.num_objects)
-        return self.layers(join_context(table.flatten(1), context, self.context_dim))
+        return self._classify(hardest_objects(features, four_momenta, mask, self.num_objects), context)
+
+    def fast_forward(
+        self, features: Tensor, four_momenta: Tensor, mask: Tensor, context: Tensor | None = None
+    ) -> Tensor:
+        """The same logits, from packed objects."""
+        return self._classify(fast.hardest_objects(features, four_momenta, mask, self.num_objects), context)
+
+    def _classify(self, table: Tensor, context: Tensor | None) -> Tensor:
+        """Logits of tables (batch, object, feature)."""
+        row = rearrange(table, "batch object feature -> batch (object feature)")
+        return self.head(self.layers(join_context(row, context, self.context_dim)))
 
 
 PAPER = Paper("arXiv:2211.05143", "Attention to the strengths of physical interactions")

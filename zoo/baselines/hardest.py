@@ -1,10 +1,11 @@
 """Events as tables of a fixed number of objects, for what can only work on such."""
 
 import torch
+from einops import repeat
 from torch import Tensor
+from torch.nn.functional import pad
 
-from zoo.kernels.packing import falling_pt, pack
-from zoo.kernels.segments import offsets
+from zoo.kernels.packing import hardest_first
 
 #: Objects of an event that are looked at: as many as the public events of arXiv:2211.05143 have at most.
 MAX_OBJECTS = 18
@@ -16,7 +17,7 @@ def hardest_objects(
     """The objects of largest transverse momentum of each event, the largest first.
 
     Softer ones are left out, and rows of ``absent`` stand where an event has fewer. Equal transverse momenta are
-    ordered by the other components and the values, so the order of the input does not matter (`falling_pt`).
+    ordered by the other components and the values, so the order of the input does not matter (`hardest_first`).
 
     Args:
         values: (batch, particle, feature).
@@ -36,12 +37,8 @@ def hardest_objects(
         >>> hardest_objects(momenta[..., 1:2], momenta, mask, 4).flatten().tolist()
         [3.0, 0.0, 1.0, 0.0]
     """
-    counts = mask.sum(1)
-    rows = pack(values, mask)
-    order = falling_pt(rows, pack(four_momenta, mask), counts)
-    event = torch.repeat_interleave(counts)
-    place = torch.arange(len(event), device=event.device) - offsets(counts)[event]
-    chosen = place < num_objects
-    table = rows.new_full((len(mask) * num_objects, rows.shape[1]), absent)
-    table[(event * num_objects + place)[chosen]] = rows[order[chosen]]
-    return table.unflatten(0, (len(mask), num_objects))
+    order = hardest_first(values, four_momenta, mask)
+    order = repeat(order, "event object -> event object feature", feature=values.shape[-1])
+    table = torch.where(mask[..., None], values, absent).gather(1, order)
+    # As many absent ones more, so that an event has enough of them whatever its size.
+    return pad(table, (0, 0, 0, num_objects), value=absent)[:, :num_objects]

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.baselines.hardest import MAX_OBJECTS, hardest_objects
+from zoo.baselines.fast import hardest_objects
+from zoo.baselines.hardest import MAX_OBJECTS
 from zoo.physics.kinematics import pair_features
 from zoo.physics.substructure import observables, substructure
 
@@ -84,7 +85,7 @@ def flatten(inputs: Inputs, features: Tensor, four_momenta: Tensor, mask: Tensor
         of_jets = substructure(four_momenta, mask, of_subjets=inputs == "subjets").values()
         return torch.cat([torch.stack(list(of_jets), dim=1), context], dim=1)
     values = torch.cat([features, four_momenta], dim=-1)
-    table = hardest_objects(values, four_momenta, mask, absent=torch.nan)
+    table = hardest_objects(values, four_momenta, mask, MAX_OBJECTS, absent=torch.nan)
     features, momenta = table.split([features.shape[-1], 4], dim=-1)
     columns = [features.flatten(1), context]
     if inputs == "pairs":

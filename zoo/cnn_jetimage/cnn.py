@@ -8,11 +8,12 @@ References:
 from torch import Tensor, nn
 
 from zoo.cnn_jetimage.image import PERCENT, JetImage
-from zoo.kernels.building import stages_of
+from zoo.kernels.building import renamed_weights, stages_of
+from zoo.model import JetModel
 from zoo.registry import Paper, register_model
 
 
-class JetImageCNN(nn.Module):
+class JetImageCNN(JetModel):
     """Three convolutions, each with a maximum over 2x2 pixels, and two fully connected layers.
 
     As in arXiv:1511.05190 the first filters are wide, 11x11, for most pixels of a jet image are empty; the others are
@@ -45,7 +46,7 @@ class JetImageCNN(nn.Module):
             raise ValueError(f"three maxima over 2x2 pixels need an image of 8x8 or more, got pixels = {image.pixels}")
         self.image = image
         self.convolutions = nn.Sequential(_conv_pool(1, 32, 11), _conv_pool(32, 64, 3), _conv_pool(64, 64, 3))
-        self.decoder = nn.Sequential(
+        self.head = nn.Sequential(
             nn.Flatten(),
             nn.Dropout(dropout),
             nn.Linear(64 * (image.pixels // 8) ** 2, 64),
@@ -53,15 +54,18 @@ class JetImageCNN(nn.Module):
             nn.Dropout(dropout),
             nn.Linear(64, num_classes),
         )
+        renamed_weights(self, {"decoder": "head"})
 
     def stages(self) -> dict[str, list[str]]:
         """What fine-tuning tells apart, from the input to the ``head``: the modules and parameters of each stage."""
-        return {**stages_of("convolutions", self.convolutions), "head": ["decoder"]}
+        return {**stages_of("convolutions", self.convolutions), "head": ["head"]}
 
-    def forward(self, features: Tensor, four_momenta: Tensor, mask: Tensor) -> Tensor:
+    def reference_forward(
+        self, features: Tensor, four_momenta: Tensor, mask: Tensor, context: Tensor | None = None
+    ) -> Tensor:
         """Logits (batch, class) of the jets; see the class for the shapes."""
         image = PERCENT * self.image(four_momenta, mask)
-        return self.decoder(self.convolutions(image.to(features.dtype)))
+        return self.head(self.convolutions(image.to(features.dtype)))
 
 
 def _conv_pool(channels_in: int, channels_out: int, kernel: int) -> nn.Sequential:

@@ -8,10 +8,10 @@ References:
 import math
 
 import torch
+from einops import rearrange, reduce
 from torch import Tensor, nn
 
-from zoo.kernels.packing import pack
-from zoo.kernels.segments import offsets, segment_sum
+from zoo.kernels.padding import harmless_padding
 from zoo.physics import kinematics
 
 #: Distances, angles and parts of a whole below this are rounding. Particles on the axis of the jet or in line with it
@@ -102,62 +102,61 @@ class JetImage(nn.Module):
     def forward(self, four_momenta: Tensor, mask: Tensor) -> Tensor:
         """Images (batch, 1, pixel, pixel); see the class for the shapes."""
         with torch.autocast(four_momenta.device.type, enabled=False):
-            momenta = pack(four_momenta, mask).double()
-            counts = mask.sum(1)
-            starts = offsets(counts)
-            jet = torch.repeat_interleave(counts, output_size=len(momenta))
+            momenta = harmless_padding(four_momenta, mask).double()
             # Of the ways to write pT, this has a gradient along the beam: zero.
-            pt = torch.linalg.vector_norm(momenta[:, 1:3], dim=1)
-            total = segment_sum(pt[:, None], starts)[:, 0]
-            fraction = pt / torch.where(total > 0, total, 1.0)[jet]
-            pixel, is_inside = self._pixels(momenta, pt, fraction, starts, jet)
+            pt = torch.where(mask, torch.linalg.vector_norm(momenta[..., 1:3], dim=-1), 0.0)
+            total = _sum(pt)
+            fraction = pt / torch.where(total > 0, total, 1.0)
+            pixel, is_inside = self._pixels(momenta.detach(), mask, pt.detach(), fraction.detach())
             weight = (fraction if self.normalise else pt) * is_inside
-            image = weight.new_zeros(len(mask) * self.pixels**2).index_add(0, pixel, weight)
-            return image.view(len(mask), 1, self.pixels, self.pixels)
+            first = self.pixels**2 * torch.arange(mask.shape[0], device=mask.device)[:, None]
+            image = weight.new_zeros(mask.shape[0] * self.pixels**2)
+            image = image.index_add(0, (first + pixel).flatten(), weight.flatten())
+            return rearrange(image, "(batch row column) -> batch 1 row column", row=self.pixels, column=self.pixels)
 
-    @torch.no_grad()
-    def _pixels(
-        self, momenta: Tensor, pt: Tensor, fraction: Tensor, starts: Tensor, jet: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Index of each particle's pixel among those of all jets, and whether it lies in the frame; (node,) each.
+    def _pixels(self, momenta: Tensor, mask: Tensor, pt: Tensor, fraction: Tensor) -> tuple[Tensor, Tensor]:
+        """Index of each particle's pixel among those of its image, and whether it lies in the frame.
 
-        One outside, or of unknown place, is given the first pixel of its jet: a NaN stays one when it counts nothing.
+        One outside, or of unknown place, is given the first pixel: a NaN stays one when it counts nothing.
         """
         eta = kinematics.finite_eta(momenta)
-        axis_eta, axis_phi = (axis[jet] for axis in _jet_axis(momenta, pt, eta, starts))
+        axis_eta, axis_phi = _jet_axis(momenta, mask, pt, eta)
         x, y = eta - axis_eta, kinematics.delta_phi(kinematics.phi(momenta), axis_phi)
         if self.rotate:
-            angle = _principal_angle(x, y, fraction, starts)[jet]
+            angle = _principal_angle(x, y, fraction)
             x, y = x * angle.sin() - y * angle.cos(), x * angle.cos() + y * angle.sin()
-            side = _heavier_side(y, fraction, starts)[jet]
+            side = _heavier_side(y, fraction)
             x, y = side * x, side * y
         if self.flip:
-            x = _heavier_side(x, fraction, starts)[jet] * x
+            x = _heavier_side(x, fraction) * x
         if not self.centre:
             x, y = x + axis_eta, kinematics.delta_phi(y, -axis_phi)
-        cell = torch.stack([y, x], dim=1) / self.pixel_size + self.pixels / 2
-        row, column = (cell + ROUNDING).floor().long().unbind(1)
+        row, column = ((z / self.pixel_size + self.pixels / 2 + ROUNDING).floor().long() for z in (y, x))
         is_inside = (row >= 0) & (row < self.pixels) & (column >= 0) & (column < self.pixels)
-        first = jet * self.pixels**2
-        return torch.where(is_inside, first + row * self.pixels + column, first), is_inside
+        return torch.where(is_inside, row * self.pixels + column, 0), is_inside
 
 
-def _jet_axis(momenta: Tensor, pt: Tensor, eta: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
-    """Rapidity and azimuth of the sum of a jet's particles, taken as massless, (jet,) each; 0 for an empty jet."""
-    terms = torch.stack([pt * eta.exp(), pt * (-eta).exp(), momenta[:, 1], momenta[:, 2]], dim=1)
-    forward, backward, px, py = segment_sum(terms, starts).unbind(1)
-    smallest = torch.finfo(terms.dtype).tiny
-    return (forward.clamp(min=smallest) / backward.clamp(min=smallest)).log() / 2, torch.atan2(py, px)
+def _sum(values: Tensor) -> Tensor:
+    """Sum over the particles of each jet, as a column that broadcasts against them."""
+    return reduce(values, "batch particle -> batch 1", "sum")
 
 
-def _principal_angle(x: Tensor, y: Tensor, fraction: Tensor, starts: Tensor) -> Tensor:
-    """Angle (jet,) of the axis of largest variance, counted from x and in [0, pi) up to rounding.
+def _jet_axis(momenta: Tensor, mask: Tensor, pt: Tensor, eta: Tensor) -> tuple[Tensor, Tensor]:
+    """Rapidity and azimuth of the sum of a jet's particles, taken as massless, (batch, 1) each; 0 for an empty jet."""
+    smallest = torch.finfo(pt.dtype).tiny
+    forward, backward = (_sum(pt * (side * eta).exp()).clamp(min=smallest) for side in (1, -1))
+    px, py = (_sum(torch.where(mask, component, 0.0)) for component in momenta[..., 1:3].unbind(-1))
+    return (forward / backward).log() / 2, torch.atan2(py, px)
+
+
+def _principal_angle(x: Tensor, y: Tensor, fraction: Tensor) -> Tensor:
+    """Angle (batch, 1) of the axis of largest variance, counted from x and in [0, pi) up to rounding.
 
     It is that of y where all directions have the same variance.
     """
-    moments = segment_sum(fraction[:, None] * torch.stack([x, y, x * x, y * y, x * y], dim=1), starts)
-    mean_x, mean_y, mean_xx, mean_yy, mean_xy = moments.unbind(1)
-    variance_x, variance_y, covariance = mean_xx - mean_x**2, mean_yy - mean_y**2, mean_xy - mean_x * mean_y
+    mean_x, mean_y = _sum(fraction * x), _sum(fraction * y)
+    variance_x, variance_y = _sum(fraction * x * x) - mean_x**2, _sum(fraction * y * y) - mean_y**2
+    covariance = _sum(fraction * x * y) - mean_x * mean_y
     difference = variance_x - variance_y
     is_round = torch.hypot(difference, 2 * covariance) <= ROUNDING * (variance_x + variance_y)
     double_angle = torch.atan2(2 * covariance, difference)
@@ -166,8 +165,8 @@ def _principal_angle(x: Tensor, y: Tensor, fraction: Tensor, starts: Tensor) -> 
     return torch.where(is_round, math.pi / 2, double_angle / 2)
 
 
-def _heavier_side(coordinate: Tensor, fraction: Tensor, starts: Tensor) -> Tensor:
-    """Sign (jet,) of the coordinate on the side of which there is more pT; 1 if there is as much on both."""
+def _heavier_side(coordinate: Tensor, fraction: Tensor) -> Tensor:
+    """Sign (batch, 1) of the coordinate on the side of which there is more pT; 1 if there is as much on both."""
     side = (coordinate > ROUNDING).to(fraction) - (coordinate < -ROUNDING).to(fraction)
-    balance = segment_sum((fraction * side)[:, None], starts)[:, 0]
+    balance = _sum(fraction * side)
     return torch.where(balance < -ROUNDING, -torch.ones_like(balance), 1.0)

@@ -8,11 +8,12 @@ References:
 from torch import Tensor, nn
 
 from zoo.cnn_jetimage.image import PERCENT, JetImage
-from zoo.kernels.building import stages_of
+from zoo.kernels.building import renamed_weights, stages_of
+from zoo.model import JetModel
 from zoo.registry import Paper, register_model
 
 
-class JetImageResNeXt(nn.Module):
+class JetImageResNeXt(JetModel):
     """ResNeXt on jet images: a stem, four stages of residual blocks (`ResNeXtBlock`), and their mean over the image.
 
     Each stage halves the image, but for the first, and doubles the width. The stem, a 7x7 convolution of stride 2 and
@@ -21,8 +22,8 @@ class JetImageResNeXt(nn.Module):
     Args:
         image: from four-momenta to images.
         num_classes: number of logits.
-        num_layers: blocks of each stage.
         embed_dim: channels of the bottleneck in the first stage; 128 in the paper's 32x4d.
+        num_layers: blocks of each stage.
         groups: of the grouped convolutions, the cardinality of the paper.
         dropout: before the last layer.
 
@@ -39,8 +40,8 @@ class JetImageResNeXt(nn.Module):
         image: JetImage,
         num_classes: int,
         *,
-        num_layers: tuple[int, ...] = (3, 4, 6, 3),
         embed_dim: int = 128,
+        num_layers: tuple[int, ...] = (3, 4, 6, 3),
         groups: int = 32,
         dropout: float = 0.5,
     ) -> None:
@@ -55,21 +56,24 @@ class JetImageResNeXt(nn.Module):
                 blocks.append(ResNeXtBlock(channels, width, groups, stride, has_projection=block == 0))
                 channels = 2 * width
         self.blocks = nn.Sequential(*blocks)
-        self.decoder = nn.Sequential(
+        self.head = nn.Sequential(
             nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout), nn.Linear(channels, num_classes)
         )
+        renamed_weights(self, {"decoder": "head"})
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def stages(self) -> dict[str, list[str]]:
         """What fine-tuning tells apart, from the input to the ``head``: the modules and parameters of each stage."""
-        return {"stem": ["stem"], **stages_of("blocks", self.blocks), "head": ["decoder"]}
+        return {"stem": ["stem"], **stages_of("blocks", self.blocks), "head": ["head"]}
 
-    def forward(self, features: Tensor, four_momenta: Tensor, mask: Tensor) -> Tensor:
+    def reference_forward(
+        self, features: Tensor, four_momenta: Tensor, mask: Tensor, context: Tensor | None = None
+    ) -> Tensor:
         """Logits (batch, class) of the jets; see the class for the shapes."""
         image = PERCENT * self.image(four_momenta, mask)
-        return self.decoder(self.blocks(self.stem(image.to(features.dtype))))
+        return self.head(self.blocks(self.stem(image.to(features.dtype))))
 
 
 class ResNeXtBlock(nn.Module):

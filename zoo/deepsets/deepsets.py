@@ -9,12 +9,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+from einops import reduce
 from torch import Tensor, nn
 
-from zoo.kernels.building import join_context, stages_of
+from zoo.deepsets import fast
+from zoo.kernels.building import join_context, renamed_weights, stages_of
 from zoo.kernels.cpu import Linear
-from zoo.kernels.packing import pack
-from zoo.kernels.segments import offsets, segment_sum
+from zoo.kernels.padding import harmless_padding
+from zoo.model import JetModel
 from zoo.physics import kinematics
 from zoo.registry import Paper, register_model
 
@@ -23,24 +25,23 @@ ENERGYFLOW_PHI = (100, 100, 256)
 ENERGYFLOW_F = (100, 100, 100)
 
 
-class PFN(nn.Module):
+class PFN(JetModel):
     r"""Particle flow network, any function of a set of particles.
 
     .. math:: \mathrm{logits} = F\Big(\sum_i \Phi(x_i)\Big)
 
-    :math:`\Phi` acts on packed particles, so neither it nor the sum pays for padding. Weights begin as torch has it,
-    which makes up for the size of a sum over tens of particles; :math:`\Phi` of (z, y, phi), which are small, begins
-    He-uniform without biases.
+    Weights begin as torch has it, which makes up for the size of a sum over tens of particles; :math:`\Phi` of
+    (z, y, phi), which are small, begins He-uniform without biases.
 
     Note: EnergyFlow begins F He-uniform as well. The first logits would then be of order ten, and the first steps
     would only bring them down; a test holds them to order one.
 
     Args:
-        num_classes: number of logits.
-        num_features: columns of ``features`` that make x; 0 ignores ``features`` and takes x = (z, y, phi) of
+        input_dim: columns of ``features`` that make x; 0 ignores ``features`` and takes x = (z, y, phi) of
             `jet_coordinates` from the four-momenta.
+        num_classes: number of logits.
         phi_dims: widths of the layers of :math:`\Phi`, each with a ReLU.
-        f_dims: widths of the hidden layers of F, each with a ReLU.
+        f_dims: widths of the hidden layers of F, each with a ReLU; F is the ``head``.
         context_dim: event quantities, such as the missing transverse momentum, that join the sum as inputs of F.
 
     Shapes:
@@ -50,39 +51,48 @@ class PFN(nn.Module):
 
     def __init__(
         self,
+        input_dim: int,
         num_classes: int,
-        num_features: int = 0,
         *,
         phi_dims: Sequence[int] = (128, 128, 128),
         f_dims: Sequence[int] = (128, 128, 128),
         context_dim: int = 0,
     ) -> None:
         super().__init__()
-        self.num_features = num_features
+        self.input_dim = input_dim
         self.context_dim = context_dim
         #: What leaves the logits alone, in the words of `zoo.check`; with ``features`` that is up to them.
-        self.symmetries = frozenset() if num_features else frozenset({"beam rotation", "beam boost"})
-        self.phi = _dense(num_features or 3, phi_dims)
-        self.f = _dense(phi_dims[-1] + context_dim, f_dims).append(nn.Linear(f_dims[-1], num_classes))
-        if not num_features:
+        self.symmetries = frozenset() if input_dim else frozenset({"beam rotation", "beam boost"})
+        self.phi = _dense(input_dim or 3, phi_dims)
+        self.head = _dense(phi_dims[-1] + context_dim, f_dims).append(nn.Linear(f_dims[-1], num_classes))
+        renamed_weights(self, {"f": "head"})
+        if not input_dim:
             _he_uniform(self.phi)
 
     def stages(self) -> dict[str, list[str]]:
         """What fine-tuning tells apart, from the input to the ``head``: the modules and parameters of each stage."""
-        return {**stages_of("phi", self.phi), "head": ["f"]}
+        return {**stages_of("phi", self.phi), "head": ["head"]}
 
-    def forward(self, features: Tensor, four_momenta: Tensor, mask: Tensor, context: Tensor | None = None) -> Tensor:
+    def reference_forward(
+        self, features: Tensor, four_momenta: Tensor, mask: Tensor, context: Tensor | None = None
+    ) -> Tensor:
         """Logits (batch, class); see the class for the shapes. A ``context`` left out counts as zero."""
-        starts = offsets(mask.sum(1))
-        if self.num_features:
-            x = pack(features, mask)
-        else:
-            particles = jet_coordinates(pack(four_momenta, mask), starts)
-            x = torch.stack(particles, dim=-1).to(self.phi[0].weight.dtype)
-        return _classify_sum(self.f, self.phi(x), starts, context, self.context_dim)
+        x = features
+        if not self.input_dim:
+            x = torch.stack(jet_coordinates(four_momenta, mask), dim=-1).to(self.phi[0].weight.dtype)
+        terms = torch.where(mask[..., None], self.phi(x), 0.0).to(self.head[0].weight.dtype)
+        total = reduce(terms, "batch particle latent -> batch latent", "sum")
+        return _classify(self.head, join_context(total, context, self.context_dim))
+
+    def fast_forward(
+        self, features: Tensor, four_momenta: Tensor, mask: Tensor, context: Tensor | None = None
+    ) -> Tensor:
+        """The same logits, from packed particles."""
+        total = fast.pfn_sum(self.phi, features if self.input_dim else None, four_momenta, mask)
+        return _classify(self.head, join_context(total, context, self.context_dim))
 
 
-class EFN(nn.Module):
+class EFN(JetModel):
     r"""Energy flow network, any infrared and collinear safe function of a set of particles.
 
     .. math:: \mathrm{logits} = F\Big(\sum_i z_i \, \Phi(y_i, \phi_i)\Big)
@@ -94,7 +104,7 @@ class EFN(nn.Module):
     Args:
         num_classes: number of logits.
         phi_dims: widths of the layers of :math:`\Phi`, each with a ReLU.
-        f_dims: widths of the hidden layers of F, each with a ReLU.
+        f_dims: widths of the hidden layers of F, each with a ReLU; F is the ``head``.
 
     Shapes:
         features (batch, particle, feature), not used; four_momenta (batch, particle, 4) as (E, px, py, pz) in GeV,
@@ -109,61 +119,69 @@ class EFN(nn.Module):
     ) -> None:
         super().__init__()
         self.phi = _dense(2, phi_dims)
-        self.f = _dense(phi_dims[-1], f_dims).append(nn.Linear(f_dims[-1], num_classes))
+        self.head = _dense(phi_dims[-1], f_dims).append(nn.Linear(f_dims[-1], num_classes))
+        renamed_weights(self, {"f": "head"})
         _he_uniform(self.phi)
-        _he_uniform(self.f)
+        _he_uniform(self.head)
 
     def stages(self) -> dict[str, list[str]]:
         """What fine-tuning tells apart, from the input to the ``head``: the modules and parameters of each stage."""
-        return {**stages_of("phi", self.phi), "head": ["f"]}
+        return {**stages_of("phi", self.phi), "head": ["head"]}
 
-    def forward(self, features: Tensor, four_momenta: Tensor, mask: Tensor) -> Tensor:
+    def reference_forward(
+        self, features: Tensor, four_momenta: Tensor, mask: Tensor, context: Tensor | None = None
+    ) -> Tensor:
         """Logits (batch, class) of the jets; see the class for the shapes."""
-        starts = offsets(mask.sum(1))
-        particles = jet_coordinates(pack(four_momenta, mask), starts)
-        z, angles = particles.z[:, None], torch.stack([particles.y, particles.phi], dim=-1)
+        z, y, phi = jet_coordinates(four_momenta, mask)
         dtype = self.phi[0].weight.dtype
-        return _classify_sum(self.f, z.to(dtype) * self.phi(angles.to(dtype)), starts)
+        terms = z[..., None].to(dtype) * self.phi(torch.stack([y, phi], dim=-1).to(dtype))
+        total = reduce(terms, "batch particle latent -> batch latent", "sum")
+        return _classify(self.head, join_context(total, context, self.context_dim))
+
+    def fast_forward(
+        self, features: Tensor, four_momenta: Tensor, mask: Tensor, context: Tensor | None = None
+    ) -> Tensor:
+        """The same logits, from packed particles."""
+        total = fast.efn_sum(self.phi, four_momenta, mask)
+        return _classify(self.head, join_context(total, context, self.context_dim))
 
 
 class JetCoordinates(NamedTuple):
-    """What a particle is to its jet, each (particle,) in float64."""
+    """What a particle is to its jet, (...) each in float64."""
 
     z: Tensor  #: part of the transverse momentum
     y: Tensor  #: rapidity less that of the jet
     phi: Tensor  #: azimuth less that of the jet, in [-pi, pi)
 
 
-def jet_coordinates(four_momenta: Tensor, starts: Tensor) -> JetCoordinates:
-    r"""Momentum fraction, rapidity and azimuth of packed particles relative to their jets.
+def jet_coordinates(four_momenta: Tensor, mask: Tensor) -> JetCoordinates:
+    r"""Momentum fraction, rapidity and azimuth of particles relative to their jets, (batch, particle) each.
 
     .. math::
         z_i = p_{T,i} \Big/ \sum_j p_{T,j}, \qquad y_i - y_J, \qquad \phi_i - \phi_J, \qquad p_J = \sum_j p_j
 
     Both sums are linear in the momenta, so parallel splittings and soft particles leave them alone. Rotations about
-    the beam and boosts along it change none of the three.
+    the beam and boosts along it change none of the three. All three are zero where there is no particle.
 
     Args:
-        four_momenta: (particle, 4) as (E, px, py, pz) in GeV, jet after jet.
-        starts: (jet + 1,) first particle of each jet, and the end.
+        four_momenta: (batch, particle, 4) as (E, px, py, pz) in GeV.
+        mask: (batch, particle), True for a real particle.
     """
-    momenta = four_momenta.double()
-    pt, rapidity, phi = kinematics.pt(momenta), kinematics.finite_rapidity(momenta), kinematics.phi(momenta)
-    sums = segment_sum(torch.cat([momenta, pt[:, None]], dim=-1), starts)
-    jets, jet_pt = sums[:, :4], sums[:, 4].clamp(min=torch.finfo(sums.dtype).tiny)
-    of_jet = torch.stack([jet_pt, kinematics.finite_rapidity(jets), kinematics.phi(jets)], dim=-1)
-    jet_pt, jet_rapidity, jet_phi = of_jet.repeat_interleave(starts.diff(), dim=0).unbind(-1)
-    return JetCoordinates(pt / jet_pt, rapidity - jet_rapidity, kinematics.delta_phi(phi, jet_phi))
+    momenta = harmless_padding(four_momenta, mask).double()
+    pt = torch.where(mask, kinematics.pt(momenta), 0.0)
+    jets = reduce(torch.where(mask[..., None], momenta, 0.0), "batch particle component -> batch 1 component", "sum")
+    jets = harmless_padding(jets, reduce(mask, "batch particle -> batch 1", "any"))
+    jet_pt = reduce(pt, "batch particle -> batch 1", "sum").clamp(min=torch.finfo(pt.dtype).tiny)
+    y = kinematics.finite_rapidity(momenta) - kinematics.finite_rapidity(jets)
+    phi = kinematics.delta_phi(kinematics.phi(momenta), kinematics.phi(jets))
+    return JetCoordinates(pt / jet_pt, torch.where(mask, y, 0.0), torch.where(mask, phi, 0.0))
 
 
-def _classify_sum(
-    f: nn.Module, terms: Tensor, starts: Tensor, context: Tensor | None = None, context_dim: int = 0
-) -> Tensor:
-    """Logits (jet, class), F of the sum over the particles of each jet, and of the context."""
-    # The sum and what follows once a jet cost next to nothing, and half precision would cost digits.
-    with torch.autocast(terms.device.type, enabled=False):
-        total = segment_sum(terms.to(f[0].weight.dtype), starts)
-        return f(join_context(total, context, context_dim))
+def _classify(head: nn.Sequential, total: Tensor) -> Tensor:
+    """Logits (batch, class) of the sum over the particles of each jet (batch, latent)."""
+    # What follows once a jet costs next to nothing, and half precision would cost digits.
+    with torch.autocast(total.device.type, enabled=False):
+        return head(total)
 
 
 def _dense(input_dim: int, dims: Sequence[int]) -> nn.Sequential:
@@ -193,7 +211,7 @@ def pfn(input_dim: int, num_classes: int) -> PFN:
         input_dim: number of features of a particle.
         num_classes: number of logits.
     """
-    return PFN(num_classes, num_features=input_dim)
+    return PFN(input_dim, num_classes)
 
 
 @register_model(paper=PAPER, sees="events", variant="in the size of arXiv:2202.03772")
@@ -204,7 +222,7 @@ def pfn_for_events(input_dim: int, num_classes: int) -> PFN:
         input_dim: number of features of an object.
         num_classes: number of logits.
     """
-    return PFN(num_classes, num_features=input_dim, context_dim=2)
+    return PFN(input_dim, num_classes, context_dim=2)
 
 
 @register_model(paper=PAPER, sees="jets", variant="without particle types")
@@ -215,7 +233,7 @@ def pfn_energyflow(input_dim: int, num_classes: int) -> PFN:
         input_dim: accepted as by every model and not used: a jet is seen through its four-momenta only.
         num_classes: number of logits.
     """
-    return PFN(num_classes, phi_dims=ENERGYFLOW_PHI, f_dims=ENERGYFLOW_F)
+    return PFN(0, num_classes, phi_dims=ENERGYFLOW_PHI, f_dims=ENERGYFLOW_F)
 
 
 @register_model(paper=PAPER, sees="jets")

@@ -22,10 +22,10 @@ def join_context(pooled: Tensor, context: Tensor | None, context_dim: int) -> Te
         ValueError: if ``context`` has another width.
     """
     if context is None:
-        context = pooled.new_zeros(len(pooled), context_dim)
-    if context.shape != (len(pooled), context_dim):
+        context = pooled.new_zeros(pooled.shape[0], context_dim)
+    if context.shape != (pooled.shape[0], context_dim):
         raise ValueError(
-            f"context is {tuple(context.shape)}, but this model takes ({len(pooled)}, {context_dim}): "
+            f"context is {tuple(context.shape)}, but this model takes ({pooled.shape[0]}, {context_dim}): "
             "build it with that context_dim, or give it the event quantities it was built for"
         )
     return torch.cat([pooled, context.to(pooled.dtype)], dim=1) if context_dim else pooled

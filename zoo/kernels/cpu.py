@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from zoo.kernels.mode import use_reference
+
 
 class Linear(nn.Linear):
     """Affine map of rows, (row, in) -> (row, out), by `linear`."""
@@ -24,9 +26,10 @@ def linear(values: Tensor, weight: Tensor, bias: Tensor | None = None, activatio
     """Affine map of (row, in) by ``weight`` (out, in) and ``bias`` (out,), then an ``activation``: none, relu or gelu.
 
     On a CPU it is done by oneDNN where torch has it, twice as fast in float32 as MKL on processors of other makers, and
-    where no gradient is asked for together with the activation.
+    where no gradient is asked for together with the activation. A page (`zoo.kernels.reference`) takes torch's own, of
+    values (..., in).
     """
-    if not _is_for_onednn(values, weight):
+    if use_reference() or not _is_for_onednn(values, weight):
         return _ACTIVATIONS[activation](F.linear(values, weight, bias))
     if torch.is_grad_enabled() and any(part is not None and part.requires_grad for part in (values, weight, bias)):
         return _ACTIVATIONS[activation](_OneDnnLinear.apply(values, weight, bias))
@@ -77,7 +80,7 @@ def dropout(values: Tensor, p: float) -> Tensor:
         :math:`2^{-16}`; torch draws one number for each, and more slowly.
     """
     threshold = round(p * 2**16)
-    if values.device.type != "cpu" or not 0 < threshold < 2**16:
+    if use_reference() or values.device.type != "cpu" or not 0 < threshold < 2**16:
         return F.dropout(values, p)
     bits = torch.empty(-(-values.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
     keep = values.new_empty(values.shape)
