@@ -4,6 +4,7 @@ import math
 import re
 import shutil
 
+import numpy as np
 import pyarrow as pa
 import pytest
 import torch
@@ -93,7 +94,7 @@ def test_lgn_promises_boosts_that_float64_can_keep(jets):
 
 def test_columns_and_context_turn_about_the_beam():
     jets = read_some("sample:four_tops/test", 6, context_table=context_table("met"))
-    phi = torch.atan2(jets.momenta[:, 2], jets.momenta[:, 1])
+    phi = np.arctan2(jets.four_momenta[:, 2], jets.four_momenta[:, 1])
     jets = jets._replace(columns={"part_phi": phi + 0.3, "part_mine": phi, "part_charge": phi})
     for name, angle in (("beam rotation", 1.0), ("beam boost", 0.0)):
         turned = transform(jets, name, transformations()[name])
@@ -101,10 +102,10 @@ def test_columns_and_context_turn_about_the_beam():
             (turned.columns["part_phi"], jets.columns["part_phi"]),
             (turned.fields["met_phi"], jets.fields["met_phi"]),
         ):
-            assert ((new - old - angle + 9) % (2 * math.pi) - 9 % (2 * math.pi)).abs().max() < 1e-5
+            assert np.abs((new - old - angle + 9) % (2 * math.pi) - 9 % (2 * math.pi)).max() < 1e-5
         for column in ("part_mine", "part_charge"):
-            assert torch.equal(turned.columns[column], jets.columns[column]), "nobody knows, or it does not change"
-        assert torch.equal(turned.fields["met"], jets.fields["met"])
+            assert np.array_equal(turned.columns[column], jets.columns[column]), "nobody knows, or it does not change"
+        assert np.array_equal(turned.fields["met"], jets.fields["met"])
 
 
 def test_broken_promises_are_seen(jets):
@@ -196,7 +197,7 @@ def test_folders_are_checked(name, tmp_path, monkeypatch, capsys):
 
 def test_features_and_layout_of_ones_own(tmp_path, capsys):
     jets = read_some("sample:top_tagging/test", 6)
-    names = [torch.split(values, jets.counts.tolist()) for values in jets.momenta.T]
+    names = [np.split(values, np.cumsum(jets.counts)[:-1]) for values in jets.four_momenta.T]
     columns = dict(
         zip(["E", "PX", "PY", "PZ"], ([list(map(float, jet)) for jet in column] for column in names), strict=True)
     )

@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -246,8 +247,8 @@ def test_half_precision_is_finite_and_near(name, model, jets, dtype):
 def test_zoo_check_finds_every_promise_kept(name):
     """On five jets of seven hard particles: what is promised in `symmetries` and what all models promise."""
     jets = read_some("sample:top_tagging/test", 5)
-    first = torch.cat([torch.arange(7) + start for start in (jets.counts.cumsum(0) - jets.counts).tolist()])
-    jets = jets._replace(momenta=jets.momenta[first], counts=torch.full_like(jets.counts, 7))
+    first = np.concatenate([np.arange(7) + start for start in np.cumsum(jets.counts) - jets.counts])
+    jets = jets._replace(four_momenta=jets.four_momenta[first], counts=np.full_like(jets.counts, 7))
     table = feature_table("kin")
     model = settle(create_model(name, input_dim=7, num_classes=2), table, jets)
     changes = {change.alteration: change for change in check_changes(model, table, jets)}

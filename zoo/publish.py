@@ -13,7 +13,7 @@ from torch import nn
 
 from zoo.baselines.trees import OF_JETS, TITLES, BoostedTrees, ForestError
 from zoo.card import write_card
-from zoo.data.batch import PackedJets, batch_quantities, collate, gather, padded_columns
+from zoo.data.batch import batch_quantities, collate, gather, padded_columns
 from zoo.data.classes import merge_classes
 from zoo.data.context import ContextTable
 from zoo.data.datamodule import Split, find_features
@@ -21,6 +21,7 @@ from zoo.data.datasets import describe_dataset
 from zoo.data.description import Description, read_description
 from zoo.data.features import FeatureTable
 from zoo.data.features_yaml import named_context
+from zoo.data.packed import PackedJets
 from zoo.data.ranges import measure_ranges
 from zoo.data.read_report import warn_of
 from zoo.data.source import Sources

@@ -11,12 +11,13 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from scipy.stats import kstest
 
 from zoo.data.augment import Augmentation, uniform
-from zoo.data.batch import JetBatch, PackedJets, collate, gather
+from zoo.data.batch import JetBatch, collate, gather
 from zoo.data.context import ContextFeature, ContextTable, context_table
 from zoo.data.datamodule import JetDataModule, Split
 from zoo.data.datasets import resolve_file
 from zoo.data.features import feature_table
 from zoo.data.loader import BatchRows, JetDataset
+from zoo.data.packed import PackedJets
 from zoo.data.readers import read_jets
 from zoo.data.store import MOMENTUM_COLUMNS, JetTable
 from zoo.data.turning import ColumnChanges, kind_of_name

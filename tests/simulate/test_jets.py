@@ -29,7 +29,7 @@ def test_cuts_on_pt_and_eta():
         (4, 400.0, 0.0, 3.1), (4, 200.0, 0.2, -3.1),  # one jet across phi = pi
     )  # fmt: skip
     jets = select_jets(made, None, None, SELECTION)
-    assert jets.event.tolist() == [0, 1, 3, 4]
+    assert jets.index.tolist() == [0, 1, 3, 4]
     assert jets.counts.tolist() == [1, 1, 1, 2]
     pt = np.hypot(jets.four_momenta[:, 1], jets.four_momenta[:, 2])
     np.testing.assert_allclose(pt, [600, 580, 640, 400, 200], rtol=1e-6)
@@ -69,7 +69,7 @@ def test_constituents_are_massless_sorted_and_at_most_200():
     owner = np.repeat([0, 1, 2], [240, 60, 200])
     jets = leading_constituents(momenta, owner, np.array([4, 5, 6]), np.array([True, False, True]), SELECTION)
     assert jets.counts.tolist() == [200, 200]
-    assert jets.event.tolist() == [4, 6]
+    assert jets.index.tolist() == [4, 6]
     assert jets.four_momenta.dtype == np.float32
     p = jets.four_momenta.astype(np.float64)
     assert np.abs(p[:, 0] ** 2 - (p[:, 1:] ** 2).sum(axis=1)).max() < 1e-6 * (p[:, 0] ** 2).max()

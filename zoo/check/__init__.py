@@ -1,12 +1,11 @@
 """How far a model's answers move under what should not move them, and under what its paper says does not."""
 
-from zoo.check.jets import Jets, read_some
+from zoo.check.jets import read_some
 from zoo.check.measure import Change, Requirement, check_changes, check_model, check_requirements, settle
 from zoo.check.models import find_model
 
 __all__ = [
     "Change",
-    "Jets",
     "Requirement",
     "check_changes",
     "check_model",

@@ -2,17 +2,17 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from zoo.data.batch import gather
+from zoo.data.batch import collate, gather
 from zoo.data.context import NO_CONTEXT, ContextTable
 from zoo.data.datasets import resolve_file
-from zoo.data.features import NO_COLUMNS, FeatureTable
+from zoo.data.features import FeatureTable
 from zoo.data.formats.known import Description
+from zoo.data.packed import PackedJets
 from zoo.data.readers import read_jets
 from zoo.data.turning import ColumnChanges, Turning, kind_of_name
 from zoo.physics.lorentz import boost_matrix, rotation_matrix
@@ -21,26 +21,13 @@ from zoo.physics.lorentz import boost_matrix, rotation_matrix
 TURN = 1.0
 
 
-class Jets(NamedTuple):
-    """Jets without padding, one after the other."""
-
-    momenta: Tensor  #: (particle, 4) as (E, px, py, pz) in GeV, float64
-    counts: Tensor  #: (jet,)
-    columns: Mapping[str, Tensor] = NO_COLUMNS  #: (particle,), charge, type and the like
-    fields: Mapping[str, Tensor] = NO_COLUMNS  #: (jet,), missing transverse momentum and the like
-    context_table: ContextTable = NO_CONTEXT  #: of what the model is given of the fields
-
-    def inputs(self, table: FeatureTable, dtype: torch.dtype) -> tuple[Tensor, ...]:
-        """Features, four-momenta, mask and, if there is any, context of a batch in ``dtype``."""
-        momenta = self.momenta.to(dtype)
-        mask = torch.arange(int(self.counts.max())) < self.counts[:, None]
-        four_momenta = momenta.new_zeros(*mask.shape, 4)
-        four_momenta[mask] = momenta
-        features = momenta.new_zeros(*mask.shape, table.input_dim)
-        features[mask] = table.packed(momenta, self.counts, self.columns).to(dtype)
-        if not self.context_table.context_dim:
-            return features, four_momenta, mask
-        return features, four_momenta, mask, self.context_table.standardise(len(mask), self.fields).to(dtype)
+def inputs(
+    jets: PackedJets, table: FeatureTable, dtype: torch.dtype, context_table: ContextTable = NO_CONTEXT
+) -> tuple[Tensor, ...]:
+    """Features, four-momenta, mask and, if there is any, context of a batch of jets in ``dtype``."""
+    momenta = torch.from_numpy(jets.four_momenta).to(dtype).numpy()
+    batch = collate(jets._replace(four_momenta=momenta), table, context_table)
+    return tuple(values if values.dtype == torch.bool else values.to(dtype) for values in batch.inputs)
 
 
 def read_some(
@@ -50,7 +37,7 @@ def read_some(
     *,
     context_table: ContextTable = NO_CONTEXT,
     layout: Description | None = None,
-) -> Jets:
+) -> PackedJets:
     """The first jets of a file, massless in float64 where float32 cannot tell.
 
     Args:
@@ -67,16 +54,14 @@ def read_some(
     table = read_jets(resolve_file(path), (0, num_jets), layout)
     context_table.check_fields(table.fields)
     packed = gather(table, np.arange(len(table)), columns, context_table.fields)
-    counts = torch.from_numpy(packed.counts)
-    if (counts > 0).sum() < 2:
-        raise ValueError(f"{path}: holds {int((counts > 0).sum())} jets with particles among the first {num_jets}")
-    momenta = torch.from_numpy(packed.four_momenta).double()
-    energy, momentum = momenta[:, 0], momenta[:, 1:].norm(dim=1)
-    is_massless = (energy - momentum).abs() < 1e-6 * energy
-    momenta[:, 0] = torch.where(is_massless, momentum, energy)
-    further = {name: torch.from_numpy(packed.columns[name]) for name in columns if name in packed.columns}
-    fields = {name: torch.from_numpy(packed.fields[name]) for name in context_table.fields}
-    return Jets(momenta, counts, further, fields, context_table)
+    filled = int((packed.counts > 0).sum())
+    if filled < 2:
+        raise ValueError(f"{path}: holds {filled} jets with particles among the first {num_jets}")
+    momenta = packed.four_momenta.astype(np.float64)
+    energy, momentum = momenta[:, 0], np.linalg.norm(momenta[:, 1:], axis=1)
+    momenta[:, 0] = np.where(np.abs(energy - momentum) < 1e-6 * energy, momentum, energy)
+    of_particles = {name: packed.columns[name] for name in columns if name in packed.columns}
+    return packed._replace(four_momenta=momenta, columns=of_particles)
 
 
 def transformations() -> dict[str, Tensor]:
@@ -97,60 +82,60 @@ def transformations() -> dict[str, Tensor]:
     }
 
 
-def transform(jets: Jets, name: str, matrix: Tensor) -> Jets:
+def transform(jets: PackedJets, name: str, matrix: Tensor) -> PackedJets:
     """Jets after one of the `transformations`; columns and fields turn along where it is known how, about the beam."""
-    moved = jets._replace(momenta=jets.momenta @ matrix.mT)
+    moved = jets._replace(four_momenta=jets.four_momenta @ matrix.numpy().T)
     if name != "beam rotation":
         return moved
     return moved._replace(columns=_turned(jets.columns), fields=_turned(jets.fields))
 
 
-def _turned(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    arrays = {name: column.numpy() for name, column in values.items()}
-    pairless = ColumnChanges(unchanged=[name for name in arrays if kind_of_name(name) in (None, "vectors")])
+def _turned(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    pairless = ColumnChanges(unchanged=[name for name in values if kind_of_name(name) in (None, "vectors")])
     try:
-        turning = Turning.of(arrays, [arrays], ColumnChanges())
+        turning = Turning.of(values, [values], ColumnChanges())
     except ValueError:  # of what nobody knows, or half of a vector
-        turning = Turning.of(arrays, [arrays], pairless)
-    rows = len(next(iter(arrays.values()), ()))
-    turned = turning.turn(arrays, np.ones(rows), np.full(rows, TURN))
-    return {name: torch.from_numpy(column) for name, column in turned.items()}
+        turning = Turning.of(values, [values], pairless)
+    rows = len(next(iter(values.values()), ()))
+    return turning.turn(values, np.ones(rows), np.full(rows, TURN))
 
 
-def _hardest(jets: Jets) -> Tensor:
+def _of_jets(jets: PackedJets, values: np.ndarray) -> list[np.ndarray]:
+    """The values (particle,) of each jet."""
+    return np.split(values, np.cumsum(jets.counts)[:-1])
+
+
+def _hardest(jets: PackedJets) -> np.ndarray:
     """Index (jet,) of the particle of the largest energy in each jet with particles."""
-    groups = torch.split(jets.momenta[:, 0], jets.counts.tolist())
-    starts = nn.functional.pad(jets.counts.cumsum(0), (1, 0)).tolist()
-    return torch.tensor(
-        [start + int(group.argmax()) for start, group in zip(starts, groups, strict=False) if len(group)]
-    )
+    starts, groups = np.cumsum(jets.counts) - jets.counts, _of_jets(jets, jets.four_momenta[:, 0])
+    return np.array([start + group.argmax() for start, group in zip(starts, groups, strict=True) if len(group)])
 
 
-def _split(jets: Jets) -> Jets:
+def _split(jets: PackedJets) -> PackedJets:
     """The hardest particle of each jet becomes two parallel ones."""
     hardest = _hardest(jets)
-    momenta = jets.momenta.clone()
+    momenta = jets.four_momenta.copy()
     momenta[hardest] *= 0.7
-    return _insert(jets._replace(momenta=momenta), hardest, 0.3 * jets.momenta[hardest])
+    return _insert(jets._replace(four_momenta=momenta), hardest, 0.3 * jets.four_momenta[hardest])
 
 
-def _radiate(jets: Jets) -> Jets:
+def _radiate(jets: PackedJets) -> PackedJets:
     """A massless particle of a billionth of the jet's energy appears beside the hardest one."""
     hardest = _hardest(jets)
-    tilt = rotation_matrix(torch.tensor([1.0, -1.0, 0.5]).double(), torch.tensor(0.1).double())
-    direction = jets.momenta[hardest] @ tilt.mT
-    direction[:, 0] = direction[:, 1:].norm(dim=1)
-    energy = torch.stack([group.sum() for group in torch.split(jets.momenta[:, 0], jets.counts.tolist()) if len(group)])
+    tilt = rotation_matrix(torch.tensor([1.0, -1.0, 0.5]).double(), torch.tensor(0.1).double()).numpy()
+    direction = jets.four_momenta[hardest] @ tilt.T
+    direction[:, 0] = np.linalg.norm(direction[:, 1:], axis=1)
+    energy = np.array([group.sum() for group in _of_jets(jets, jets.four_momenta[:, 0]) if len(group)])
     return _insert(jets, hardest, 1e-9 * (energy / direction[:, 0])[:, None] * direction)
 
 
-def _insert(jets: Jets, position: Tensor, momenta: Tensor) -> Jets:
+def _insert(jets: PackedJets, position: np.ndarray, momenta: np.ndarray) -> PackedJets:
     """One more particle in each jet with particles, after ``position`` and like the one there in all but momentum."""
-    order = torch.cat([torch.arange(len(jets.momenta)), position + 0.5]).argsort()
-    columns = {name: torch.cat([values, values[position]])[order] for name, values in jets.columns.items()}
-    momenta = torch.cat([jets.momenta, momenta])[order]
-    return jets._replace(momenta=momenta, counts=jets.counts + (jets.counts > 0), columns=columns)
+    order = np.argsort(np.concatenate([np.arange(len(jets.four_momenta)), position + 0.5]))
+    columns = {name: np.concatenate([values, values[position]])[order] for name, values in jets.columns.items()}
+    momenta = np.concatenate([jets.four_momenta, momenta])[order]
+    return jets._replace(four_momenta=momenta, counts=jets.counts + (jets.counts > 0), columns=columns)
 
 
 #: What a shower adds that safe observables do not see.
-EMISSIONS: dict[str, Callable[[Jets], Jets]] = {"collinear splitting": _split, "soft emission": _radiate}
+EMISSIONS: dict[str, Callable[[PackedJets], PackedJets]] = {"collinear splitting": _split, "soft emission": _radiate}

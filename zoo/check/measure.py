@@ -11,12 +11,13 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from zoo.check.jets import EMISSIONS, Jets, read_some, transform, transformations
+from zoo.check.jets import EMISSIONS, inputs, read_some, transform, transformations
 from zoo.check.models import checkable, find_model, find_pretrained_model
-from zoo.data.context import NO_CONTEXT
+from zoo.data.context import NO_CONTEXT, ContextTable
 from zoo.data.description import read_description
 from zoo.data.features import FeatureTable
 from zoo.data.features_yaml import named_context, named_features
+from zoo.data.packed import PackedJets
 from zoo.model import declared, lacking
 
 #: Largest change of a logit that counts as none, in units of the spread of the logits over jets. Features are float32.
@@ -50,23 +51,25 @@ class Requirement(NamedTuple):
     is_met: bool
 
 
-def check_requirements(model: nn.Module, table: FeatureTable, jets: Jets) -> list[Requirement]:
+def check_requirements(
+    model: nn.Module, table: FeatureTable, jets: PackedJets, context_table: ContextTable = NO_CONTEXT
+) -> list[Requirement]:
     """Whether a model gives finite answers and gradients in every case, the same ones twice."""
     model = copy.deepcopy(model).eval()
-    features, four_momenta, mask, *context = inputs = jets.inputs(table, torch.float32)
-    dead = _without_gradient(model, inputs)
+    features, four_momenta, mask, *context = given = inputs(jets, table, torch.float32, context_table)
+    dead = _without_gradient(model, given)
     few = torch.arange(mask.shape[1]) < torch.arange(len(mask))[:, None] % 4
     with torch.no_grad():
         # a pass for gradients may take another way through the network, so the two are without
-        logits, again = (model(*inputs) for _ in range(2))
+        logits, again = (model(*given) for _ in range(2))
         tiny = _finite("finite for jets of 0 to 3 particles", model, (features, four_momenta, mask & few, *context))
         empty = (features, four_momenta, torch.zeros_like(mask), *context)
         empty = _finite("finite for a batch of empty jets", model, empty)
-        none = _finite("no error for a batch of no jets", model, [values[:0] for values in inputs])
+        none = _finite("no error for a batch of no jets", model, [values[:0] for values in given])
         halves = []
         for dtype in (torch.bfloat16, torch.float16):
             with torch.autocast("cpu", dtype=dtype):
-                few_jets = [values[:HALF_JETS] for values in inputs]
+                few_jets = [values[:HALF_JETS] for values in given]
                 halves.append(_finite(f"finite in {str(dtype).removeprefix('torch.')}", model, few_jets))
     return [
         Requirement("finite logits", logits.isfinite().all().item()),
@@ -97,7 +100,9 @@ def _finite(what: str, model: nn.Module, inputs: Sequence[Tensor]) -> Requiremen
 
 
 @torch.no_grad()
-def check_changes(model: nn.Module, table: FeatureTable, jets: Jets) -> Iterator[Change]:
+def check_changes(
+    model: nn.Module, table: FeatureTable, jets: PackedJets, context_table: ContextTable = NO_CONTEXT
+) -> Iterator[Change]:
     """What each alteration of the jets does to the logits of a model in evaluation mode.
 
     A symmetry is promised of the momenta. Where a model looks at features that change with them, as pt does in a boost,
@@ -108,6 +113,7 @@ def check_changes(model: nn.Module, table: FeatureTable, jets: Jets) -> Iterator
             ``largest_gamma``; its ``beams`` are transformed along.
         table: of its features, which are computed anew from the altered momenta.
         jets: some.
+        context_table: of what it is given beside the particles.
 
     Yields:
         One `Change` for each alteration.
@@ -115,7 +121,8 @@ def check_changes(model: nn.Module, table: FeatureTable, jets: Jets) -> Iterator
     promised, largest_gamma = ALWAYS | declared(model).symmetries, declared(model).largest_gamma
     results: dict[str, dict[torch.dtype, float]] = {}
     for dtype in (torch.float64, torch.float32):
-        for name, logits, expected in _altered(copy.deepcopy(model).to(dtype).eval(), table, jets, dtype):
+        altered = copy.deepcopy(model).to(dtype).eval()
+        for name, logits, expected in _altered(altered, table, jets, context_table, dtype):
             spread = expected.std(0).mean().clamp(min=1e-12)
             results.setdefault(name, {})[dtype] = ((logits - expected).abs().max() / spread).item()
     for name, change in results.items():
@@ -126,10 +133,14 @@ def check_changes(model: nn.Module, table: FeatureTable, jets: Jets) -> Iterator
 
 
 def _altered(
-    model: nn.Module, table: FeatureTable, jets: Jets, dtype: torch.dtype
+    model: nn.Module, table: FeatureTable, jets: PackedJets, context_table: ContextTable, dtype: torch.dtype
 ) -> Iterator[tuple[str, Tensor, Tensor]]:
     """Name of each alteration, the logits it gives, and those without it."""
-    features, four_momenta, mask, *context = jets.inputs(table, dtype)
+
+    def seen(altered: PackedJets) -> tuple[Tensor, ...]:
+        return inputs(altered, table, dtype, context_table)
+
+    features, four_momenta, mask, *context = seen(jets)
     expected = model(features, four_momenta, mask, *context)
     order = torch.randperm(mask.shape[1], generator=torch.Generator().manual_seed(1))
     yield "order of particles", model(features[:, order], four_momenta[:, order], mask[:, order], *context), expected
@@ -141,7 +152,7 @@ def _altered(
         alone.append(model(*of_jet, *(values[jet : jet + 1] for values in context)))
     yield "other jets of the batch", torch.cat(alone), expected[: len(alone)]
     for name, matrix in transformations().items():
-        moved = transform(jets, name, matrix).inputs(table, dtype)
+        moved = seen(transform(jets, name, matrix))
         with _TransformedBeams(model, matrix):
             logits, same_features = model(*moved), model(features, *moved[1:])
         yield name, logits, expected
@@ -152,7 +163,7 @@ def _altered(
         ):
             yield name + SAME_FEATURES, same_features, expected
     for name, alter in EMISSIONS.items():
-        yield name, model(*alter(jets).inputs(table, dtype)), expected
+        yield name, model(*seen(alter(jets))), expected
 
 
 class _TransformedBeams:
@@ -171,11 +182,13 @@ class _TransformedBeams:
             self.model.beams = self.beams
 
 
-def settle(model: nn.Module, table: FeatureTable, jets: Jets) -> nn.Module:
+def settle(
+    model: nn.Module, table: FeatureTable, jets: PackedJets, context_table: ContextTable = NO_CONTEXT
+) -> nn.Module:
     """The model with the running statistics of some jets, in evaluation mode."""
     with torch.no_grad():
         for _ in range(5):
-            model.train()(*jets.inputs(table, torch.float32))
+            model.train()(*inputs(jets, table, torch.float32, context_table))
     return model.eval()
 
 
@@ -228,19 +241,19 @@ def check_model(
         model = find_model(name, input_dim=table.input_dim, num_classes=num_classes)
         if context_table.context_dim not in (0, taken := declared(model).context_dim):
             raise ValueError(f"context: {context} has {context_table.context_dim} numbers, {name} takes {taken}")
-        model = settle(model, table, jets)
+        model = settle(model, table, jets, context_table)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     console.print(
         f"[bold]{name}[/bold], {parameters:,} parameters, on {len(jets.counts)} jets of {data}\n"
         "Change: the largest of a logit, in units of the spread of the logits over jets."
     )
-    changes = list(check_changes(model, table, jets))
+    changes = list(check_changes(model, table, jets, context_table))
     rows = Table("altered", "change in float64", "in float32", "promised", "kept")
     for change in changes:
         promise = ("yes", _mark(change.is_kept)) if change.is_promised else ("", "")
         rows.add_row(change.alteration, f"{change.float64:.1e}", f"{change.float32:.1e}", *promise)
     console.print(rows)
-    requirements = check_requirements(model, table, jets)
+    requirements = check_requirements(model, table, jets, context_table)
     for requirement in requirements:
         console.print(f"{_mark(requirement.is_met)}  {requirement.what}")
     if missing := {} if pretrained is not None else lacking(model):

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from zoo.data.batch import PackedJets
 from zoo.data.datasets import JET_COLUMNS
+from zoo.data.packed import PackedJets
 from zoo.data.store import JetTable
 from zoo.data.turning import ColumnChanges, Turning, turn_vector
 

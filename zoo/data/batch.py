@@ -1,6 +1,6 @@
 """Batches: jets gathered from a table by their offsets, padded to the longest jet of the batch only."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +10,7 @@ from torch import Tensor
 from zoo.data.context import NO_CONTEXT, ContextTable
 from zoo.data.datasets import JET_COLUMNS
 from zoo.data.features import FeatureTable
+from zoo.data.packed import PackedJets
 from zoo.data.ranges import quantities
 from zoo.data.store import MOMENTUM_COLUMNS, JetTable
 
@@ -43,22 +44,6 @@ class JetBatch(NamedTuple):
         return (self.features, self.four_momenta, self.mask, *([self.context] if self.context.shape[1] else []))
 
 
-class PackedJets(NamedTuple):
-    """Some jets without padding, one after the other: ``four_momenta`` (particle, 4) in GeV, the rest (jet,).
-
-    The ``columns`` that features need are (particle,), those of `JET_COLUMNS` (jet,), the ``fields`` that the context
-    needs (jet,).
-    """
-
-    four_momenta: np.ndarray
-    counts: np.ndarray
-    label: np.ndarray
-    weight: np.ndarray
-    index: np.ndarray
-    columns: Mapping[str, np.ndarray]
-    fields: Mapping[str, np.ndarray]
-
-
 def has_jet_columns(table: JetTable) -> bool:
     """Whether a table gives the momentum of each jet itself."""
     return all(name in table.fields for name in JET_COLUMNS)
@@ -89,15 +74,6 @@ def gather(table: JetTable, rows: np.ndarray, columns: Sequence[str] = (), field
 def _take(column: np.ndarray, particle: np.ndarray, out: np.ndarray) -> None:
     # twice as fast as with a check of the positions, which are right by construction
     column.take(particle, out=out, mode="clip")
-
-
-def concatenate(parts: Sequence[PackedJets]) -> PackedJets:
-    """Jets with the same columns, one after the other."""
-    if len(parts) == 1:
-        return parts[0]
-    *arrays, columns, fields = zip(*parts, strict=True)
-    joined = ({name: np.concatenate([part[name] for part in of]) for name in of[0]} for of in (columns, fields))
-    return PackedJets(*map(np.concatenate, arrays), *joined)
 
 
 def collate(jets: PackedJets, features: FeatureTable, context: ContextTable = NO_CONTEXT) -> JetBatch:

@@ -16,10 +16,11 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
 from zoo.data.augment import Augmentation
-from zoo.data.batch import JetBatch, PackedJets, collate, concatenate, gather, has_jet_columns
+from zoo.data.batch import JetBatch, collate, gather, has_jet_columns
 from zoo.data.context import NO_CONTEXT, ContextTable
 from zoo.data.datasets import JET_COLUMNS
 from zoo.data.features import FeatureTable
+from zoo.data.packed import PackedJets, concatenate
 from zoo.data.store import JetTable
 
 #: Seconds in which loader processes have to give a batch, the first of which begins with the reading of files.

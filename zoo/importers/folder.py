@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from zoo.card import write_card
-from zoo.data.batch import JetBatch, PackedJets, collate, gather, padded_columns
+from zoo.data.batch import JetBatch, collate, gather, padded_columns
 from zoo.data.datasets import describe_dataset, resolve_file
 from zoo.data.features import FeatureTable
 from zoo.data.features_yaml import named_features
+from zoo.data.packed import PackedJets
 from zoo.data.readers import read_jets
 from zoo.data.weaver.data_config import WeaverYaml, read_weaver_yaml, read_without_classes
 from zoo.data.weaver.formulas import formula_table, warn_of_columns

@@ -10,10 +10,11 @@ from multiprocessing import active_children, get_context
 
 import numpy as np
 
-from zoo.data.store import MOMENTUM_COLUMNS, JetTable
+from zoo.data.packed import PackedJets, concatenate
+from zoo.data.store import JetTable
 from zoo.simulate.detector import DetectorCard, detect
 from zoo.simulate.generator import Generator
-from zoo.simulate.jets import Jets, Selection, select_jets
+from zoo.simulate.jets import Selection, select_jets
 
 #: Jets in one chunk of work. The chunks, and with them the bytes, do not depend on the number of processes.
 JETS_PER_CHUNK = 250
@@ -57,7 +58,7 @@ def plan(jets: int, seed: int, *, multiple_interactions: bool = True, first: int
     return sorted(chunks, key=lambda chunk: (chunk.number, chunk.label))
 
 
-def make_chunk(chunk: Chunk, card: DetectorCard | None = None, selection: Selection | None = None) -> Jets:
+def make_chunk(chunk: Chunk, card: DetectorCard | None = None, selection: Selection | None = None) -> PackedJets:
     """Simulate until the chunk has its jets; its random numbers depend on (seed, label, number) only.
 
     Raises:
@@ -68,7 +69,7 @@ def make_chunk(chunk: Chunk, card: DetectorCard | None = None, selection: Select
     further = () if chunk.multiple_interactions else ("PartonLevel:MPI = off",)
     generator = Generator(chunk.label, 1 + int(pythia_seed.generate_state(1)[0]) % PYTHIA_SEEDS, PT_HAT, further)
     rng = np.random.default_rng(detector_seed)
-    batches: list[Jets] = []
+    batches: list[PackedJets] = []
     found = events = 0
     while found < chunk.jets:
         if events > EVENTS_PER_JET_MAX * (chunk.jets + 1):
@@ -81,13 +82,10 @@ def make_chunk(chunk: Chunk, card: DetectorCard | None = None, selection: Select
         batches.append(select_jets(objects, *tops, selection))
         found += len(batches[-1].counts)
         events += EVENTS_PER_BATCH
-    counts = np.concatenate([batch.counts for batch in batches])[: chunk.jets]
-    four_momenta = np.concatenate([batch.four_momenta for batch in batches])[: counts.sum()]
-    event = np.concatenate([batch.event for batch in batches])[: chunk.jets]
-    return Jets(four_momenta, counts, event)
+    return concatenate(batches).first(chunk.jets)._replace(label=np.full(chunk.jets, chunk.label))
 
 
-def make_chunks(chunks: Iterable[Chunk], processes: int) -> Iterator[tuple[Chunk, Jets]]:
+def make_chunks(chunks: Iterable[Chunk], processes: int) -> Iterator[tuple[Chunk, PackedJets]]:
     """Each chunk with its jets, as they become ready; few are begun at a time, so that memory does not grow."""
     if processes == 1:
         yield from ((chunk, make_chunk(chunk)) for chunk in chunks)
@@ -116,20 +114,7 @@ def _leave_interrupts_to_the_parent() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def assemble(made: dict[Chunk, Jets], seed: np.random.SeedSequence, metadata: dict) -> JetTable:
+def assemble(made: dict[Chunk, PackedJets], seed: np.random.SeedSequence, metadata: dict) -> JetTable:
     """Join the chunks in their order and mix the classes with a shuffle that the seed fixes."""
-    counts = np.concatenate([jets.counts for jets in made.values()])
-    four_momenta = np.concatenate([jets.four_momenta for jets in made.values()])
-    label = np.repeat([chunk.label for chunk in made], [len(jets.counts) for jets in made.values()])
-    order = np.random.default_rng(seed).permutation(len(label))
-    starts = (np.cumsum(counts) - counts)[order]
-    offsets = np.concatenate([[0], np.cumsum(counts[order])]).astype(np.int64)
-    rows = np.repeat(starts - offsets[:-1], counts[order]) + np.arange(offsets[-1])
-    return JetTable(
-        particles={name: np.ascontiguousarray(four_momenta[rows, axis]) for axis, name in enumerate(MOMENTUM_COLUMNS)},
-        offsets=offsets,
-        fields={},
-        label=label[order],
-        weight=np.ones(len(label), dtype=np.float32),
-        metadata=metadata,
-    )
+    table = concatenate(list(made.values())).to_table(metadata)
+    return table.take(np.random.default_rng(seed).permutation(len(table)))

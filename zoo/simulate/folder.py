@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 
 from zoo.data.manifest import MANIFEST, Manifest, Shard, read_manifest, write_manifest
+from zoo.data.packed import PackedJets
 from zoo.data.shards import ShardFolder, describe_shard, shard_path
 from zoo.data.store import MOMENTUM_COLUMNS, write_store
 from zoo.files import LOCK, only_one, remove_drafts
 from zoo.progress import progress_bar
 from zoo.simulate.chunks import JETS_PER_CHUNK, Chunk, assemble, make_chunks, plan
-from zoo.simulate.jets import Jets
 
 #: Jets in one shard, a whole number of chunks of each class: 8 MB, and four minutes of a core.
 JETS_PER_SHARD = 10_000
@@ -52,7 +52,7 @@ def fill_folder(
             for number, size in enumerate(sizes)
             if number >= len(shards)
         }
-        made: dict[Chunk, Jets] = {}
+        made: dict[Chunk, PackedJets] = {}
         with progress_bar("jets") as progress:
             done = sum(shard.jets for shard in shards)
             task = progress.add_task(f"simulating {folder.name}", total=jets, completed=done)

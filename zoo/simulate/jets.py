@@ -1,10 +1,10 @@
 """Jets of the Top Tagging Reference set: clustering, cuts, truth matching."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
+from zoo.data.packed import PackedJets
 from zoo.simulate.detector import EnergyFlow
 from zoo.simulate.generator import import_extra
 
@@ -22,21 +22,9 @@ class Selection:
     jets_per_event: int = 2
 
 
-class Jets(NamedTuple):
-    """Jets with their constituents in descending pT.
-
-    ``four_momenta`` (constituent, 4) float32 = (E, px, py, pz) in GeV, massless; ``counts`` (jet,) constituents of
-    each jet; ``event`` (jet,) row of the event in its batch.
-    """
-
-    four_momenta: np.ndarray
-    counts: np.ndarray
-    event: np.ndarray
-
-
 def select_jets(
     objects: EnergyFlow, tops: np.ndarray | None, top_event: np.ndarray | None, selection: Selection
-) -> Jets:
+) -> PackedJets:
     """Cluster the objects of each event and keep the jets inside the cuts.
 
     Args:
@@ -46,7 +34,8 @@ def select_jets(
         selection: The cuts.
 
     Returns:
-        The accepted jets in order of their event.
+        The accepted jets in order of their event, whose row in its batch is the ``index``; their constituents are
+        massless, in float32 and in descending pT.
     """
     order = np.argsort(objects.event, kind="stable")
     event = objects.event[order]
@@ -137,7 +126,7 @@ def delta_r(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 def leading_constituents(
     four_momenta: np.ndarray, owner: np.ndarray, jet_event: np.ndarray, accepted: np.ndarray, selection: Selection
-) -> Jets:
+) -> PackedJets:
     """The accepted jets' constituents in descending pT, the softest beyond the limit dropped, E = |p| in float32."""
     momenta = four_momenta[:, 1:].astype(np.float32)
     pt = np.hypot(*momenta[:, :2].astype(np.float64).T)
@@ -146,8 +135,8 @@ def leading_constituents(
     rank = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
     order = order[accepted[owner] & (rank < selection.constituents_max)]
     energy = np.sqrt(np.sum(momenta[order].astype(np.float64) ** 2, axis=1)).astype(np.float32)
-    return Jets(
+    return PackedJets.unlabelled(
         four_momenta=np.concatenate([energy[:, None], momenta[order]], axis=1),
         counts=np.minimum(counts, selection.constituents_max)[accepted],
-        event=jet_event[accepted],
+        index=jet_event[accepted],
     )
