@@ -1,11 +1,20 @@
 """What an installed package says of itself: its name and its version."""
 
 import configparser
+import os
 import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
 from pathlib import Path
+
+import pytest
 
 import zoo
 from zoo.limits import parse_yaml
+from zoo.training.packaged import find_config, find_configs
 
 ROOT = Path(zoo.__file__).parents[1]
 SETUP = configparser.ConfigParser()
@@ -31,3 +40,89 @@ def test_the_version_has_one_source():
     assert SETUP["metadata"]["name"] == "hepzoo"
     assert SETUP["metadata"]["version"] == "attr: zoo.__version__"
     assert parse_yaml((ROOT / "CITATION.cff").read_text())["version"] == zoo.__version__
+
+
+def test_configs_are_found_in_the_package_and_own_ones_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = "configs/quickstart/pfn.yaml"
+    packaged = Path(find_config(name))
+    assert packaged.read_text() == (ROOT / name).read_text()
+    assert find_configs(["fit", "--config", name, f"--config={name}", "--run_folder", name]) == [
+        *("fit", "--config", str(packaged), f"--config={packaged}", "--run_folder", name),
+    ]
+    Path(name).parent.mkdir(parents=True)
+    Path(name).write_text("mine")
+    assert find_config(name) == name
+    assert find_config("configs/../files.py") == "configs/../files.py"
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """An environment with the wheel of this checkout; what it needs comes from that of the tests."""
+    folder = tmp_path_factory.mktemp("installed")
+    source = folder / "source"
+    source.mkdir()
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    for name in ("configs", "zoo"):
+        shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    build = [*pip, "wheel", "--no-deps", "--no-index", "--no-build-isolation", "--wheel-dir", str(folder), str(source)]
+    run(build, folder)
+    shutil.rmtree(source)
+    venv.create(folder / "venv", symlinks=True)
+    python = folder / "venv" / "bin" / "python"
+    packages = Path(run([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], folder).strip())
+    # the lines of a .pth are put on the path, but the .pth files there, such as that of this checkout, are not read
+    (packages / "tests.pth").write_text(sysconfig.get_path("purelib"))
+    (wheel,) = folder.glob("hepzoo-*.whl")
+    install = ["install", "--no-deps", "--no-index", "--ignore-installed", wheel]
+    run([*pip, "--python", python, *install], folder)
+    return folder / "venv" / "bin"
+
+
+def run(command: list, folder: Path) -> str:
+    """What a command prints, far from the checkout."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [*map(str, command)], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_a_wheel_trains_and_predicts_outside_of_a_checkout(installed, tmp_path):
+    facts = "import zoo, importlib.metadata as m; print(zoo.__file__); print(zoo.__version__, m.version('hepzoo'))"
+    place, versions = run([installed / "python", "-c", facts], tmp_path).splitlines()
+    assert Path(place).is_relative_to(installed.parent)
+    assert versions == f"{zoo.__version__} {zoo.__version__}"
+
+    few = ["--trainer.max_epochs", "1", "--data.train_jets", "400", "--data.num_workers", "0"]
+    train = "from zoo.training.command import run_command; run_command(prog='zoo')"
+    fit = [
+        installed / "python",
+        "-c",
+        train,
+        "fit",
+        "--config",
+        "configs/quickstart/pfn.yaml",
+        "--run_folder",
+        "runs/pfn",
+        *few,
+    ]
+    assert "AUC" in run(fit, tmp_path)
+    assert (tmp_path / "runs" / "pfn" / "report" / "metrics.json").is_file()
+
+    scores = [
+        "--model",
+        "lorentznet.top_tagging",
+        "sample:top_tagging/test",
+        "--out",
+        "scores.csv",
+        "--rows",
+        "0",
+        "50",
+    ]
+    run([installed / "zoo", "predict", *scores], tmp_path)
+    assert len((tmp_path / "scores.csv").read_text().splitlines()) == 51

@@ -43,6 +43,7 @@ from zoo.training.callbacks import (
 from zoo.training.checkpoints import checkpoint_path, read_checkpoint, require_same_model
 from zoo.training.fine_tuning import require_same_fine_tuning
 from zoo.training.loggers import BoardLogger, HistoryLogger, WandbRun, wandb_logger
+from zoo.training.packaged import find_configs
 from zoo.training.slurm import SlurmRequeue
 from zoo.training.trainer import build_trainer, is_one_process
 
@@ -355,7 +356,7 @@ def main(arguments: Sequence[str] | None = None, run: bool = True) -> TrainingCL
     for message in _NEEDLESS_WARNINGS:
         warnings.filterwarnings("ignore", message)
     with ExitStack() as held:
-        return TrainingCLI(arguments, run, held)
+        return TrainingCLI(find_configs(sys.argv[1:] if arguments is None else arguments), run, held)
 
 
 def run_command(arguments: Sequence[str] | None = None, prog: str = "train.py") -> None:

@@ -1,0 +1,44 @@
+"""The configs of the project in an installed package, which has no checkout beside it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+#: In a checkout a link to the folder at its top.
+PACKAGED = Path(__file__).parents[1] / "configs"
+
+
+def find_config(name: str) -> str:
+    """The path of a config: as it is, or, where there is no such file, the packaged one of that name.
+
+    Args:
+        name: such as ``configs/finetune/quickstart.yaml``.
+
+    Example:
+        >>> find_config("configs/mine.yaml")
+        'configs/mine.yaml'
+    """
+    path = Path(name)
+    if path.exists() or path.parts[:1] != ("configs",) or ".." in path.parts:
+        return name
+    packaged = PACKAGED.joinpath(*path.parts[1:])
+    return str(packaged) if packaged.is_file() else name
+
+
+def find_configs(arguments: Sequence[str]) -> list[str]:
+    """Arguments of a training with what follows ``--config`` found; see `find_config`.
+
+    Example:
+        >>> find_configs(["fit", "--config", "my.yaml", "--config=configs/mine.yaml"])
+        ['fit', '--config', 'my.yaml', '--config=configs/mine.yaml']
+    """
+    found = []
+    follows = False
+    for argument in arguments:
+        option, is_joined, value = argument.partition("=")
+        if follows:
+            argument = find_config(argument)
+        elif option == "--config" and is_joined:
+            argument = f"{option}={find_config(value)}"
+        found.append(argument)
+        follows = not follows and argument in ("-c", "--config")
+    return found
