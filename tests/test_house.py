@@ -41,6 +41,7 @@ MAY_IMPORT = {
     "score_files": {"files", "score_files"},
     "inference": {"data", "hub", "files", "progress", "score_files", "inference"},
     "importers": {"physics", "registry", "data", "hub", "card", "torch_files", "importers"},
+    "testing": {"kernels", "model", "registry", "data", "check", "training", "testing"},
     "check": {"physics", "kernels", "model", "registry", "data", "hub", "check"},
 }
 HEAVY = (

@@ -1,0 +1,93 @@
+"""The model under test, and the jets it is tested on."""
+
+import copy
+import functools
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from zoo.check import read_some
+from zoo.data.batch import JetBatch, collate, gather
+from zoo.data.datasets import resolve_file
+from zoo.data.features import FeatureTable, feature_table
+from zoo.data.packed import PackedJets
+from zoo.data.store import open_store
+from zoo.model import declared
+
+#: Of the jets that ship with the package.
+SAMPLE = "sample:top_tagging/test"
+#: Seven features that the momenta give.
+FEATURES = "kin"
+INPUT_DIM = 7
+
+
+class Subject:
+    """What every part of the contract shares: the model of a subclass, and jets.
+
+    Attributes:
+        num_parameters: with 7 features and 2 classes; None: it is not tested.
+        least_stages: that fine-tuning must be able to tell apart, if the model has stages.
+        float32_bound: largest difference between logits in float32 and float64.
+        symmetry_bound: largest change of a logit by a promised symmetry in float64, over the spread of the logits.
+    """
+
+    num_parameters: ClassVar[int | None] = None
+    least_stages: ClassVar[int] = 2
+    float32_bound: ClassVar[float] = 1e-4
+    symmetry_bound: ClassVar[float] = 1e-8
+
+    def model(self, input_dim: int, num_classes: int) -> nn.Module:
+        """A model with random weights: what a subclass defines."""
+        raise NotImplementedError(f"{type(self).__name__}: define model(self, input_dim, num_classes)")
+
+    @pytest.fixture(autouse=True)
+    def _same_random_numbers(self) -> None:
+        """Every test starts from the same random state, whichever tests ran before."""
+        torch.manual_seed(20260401)
+
+    @property
+    def jets(self) -> JetBatch:
+        """Eight jets of the packaged sample."""
+        return _sample(8)
+
+    @property
+    def inputs(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Their features, momenta and mask in float64, massless as they were before they were rounded to float32."""
+        jets = self.jets
+        momentum = jets.four_momenta[..., 1:].double()
+        four_momenta = torch.cat([momentum.norm(dim=-1, keepdim=True), momentum], dim=-1)
+        return jets.features.double(), four_momenta, jets.mask
+
+    def settled(self) -> nn.Module:
+        """A model with random weights and running statistics of real jets, in float64 and evaluation mode."""
+        cls = type(self)
+        if "_settled" not in vars(cls):
+            with torch.random.fork_rng(devices=[]), torch.no_grad():
+                torch.manual_seed(1)  # whichever test is the first to ask
+                model = self.model(INPUT_DIM, 2).double()
+                for _ in range(5):
+                    model(*self.inputs)
+            cls._settled = model.eval()
+        return copy.deepcopy(cls._settled)
+
+    def context(self, model: nn.Module, batch: int) -> list[Tensor]:
+        """A random context (batch, context_dim), if the model takes any."""
+        width = declared(model).context_dim
+        return [torch.randn(batch, width, dtype=torch.float64)] if width else []
+
+
+@functools.cache
+def _sample(number: int) -> JetBatch:
+    return collate(gather(open_store(resolve_file(SAMPLE)), np.arange(number)), feature_table(FEATURES))
+
+
+@functools.cache
+def hard_jets(number: int, particles: int = 7) -> tuple[FeatureTable, PackedJets]:
+    """Feature table, and jets of the hardest particles only, in float64: what `zoo.check` alters."""
+    jets = read_some(SAMPLE, number)
+    first = np.concatenate([np.arange(particles) + start for start in np.cumsum(jets.counts) - jets.counts])
+    counts = np.full_like(jets.counts, particles)
+    return feature_table(FEATURES), jets._replace(four_momenta=jets.four_momenta[first], counts=counts)
