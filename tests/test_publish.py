@@ -130,7 +130,7 @@ def test_other_models_are_published_too(run, tmp_path, room, name, jets: JetBatc
     """As if a run had trained and tested them: its configuration names another model, its weights are random."""
     model = create_model(name, input_dim=7, num_classes=2).eval()
     settings = yaml.safe_load((run / "config.yaml").read_text())
-    settings["model"]["model"]["class_path"] = f"zoo.{room}.{name}"
+    settings["model"]["init_args"]["model"]["class_path"] = f"zoo.{room}.{name}"
     report = shutil.copytree(run / "report", tmp_path / "run" / "report")
     (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(settings))
     save_weights(tmp_path / "run", model)
@@ -232,7 +232,7 @@ def test_a_model_of_the_same_name_is_refused(tmp_path, monkeypatch):
     ours = create_model("particlenet_lite", input_dim=7, num_classes=2)
     assert {k: v.shape for k, v in theirs.state_dict().items()} == {k: v.shape for k, v in ours.state_dict().items()}
     assert json.loads((run / "report" / "metrics.json").read_text())["title"] == "mypkg.particlenet_lite"
-    with pytest.raises(ValueError, match=r"class_path: mypkg\.particlenet_lite is not the builder of a model of zoo"):
+    with pytest.raises(ValueError, match=r"model\.model: mypkg\.particlenet_lite is not the builder of a model of zoo"):
         publish_run(run, tmp_path / "out", licence="MIT", paper="")
     settings = (run / "config.yaml").read_text().replace("mypkg.particlenet_lite", "zoo.particlenet.particlenet_lite")
     (run / "config.yaml").write_text(settings)
@@ -269,7 +269,7 @@ def test_a_run_of_no_network_or_no_data_is_refused(run, tmp_path, change):
     (tmp_path / "report").mkdir()
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings))
     (tmp_path / "report" / "metrics.json").write_text((run / "report" / "metrics.json").read_text())
-    with pytest.raises(ValueError, match=r"config\.yaml: has no 'data', or neither a network under model\.model"):
+    with pytest.raises(ValueError, match=r"config\.yaml: has no 'data', or neither a task with a network under model"):
         publish_run(tmp_path, tmp_path / "out", licence="MIT", paper="")
     assert not (tmp_path / "out").exists()
 

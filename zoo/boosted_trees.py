@@ -26,6 +26,7 @@ from zoo.data.datamodule import JetDataModule
 from zoo.files import atomic_write, only_one
 from zoo.limits import parse_yaml
 from zoo.metrics import SIGNAL_EFFICIENCIES, background_class
+from zoo.old_configs import renew_settings
 from zoo.report import Predictions, print_table, write_report
 from zoo.report.pictures import SIGNAL_COLOURS, labelled_axes, render
 
@@ -199,7 +200,7 @@ def _read_config(
     from jsonargparse import ArgumentError, ArgumentParser
 
     try:
-        values = parse_yaml(path.read_text())
+        values = renew_settings(parse_yaml(path.read_text()))
     except (yaml.YAMLError, ValueError) as error:
         raise ValueError(f"{path}: is no YAML ({error}); correct the file") from None
     if not isinstance(values, dict) or not isinstance(values.get("data"), dict):
@@ -221,8 +222,9 @@ def _read_config(
 
 
 def _judged(path: Path, config: dict[str, Any]) -> dict[str, Any]:
-    """Signal class and signal efficiencies of a configuration, and where it has none the defaults of `JetTagger`."""
+    """Signal class and signal efficiencies of a configuration; where it has none, those of `Classification`."""
     model = config.get("model") if isinstance(config.get("model"), dict) else {}
+    model = model.get("init_args", model)
     signal = model.get("signal", 1)
     if not isinstance(signal, int) or isinstance(signal, bool):
         raise ValueError(f"{path}: model.signal must be the number of a class, not {signal!r}")

@@ -31,6 +31,7 @@ from zoo.data.weaver.data_config import WeaverYaml
 from zoo.data.weaver.formulas import verified_table
 from zoo.hub import GOLDEN_JETS, MAX_PAIRS, Parts, PretrainedConfig, largest_change, save_parts
 from zoo.limits import parse_json, parse_yaml
+from zoo.old_configs import renew_settings
 from zoo.registry import create_model, registered_name
 from zoo.report import Predictions
 from zoo.tasks.pretraining.backbone import backbone_names, read_backbone
@@ -78,7 +79,7 @@ def publish_run(run: Path, out: Path, *, licence: str, paper: str) -> None:
             predictions of the report, or if a file is damaged.
     """
     run, out = Path(run), Path(out)
-    settings = _read(run / "config.yaml", parse_yaml, "train it with train.py")
+    settings = renew_settings(_read(run / "config.yaml", parse_yaml, "train it with train.py"))
     kind = _kind(run, settings)
     is_tagger = kind != "backbone"
     report = _read(run / "report" / "metrics.json", parse_json, _REMEDY[kind])
@@ -134,10 +135,11 @@ def _kind(run: Path, settings: dict[str, Any]) -> str:
     if isinstance(model, dict) and isinstance(settings.get("data"), dict):
         if model.get("class_path") == "lightgbm" and model.get("inputs") in TITLES:
             return "trees"
-        if isinstance(model.get("model"), dict) and isinstance(model["model"].get("class_path"), str):
-            return "tagger" if settings.get("task", "tagging") == "tagging" else "backbone"
+        network = (model.get("init_args") or {}).get("model")
+        if isinstance(network, dict) and isinstance(network.get("class_path"), str):
+            return "tagger" if model["class_path"] == "zoo.tasks.Classification" else "backbone"
     raise ValueError(
-        f"{run / 'config.yaml'}: has no 'data', or neither a network under model.model.class_path nor boosted trees; "
+        f"{run / 'config.yaml'}: has no 'data', or neither a task with a network under model nor boosted trees; "
         "give the run folder of a training with train.py or of zoo baseline"
     )
 
@@ -168,11 +170,11 @@ def _backbone(run: Path, model: dict[str, Any], inputs: Parts, num_classes: int)
 
 
 def _registered(run: Path, model: dict[str, Any], inputs: Parts, num_classes: int) -> tuple[str, nn.Module]:
-    builder = model["model"]["class_path"]
+    builder = model["init_args"]["model"]["class_path"]
     name = registered_name(builder)
     if name is None:
         raise ValueError(
-            f"{run / 'config.yaml'}: model.model.class_path: {builder} is not the builder of a model of "
+            f"{run / 'config.yaml'}: model.model: {builder} is not the builder of a model of "
             "zoo.list_models(), and only those can be published"
         )
     return name, create_model(name, input_dim=inputs.feature_table.input_dim, num_classes=num_classes)

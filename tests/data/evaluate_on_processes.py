@@ -9,7 +9,7 @@ import torch
 import zoo
 from zoo.data import JetDataModule
 from zoo.data.datamodule import Split
-from zoo.tasks.classification import JetTagger
+from zoo.tasks.classification import Classification
 
 
 def main(file: str, processes: int) -> None:
@@ -23,10 +23,10 @@ def main(file: str, processes: int) -> None:
     splits = {"train": Split([file], rows=(0, 128)), "val": Split([file], rows=(128, 208))}
     datamodule = JetDataModule(**splits, batch_size=32 // processes, eval_batch_size=10)
 
-    def tagger() -> JetTagger:
+    def tagger() -> Classification:
         torch.manual_seed(1)
         # without batch statistics, which each process has of its own jets
-        return JetTagger(zoo.create_model("pfn_energyflow", input_dim=datamodule.input_dim, num_classes=2))
+        return Classification(zoo.create_model("pfn_energyflow", input_dim=datamodule.input_dim, num_classes=2))
 
     (figures,) = trainer.validate(tagger(), datamodule, verbose=False)
     trained = tagger()

@@ -14,7 +14,8 @@ from zoo.data import JetDataModule
 from zoo.data.batch import JetBatch
 from zoo.data.datamodule import Split
 from zoo.lorentznet import LorentzNet
-from zoo.tasks.classification import JetTagger, warmup_cosine
+from zoo.tasks.classification import Classification
+from zoo.tasks.task import warmup_cosine
 from zoo.training.callbacks import WeightAverage
 
 
@@ -66,7 +67,7 @@ class EachStep(Callback):
         self.weights.append({name: value.numpy(force=True).copy() for name, value in pl_module.state_dict().items()})
 
 
-def loss_of(tagger: JetTagger, batch: JetBatch) -> float:
+def loss_of(tagger: Classification, batch: JetBatch) -> float:
     with torch.no_grad():
         tagger.validation_step(batch, 0)
     loss = tagger.val_loss.compute().item()
@@ -76,7 +77,7 @@ def loss_of(tagger: JetTagger, batch: JetBatch) -> float:
 
 def test_loss_is_the_weighted_cross_entropy(batch):
     weight = torch.linspace(0.1, 3.0, len(batch.label))
-    tagger = JetTagger(small_model()).eval()
+    tagger = Classification(small_model()).eval()
     with torch.no_grad():
         probability = tagger(batch.features, batch.four_momenta, batch.mask).double().softmax(-1)[:, 1]
     expected = log_loss(batch.label, probability, sample_weight=weight, labels=[0, 1])
@@ -86,7 +87,7 @@ def test_loss_is_the_weighted_cross_entropy(batch):
 @pytest.mark.parametrize("weight", [[1.0, -1.0, -1.0], [1.0, -1.0, 0.001], [1.0, -0.5, -0.5]])
 def test_gradient_is_linear_in_the_weights_of_either_sign(batch, weight):
     """No batch is turned around or blown up by the sum of its weights, which may be 0."""
-    tagger = JetTagger(small_model()).eval()
+    tagger = Classification(small_model()).eval()
     parameters = list(tagger.parameters())
 
     def gradients(loss: torch.Tensor) -> torch.Tensor:
@@ -104,7 +105,7 @@ def test_gradient_is_linear_in_the_weights_of_either_sign(batch, weight):
 
 
 def test_validation_loss_of_signed_weights(batch):
-    tagger = JetTagger(small_model()).eval()
+    tagger = Classification(small_model()).eval()
     weight = torch.where(torch.arange(len(batch.label)) % 3 == 0, -0.5, 2.0)
     halves = [JetBatch(*(c[half] for c in batch._replace(weight=weight))) for half in (slice(0, 5), slice(5, None))]
     with torch.no_grad():
@@ -133,7 +134,7 @@ class Witness(torch.nn.Module):
 
 @pytest.mark.parametrize("context_dim", [None, 0, 2])
 def test_only_models_that_take_a_context_are_given_it(batch, context_dim):
-    tagger = JetTagger(Witness(context_dim)).eval()
+    tagger = Classification(Witness(context_dim)).eval()
     batch = batch._replace(context=torch.randn(len(batch.label), 2))
     expected = [batch.features, batch.four_momenta, batch.mask, *([batch.context] if context_dim else [])]
     for step in (tagger.validation_step, tagger.test_step, tagger.predict_step):
@@ -143,13 +144,13 @@ def test_only_models_that_take_a_context_are_given_it(batch, context_dim):
 
 def test_another_number_of_logits_is_refused(batch):
     """Before the first step; three of two classes give a loss, and no figure until the epoch is over."""
-    tagger = JetTagger(LorentzNet(num_classes=3, embed_dim=8, num_layers=1))
+    tagger = Classification(LorentzNet(num_classes=3, embed_dim=8, num_layers=1))
     with pytest.raises(ValueError, match=r"LorentzNet gives logits \(16, 3\) for 16 jets of 2 classes"):
         tagger.loss(batch, 0)
 
 
 def test_jets_without_weight_do_not_count(batch):
-    tagger = JetTagger(small_model()).eval()
+    tagger = Classification(small_model()).eval()
     counted = batch._replace(weight=(batch.label == 1).float())
     changed = counted._replace(label=torch.ones_like(batch.label))
     assert loss_of(tagger, counted) == loss_of(tagger, changed)
@@ -157,7 +158,7 @@ def test_jets_without_weight_do_not_count(batch):
 
 
 def test_only_matrices_decay():
-    tagger = JetTagger(small_model(), weight_decay=0.05)
+    tagger = Classification(small_model(), weight_decay=0.05)
     tagger.trainer = quiet_trainer(max_epochs=2)
     tagger.trainer.fit(tagger, datamodule=jets())
     decay = {
@@ -177,7 +178,7 @@ def test_only_matrices_decay():
 
 def test_learning_rate_rises_and_falls_over_exactly_the_steps():
     each = EachStep()
-    tagger = JetTagger(small_model(), learning_rate=0.02, warmup=0.25, final_learning_rate=0.1)
+    tagger = Classification(small_model(), learning_rate=0.02, warmup=0.25, final_learning_rate=0.1)
     quiet_trainer(max_epochs=5, callbacks=[each]).fit(tagger, datamodule=jets())
     rates = np.array(each.rates)
     assert rates.shape == (20, 2)
@@ -191,7 +192,7 @@ def test_learning_rate_rises_and_falls_over_exactly_the_steps():
 
 def test_learning_rate_counts_accumulated_steps():
     each = EachStep()
-    tagger = JetTagger(small_model(), warmup=0.0, final_learning_rate=0.0)
+    tagger = Classification(small_model(), warmup=0.0, final_learning_rate=0.0)
     quiet_trainer(max_epochs=2, accumulate_grad_batches=2, callbacks=[each]).fit(tagger, datamodule=jets())
     assert each.rates[-1][0] == pytest.approx(0.0, abs=1e-12)
     assert len({rate for rate, _ in each.rates}) == 4
@@ -206,7 +207,7 @@ def test_shortest_schedules_stay_in_range(steps, warmup):
 def test_averaged_weights_follow_the_formula_and_are_validated():
     seed_everything(3)
     each, average = EachStep(), WeightAverage(decay=0.5)
-    tagger = JetTagger(small_model(), learning_rate=0.01)
+    tagger = Classification(small_model(), learning_rate=0.01)
     expected = {name: value.numpy().copy() for name, value in copy.deepcopy(tagger.state_dict()).items()}
     trainer = quiet_trainer(max_epochs=1, callbacks=[each, average])
     trainer.fit(tagger, datamodule=jets())
@@ -227,7 +228,7 @@ def test_averaged_weights_follow_the_formula_and_are_validated():
 
 
 def test_validation_figures_equal_sklearn_on_the_predictions():
-    tagger = JetTagger(small_model())
+    tagger = Classification(small_model())
     figures = quiet_trainer().test(tagger, datamodule=jets(), verbose=False)[0]
     parts = quiet_trainer().predict(tagger, datamodule=jets())
     answer = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -241,7 +242,7 @@ def test_validation_figures_equal_sklearn_on_the_predictions():
 
 def test_predictions_belong_to_their_rows():
     """Whatever the order and size of the batches, a row number gets the same logits and label."""
-    tagger = JetTagger(small_model())
+    tagger = Classification(small_model())
     answers = []
     for batch_size in (7, 80):
         data = jets()
@@ -261,7 +262,7 @@ def test_numbers_that_are_none_stop_with_the_jets_named(batch, step):
             logits = super().forward(features, four_momenta, mask)
             return logits.masked_fill((torch.arange(len(logits)) == 5)[:, None], math.nan)
 
-    tagger = JetTagger(OneBadJet(num_classes=2, embed_dim=8, num_layers=1))
+    tagger = Classification(OneBadJet(num_classes=2, embed_dim=8, num_layers=1))
     message = rf"not finite in batch 3 for jets \[{batch.index[5].item()}\]"
     with pytest.raises(FloatingPointError, match=message):
         getattr(tagger, step)(batch, 3)
@@ -271,7 +272,7 @@ def test_the_jet_that_spoils_a_normalisation_is_named_alone(batch):
     """Its features make the statistics of the batch, and so the losses of all its jets, no numbers."""
     features = batch.features.clone()
     features[5, 0, 0] = math.inf
-    tagger = JetTagger(create_model("particlenet_lite", input_dim=batch.features.shape[-1], num_classes=2))
+    tagger = Classification(create_model("particlenet_lite", input_dim=batch.features.shape[-1], num_classes=2))
     message = rf"not finite in batch 3 for jets \[{batch.index[5].item()}\]"
     with pytest.raises(FloatingPointError, match=message):
         tagger.training_step(batch._replace(features=features), 3)
@@ -279,7 +280,7 @@ def test_the_jet_that_spoils_a_normalisation_is_named_alone(batch):
 
 def test_lightnings_unpickling_loader_is_closed(tmp_path):
     with pytest.raises(TypeError, match="read_model_weights"):
-        JetTagger.load_from_checkpoint("https://example.org/model.ckpt")
+        Classification.load_from_checkpoint("https://example.org/model.ckpt")
 
 
 @pytest.mark.parametrize(
@@ -288,11 +289,11 @@ def test_lightnings_unpickling_loader_is_closed(tmp_path):
 )
 def test_settings_out_of_range(name, value):
     with pytest.raises(ValueError, match=name):
-        JetTagger(small_model(), **{name: value})
+        Classification(small_model(), **{name: value})
     with pytest.raises(ValueError, match="decay must be in"):
         WeightAverage(decay=1.0)
 
 
 def test_endless_training_has_no_schedule():
     with pytest.raises(ValueError, match=r"trainer\.max_epochs"):
-        quiet_trainer(max_epochs=-1).fit(JetTagger(small_model()), datamodule=jets())
+        quiet_trainer(max_epochs=-1).fit(Classification(small_model()), datamodule=jets())

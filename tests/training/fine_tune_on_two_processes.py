@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, Trainer
 from zoo.data import JetDataModule
 from zoo.data.datamodule import Split
 from zoo.lorentznet import LorentzNet
-from zoo.tasks.classification import JetTagger
+from zoo.tasks.classification import Classification
 from zoo.training.fine_tuning import FineTuning
 
 
@@ -43,7 +43,7 @@ def main(backbone: str, folder: str) -> None:
         **options,
     )
     data = JetDataModule(train=Split(["sample:top_tagging/train"], rows=(0, 48)), batch_size=8)
-    trainer.fit(JetTagger(model, learning_rate=0.01, fine_tuning=settings), data)
+    trainer.fit(Classification(model, learning_rate=0.01, fine_tuning=settings), data)
 
 
 if __name__ == "__main__":

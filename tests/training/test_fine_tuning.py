@@ -23,7 +23,8 @@ from zoo.data.features import FeatureTable, feature_table
 from zoo.hub import PretrainedConfig, save_pretrained
 from zoo.lorentznet import LorentzNet
 from zoo.tasks import pretraining
-from zoo.tasks.classification import JetTagger, warmup_cosine
+from zoo.tasks.classification import Classification
+from zoo.tasks.task import warmup_cosine
 from zoo.training import command
 from zoo.training.checkpoints import CheckpointError, read_checkpoint
 from zoo.training.fine_tuning import Backbone, FineTuning, find_backbone, load_backbone, stages_of_model
@@ -83,9 +84,11 @@ def belongs(name: str, stage: str) -> bool:
     return name.startswith({"head": "decoder."}.get(stage, f"{stage}."))
 
 
-def fine_tune(settings: FineTuning, epochs: int = 1, learning_rate: float = 0.01, **options) -> tuple[Diary, JetTagger]:
+def fine_tune(
+    settings: FineTuning, epochs: int = 1, learning_rate: float = 0.01, **options
+) -> tuple[Diary, Classification]:
     diary = Diary()
-    tagger = JetTagger(small_model(), learning_rate=learning_rate, fine_tuning=settings)
+    tagger = Classification(small_model(), learning_rate=learning_rate, fine_tuning=settings)
     trainer = Trainer(
         max_epochs=epochs,
         accelerator="cpu",
@@ -171,7 +174,7 @@ def test_one_rate_for_all_is_the_ordinary_optimiser(backbone):
     """Groups of their own change no step: the same as an ordinary training that begins at the same weights."""
     weights = []
     for settings in (FineTuning(str(backbone), new=[]), None):
-        tagger = JetTagger(small_model(dropout=0.0), learning_rate=0.01, fine_tuning=settings)
+        tagger = Classification(small_model(dropout=0.0), learning_rate=0.01, fine_tuning=settings)
         tagger.model.load_state_dict(find_backbone(str(backbone)).weights)
         options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
         Trainer(max_epochs=1, accelerator="cpu", enable_model_summary=False, **options).fit(tagger, datamodule=jets())

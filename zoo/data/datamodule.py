@@ -102,7 +102,7 @@ def interface_of(settings: dict[str, Any]) -> Interface:
         ValueError: if such a file is wrong.
     """
     names = ("layout", "weaver_yaml", "classes")
-    layout = read_description(*map(settings.get, names), labelled=settings.get("labelled", True))
+    layout = read_description(*map(settings.get, names), labelled=settings.get("labelled") is not False)
     sources = (layout or describe_dataset(settings["dataset"])).classes
     classes = merge_classes(settings.get("merge"), sources).names
     features, context = find_features(settings["features"], layout), named_context(settings.get("context"))
@@ -149,9 +149,9 @@ class JetDataModule(pl.LightningDataModule):
             more is an error, as what is left is another sample.
         augmentation: what is drawn anew for each training jet in every epoch: a ``rotation`` about the beam, a
             ``reflection`` that leaves the beam, or both; see `zoo.data.augment`. None: nothing.
-        labelled: whether each jet of the training, validation and test splits must have a class. False, which the
-            training door sets where no label is read: a jet has the label -1 where its file does not tell the class,
-            and neither labels nor weights are judged.
+        labelled: whether each jet of the training, validation and test splits must have a class. False: a jet has the
+            label -1 where its file does not tell the class, and neither labels nor weights are judged. None: as the
+            task of a training needs it, and True without one.
         augmentation_columns: how columns change in it whose names do not tell, see `zoo.data.turning`.
         worker_timeout: seconds after which loader processes that give no batch are killed, with an error.
 
@@ -186,12 +186,12 @@ class JetDataModule(pl.LightningDataModule):
         observers: list[str] | None = None,
         max_rejected: float = 0.1,
         worker_timeout: float = WORKER_TIMEOUT,
-        labelled: bool = True,
+        labelled: bool | None = None,
     ) -> None:
         super().__init__()
         if augmentation and weaver_yaml is not None:
             raise ValueError("augmentation: the features of a 'weaver_yaml' are made before it; leave one of them out")
-        self.labelled = labelled
+        self.labelled = labelled = labelled is not False
         self.layout = read_description(layout, weaver_yaml, classes, labelled=labelled)
         self._layouts = {name: _for_split(self.layout, name) for name in ("train", "val", "test", "predict")}
         self.description = self.layout or describe_dataset(dataset)

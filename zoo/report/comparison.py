@@ -17,6 +17,7 @@ from rich.table import Table
 
 from zoo.files import require_output, write_together
 from zoo.limits import parse_json
+from zoo.old_configs import renew_settings
 from zoo.report.drawings import INTERVAL_NOTE, Scan, scale_rejection
 from zoo.report.figures import FEW_JETS, curves_of
 from zoo.report.files import make_folder
@@ -29,10 +30,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-#: Settings in which the seeds of one training may differ: the seed, where things are read, logged or written, what the
-#: test quotes, and the task, which is the same for all that are compared and which older runs do not tell.
+#: Settings in which the seeds of one training may differ: the seed, where things are read, logged or written, and what
+#: the test quotes.
 SEED_SETTINGS = {
-    "task", "seed", "seed_everything", "run_folder", "predictions", "wandb", "test_after_fit", "default_root_dir",
+    "seed", "seed_everything", "run_folder", "predictions", "wandb", "test_after_fit", "default_root_dir",
     "ckpt_path", "logger", "dirpath", "enable_progress_bar", "num_workers", "signal_efficiencies",
 }  # fmt: skip
 #: Of the signals of one run, and of runs when there are more of them than colours.
@@ -342,7 +343,7 @@ def _group_by_training(runs: Sequence[_Run]) -> dict[str, list[_Run]]:
     """Seeds of one training under its title; trainings of one title are told apart by what their runs' names share."""
     groups: dict[tuple[str, str], list[_Run]] = {}
     for run in runs:
-        settings = json.dumps(_without_seed(run.document["settings"]), sort_keys=True)
+        settings = json.dumps(_without_seed(renew_settings(run.document["settings"])), sort_keys=True)
         groups.setdefault((run.document["title"], settings), []).append(run)
     titles = [title for title, _ in groups]
     shared = [_shared_name(members) for members in groups.values()]

@@ -1,1 +1,7 @@
 """What is learnt, judged, drawn and kept: one task a file."""
+
+from zoo.tasks.classification import Classification
+from zoo.tasks.pretraining import Contrastive, MaskedParticles, Substructure
+from zoo.tasks.task import Task
+
+__all__ = ["Classification", "Contrastive", "MaskedParticles", "Substructure", "Task"]

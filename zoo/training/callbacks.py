@@ -56,15 +56,14 @@ class RunCheckpoints(Checkpoint):
 
     Args:
         every_n_train_steps: write ``last`` also within an epoch, after this many steps; None: after epochs only.
-        monitor: figure whose highest value is best, or lowest if its name ends with ``loss``, one of the training's
-            ``epoch_figures``; without validation jets the newest epoch is best. The training door sets ``val_loss`` for
-            pretrainings.
+        monitor: figure whose highest value is best, or lowest if its name ends with ``loss``, one of the task's
+            ``epoch_figures``; None: that of the task. Without validation jets the newest epoch is best.
 
     Raises:
         ValueError: if ``every_n_train_steps`` is not positive.
     """
 
-    def __init__(self, every_n_train_steps: int | None = None, monitor: str = "val_auc") -> None:
+    def __init__(self, every_n_train_steps: int | None = None, monitor: str | None = None) -> None:
         if every_n_train_steps is not None and every_n_train_steps < 1:
             raise ValueError(f"every_n_train_steps must be 1 or more, got {every_n_train_steps}")
         self.every_n_train_steps = every_n_train_steps
@@ -75,11 +74,12 @@ class RunCheckpoints(Checkpoint):
         self._started = 0.0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Look for the monitored figure among those that this training will log.
+        """Look for the monitored figure among those that this task will log.
 
         Raises:
             ValueError: if it is none of them.
         """
+        self.monitor = self.monitor or pl_module.monitor
         if self.monitor not in pl_module.epoch_figures:
             raise ValueError(
                 f"checkpoints.monitor: no figure is called {self.monitor!r}; "
@@ -281,14 +281,10 @@ class MatchData(Callback):
             ValueError: naming the key to change, if they differ.
         """
         data = trainer.datamodule
-        judged = getattr(pl_module, "num_classes", None)  # a pretraining has none
-        if judged is not None and not data.labelled:
-            raise ValueError("data.labelled: a tagger is trained and tested on labels; leave it out")
+        if pl_module.needs_labels and not data.labelled:
+            raise ValueError(f"data.labelled: {type(pl_module).__name__} is trained and tested on labels; leave it out")
         wanted = [("model.model.init_args.input_dim", self.input_dim, data.input_dim, "of features in data.features")]
-        if data.classes:  # files without labels may have none
-            number, text = len(data.classes), f"of classes, {', '.join(data.classes)}"
-            wanted.append(("model.model.init_args.num_classes", self.num_classes, number, text))
-            wanted.append(("model.num_classes", judged, number, text))
+        wanted += pl_module.output_sizes(data, self.num_classes)
         for key, found, number, text in wanted:
             if found not in (None, number):
                 raise ValueError(

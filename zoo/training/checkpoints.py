@@ -74,13 +74,13 @@ def read_model_weights(path: str | Path) -> dict[str, Tensor]:
         Tensors by parameter name, on the CPU.
 
     Raises:
-        CheckpointError: as `read_checkpoint`, or if the file holds no tagger's model.
+        CheckpointError: as `read_checkpoint`, or if the file holds no model.
     """
     prefix = "model."
     state = read_checkpoint(path)["state_dict"]
     weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     if not weights:
-        raise CheckpointError(f"checkpoint {path}: holds no weights under 'model.'; give a checkpoint of JetTagger")
+        raise CheckpointError(f"checkpoint {path}: holds no weights under 'model.'; give a checkpoint of a task")
     return weights
 
 

@@ -2,17 +2,19 @@
 
 import argparse
 import faulthandler
+import importlib
 import logging
+import re
 import sys
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 import yaml
-from jsonargparse import set_parsing_settings
+from jsonargparse import get_loader, set_loader, set_parsing_settings
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import Logger, WandbLogger
@@ -25,10 +27,10 @@ from zoo.data import JetDataModule
 from zoo.data.datasets import resolve_files
 from zoo.files import atomic_write, only_one, require_output
 from zoo.limits import parse_yaml
+from zoo.old_configs import is_old, renew_settings
 from zoo.report import print_figures, print_table
 from zoo.score_files import require_kind
-from zoo.tasks.classification import JetTagger
-from zoo.tasks.pretraining import Contrastive, MaskedParticles, Substructure
+from zoo.tasks import Task
 from zoo.tasks.pretraining.report import WritePretrainingReport
 from zoo.training import slurm
 from zoo.training.callbacks import (
@@ -50,13 +52,13 @@ from zoo.training.trainer import build_trainer, is_one_process
 # A config names classes that are imported, so it is a program: none is fetched, as Lightning's command line would.
 set_parsing_settings(config_read_mode_urls_enabled=False, config_read_mode_fsspec_enabled=False)
 
-#: Task -> what trains for it; the keys below ``model`` are its arguments.
-TASKS = {
-    "tagging": JetTagger,
-    "masked_particles": MaskedParticles,
-    "contrastive": Contrastive,
-    "substructure": Substructure,
-}
+#: How the parser reads YAML: as ever, and what an older zoo wrote in today's form.
+PARSER_MODE = "zoo"
+_read_yaml = get_loader("yaml")
+set_loader(PARSER_MODE, lambda text: renew_settings(_read_yaml(text)), (yaml.YAMLError,))
+
+#: What a configuration trains for that names no class.
+DEFAULT_TASK = {"class_path": "zoo.tasks.Classification"}
 
 #: What every training shares; a config or the command line may say otherwise.
 TRAINER_DEFAULTS = {
@@ -67,6 +69,9 @@ TRAINER_DEFAULTS = {
     "log_every_n_steps": 50,
     "num_sanity_val_steps": 0,
 }
+
+#: Split that a report judges -> the subcommand that writes it.
+_JUDGING = {"test": "test", "val": "validate"}
 
 #: Warnings that tell a user of this program nothing.
 _NEEDLESS_WARNINGS = (
@@ -85,7 +90,13 @@ class TrainingParser(LightningArgumentParser):
         """Print what is wrong and leave with status 2."""
         if not self.exit_on_error:  # a nested parser, whose message the outer one completes
             super().error(message, ex)
-        self.exit(2, f"train.py: error: {message}\n(all keys: python train.py fit --help)\n")
+        self.exit(2, f"train.py: error: {_without_types(message)}\n(all keys: python train.py fit --help)\n")
+
+    def add_function_arguments(
+        self, function: Callable[..., Any], *args: Any, linked_targets: set[str] | None = None, **options: Any
+    ) -> list[str]:
+        """Add those of a builder, which has none of the links to its task that jsonargparse 4.53 hands on."""
+        return super().add_function_arguments(function, *args, **options)
 
 
 class TrainingCLI(LightningCLI):
@@ -93,12 +104,12 @@ class TrainingCLI(LightningCLI):
 
     Keys beside Lightning's ``trainer``, ``model``, ``data`` and ``seed_everything``:
 
-    - ``task``: one of `TASKS`; all but tagging train without labels, and have no test and no predictions.
+    - ``model``: a `zoo.tasks.Task` by its ``class_path``, with its ``init_args``; `DEFAULT_TASK` where none is named.
     - ``run_folder``: all that a run writes lies here.
     - ``checkpoints.every_n_train_steps``: see `zoo.training.callbacks.RunCheckpoints`.
     - ``wandb``: a project's name; the run is logged there too.
-    - ``test_after_fit``: whether ``fit`` ends with the test of the best checkpoint, if ``data.test`` is given; without
-      labels, with its validation and a report of it.
+    - ``test_after_fit``: whether ``fit`` ends with the test of the best checkpoint, if ``data.test`` is given; that of
+      a task without a test, with its validation and a report of it.
     - ``predictions``: file that ``predict`` writes, by default ``<run_folder>/predictions.arrow``; with another ending
       the scores for other programs.
     - ``force``: whether an older file of predictions is replaced.
@@ -111,13 +122,16 @@ class TrainingCLI(LightningCLI):
 
     def __init__(self, arguments: Sequence[str] | None, run: bool, held: ExitStack) -> None:
         self._held = held
+        arguments = _renewed_options(sys.argv[1:] if arguments is None else arguments)
+        _check_configs(arguments)
         super().__init__(
-            TASKS[_task(arguments)],
+            Task,
             JetDataModule,
+            subclass_mode_model=True,
             trainer_defaults=TRAINER_DEFAULTS,
             seed_everything_default=1,
             parser_class=TrainingParser,
-            parser_kwargs={"allow_abbrev": False},
+            parser_kwargs={"allow_abbrev": False, "parser_mode": PARSER_MODE},
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
             args=arguments,
@@ -126,7 +140,6 @@ class TrainingCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the keys of this project."""
-        parser.add_argument("--task", type=Literal[*TASKS], default=self.task, help="what is trained for")
         parser.add_argument("--run_folder", type=str, required=True, help="folder of this run, runs/<name>")
         parser.add_argument("--wandb", type=str | None, default=None, help="Weights & Biases project to log to")
         parser.add_argument(
@@ -141,25 +154,25 @@ class TrainingCLI(LightningCLI):
         parser.add_argument("--force", action="store_true", help="replace a file of predictions that exists")
         parser.add_class_arguments(RunCheckpoints, "checkpoints")
         parser.link_arguments("seed_everything", "data.seed")
-        if self.task != "tagging":
-            parser.set_defaults({"checkpoints.monitor": "val_loss", "data.labelled": False})
-            parser.link_arguments("data.feature_table", "model.feature_table", apply_on="instantiate")
-
-    @property
-    def task(self) -> str:
-        """The task whose class of model this command line was made for."""
-        return next(name for name, training in TASKS.items() if training is self.model_class)
+        parser.set_defaults({"model": DEFAULT_TASK})
+        # of a task that takes it; others have no such argument
+        parser.link_arguments("data.feature_table", "model.init_args.feature_table", apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Sequence[str] | None) -> None:
         """Parse, then settle which checkpoint is meant and whether it can be read, before anything is built."""
         super().parse_arguments(parser, args)
         self.checkpoint = None
-        if "subcommand" not in self.config:
+        is_subcommand = "subcommand" in self.config
+        options = self.config[self.config.subcommand] if is_subcommand else self.config
+        self.task = _import_class(options.model.class_path)
+        if options.data.labelled is None:
+            options.data.labelled = self.task.needs_labels
+        if not is_subcommand:
             return
-        options = self.config[self.config.subcommand]
-        options.task = self.task  # a configuration after a --task of the command line says another
-        if self.task != "tagging" and self.config.subcommand in ("test", "predict"):
-            raise ValueError(f"task {self.task}: has no classes to {self.config.subcommand}; use fit or validate")
+        if self.task.judged_split == "val" and self.config.subcommand in ("test", "predict"):
+            raise ValueError(
+                f"{options.model.class_path}: has no answers to {self.config.subcommand}; use fit or validate"
+            )
         if is_one_process(options.trainer):
             rank_zero_only.rank = 0
         if self.config.subcommand == "fit":
@@ -172,7 +185,7 @@ class TrainingCLI(LightningCLI):
             self.checkpoint = read_checkpoint(options.ckpt_path)
         if self.config.subcommand == "predict":
             _require_output(options)
-        elif self.config.subcommand == ("test" if self.task == "tagging" else "validate"):
+        elif self.config.subcommand == _JUDGING[self.task.judged_split]:
             require_output(Path(options.run_folder) / "report" / "metrics.json", force=True)
 
     def _parse_ckpt_path(self) -> None:
@@ -202,7 +215,8 @@ class TrainingCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Test, or without labels validate, the best checkpoint with a trainer of its own, and write the report."""
-        split, subcommand = ("test", "test") if self.task == "tagging" else ("val", "validate")
+        split = self.task.judged_split
+        subcommand = _JUDGING[split]
         if not self._option("test_after_fit") or self.datamodule.splits[split] is None:
             return
         if self.trainer.world_size > 1:
@@ -211,7 +225,7 @@ class TrainingCLI(LightningCLI):
             return
         self.trainer = self._trainer(training=False)
         self._load_weights(checkpoint_path(self._option("run_folder"), "best"))
-        if self.task == "tagging":
+        if split == "test":
             self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
             self.after_test()
         else:
@@ -223,8 +237,8 @@ class TrainingCLI(LightningCLI):
         self._load_given_weights()
 
     def after_validate(self) -> None:
-        """Without labels, say where the report of the validation lies; that of a tagger comes with its test."""
-        if self.task != "tagging":
+        """Say where the report of the validation lies, of a task that is judged by it."""
+        if self.task.judged_split == "val":
             print_figures(self._report.metrics)
             print(f"report: {self._report.run_folder / 'report'}")
 
@@ -275,13 +289,11 @@ class TrainingCLI(LightningCLI):
             settings["precision"] = "32-true"
             settings["plugins"] = [p for p in settings["plugins"] or [] if not isinstance(p, Precision)]
         folder = Path(self._option("run_folder"))
-        model = self._get(self.config, "model").model
+        model = self._get(self.config, "model").init_args.model
         name = model.class_path  # in full, unless it is ours: another's may have the same last word
         name = name.rpartition(".")[2] if name.startswith("zoo.") else name
-        if self.task == "tagging":
-            self._report = WriteReport(folder, title=name)
-        else:
-            self._report = WritePretrainingReport(folder, title=f"{name}, {self.task.replace('_', ' ')}")
+        title = f"{name}, {self.task.purpose}" if self.task.purpose else name
+        self._report = (WriteReport if self.task.judged_split == "test" else WritePretrainingReport)(folder, title)
         self._predictions = WritePredictions(_predictions_path(folder, self._option("predictions")))
         arguments = model.get("init_args", {})
         match = MatchData(arguments.get("input_dim"), arguments.get("num_classes"))
@@ -378,39 +390,61 @@ def run_command(arguments: Sequence[str] | None = None, prog: str = "train.py") 
         sys.exit(slurm.TERMINATED_STATUS)
 
 
-def _task(arguments: Sequence[str] | None) -> str:
-    """The task of a command line, of its own or of its configurations: which keys there are depends on it.
+def _without_types(message: str) -> str:
+    """What is wrong with the settings of a task in one line, without all the types that they are not."""
+    found = re.match(r'Parser key "model":\n.*?\n    - (Problem .*?)\n    - Expected a <class', message, re.DOTALL)
+    if found is None:
+        return message
+    return "model: " + ": ".join(line.strip().rstrip(":") for line in found[1].splitlines() if line.strip())
+
+
+def _renewed_options(arguments: Sequence[str]) -> list[str]:
+    """The command line with what an older zoo called otherwise: ``--task`` is the class of the model."""
+    renewed = []
+    options = iter(arguments)
+    for option in options:
+        name, is_joined, value = option.partition("=")
+        if name != "--task":
+            renewed.append(option)
+            continue
+        task = value if is_joined else next(options, "")
+        new = renew_settings({"task": task})["model"]["class_path"]
+        print(f"--task {task}: is --model {new} now, and will soon be read as that only", file=sys.stderr)
+        renewed += ["--model", new]
+    return renewed
+
+
+def _check_configs(arguments: Sequence[str]) -> None:
+    """Refuse configurations that are no local files or would fill the memory, and hint at those of an older zoo.
 
     Raises:
-        ValueError: if there is no such task, or a configuration is not a local file.
+        ValueError: if there is such a configuration.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--task")
     parser.add_argument("-c", "--config", action="append", default=[])
-    options, _ = parser.parse_known_args(arguments)
-    for path in options.config:
+    for path in parser.parse_known_args(arguments)[0].config:
         if "://" in path:
             raise ValueError(
                 f"config {path}: only local files are read; download it and look through it, as it is code"
             )
-    task = options.task
-    for path in reversed(options.config):
-        if task is None and Path(path).is_file():  # what is wrong with a file is said where it is read as a whole
-            task = _task_of_file(Path(path))
-    task = task or "tagging"
-    if not isinstance(task, str) or task not in TASKS:
-        raise ValueError(f"task: must be one of {', '.join(TASKS)}, not {task!r}")
-    return task
+        if Path(path).is_file():  # what is wrong with a file is said where it is read as a whole
+            _check_config(Path(path))
 
 
-def _task_of_file(path: Path) -> Any:
+def _check_config(path: Path) -> None:
     try:
-        content = parse_yaml(path.read_text())
+        is_of_older_zoo = is_old(parse_yaml(path.read_text()))
     except (yaml.YAMLError, UnicodeDecodeError):
-        return None
-    except ValueError as error:  # what would fill the memory
+        return
+    except ValueError as error:  # what would fill the memory, or a task that does not exist
         raise ValueError(f"{path}: {error}") from None
-    return content.get("task") if isinstance(content, dict) else None
+    if is_of_older_zoo and rank_zero_only.rank == 0:
+        print(f"{path}: was written for an older zoo and is read as today's, see docs/training.md", file=sys.stderr)
+
+
+def _import_class(class_path: str) -> type[Task]:
+    module, _, name = class_path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
 
 
 def _named_checkpoint(run_folder: str, name: str) -> str:

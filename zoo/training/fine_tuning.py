@@ -23,6 +23,7 @@ from zoo.data.features import Feature, agree
 from zoo.hub import load_pretrained, untrained
 from zoo.limits import parse_yaml
 from zoo.model import lacking
+from zoo.old_configs import renew_settings
 from zoo.training.checkpoints import BACKBONE, CheckpointError, checkpoint_path, read_checkpoint, read_model_weights
 
 #: The last stage of every model.
@@ -212,7 +213,7 @@ def _backbone_of_run(checkpoint: Path, run: Path) -> Backbone:
     if not config.is_file():
         return Backbone(f"{checkpoint} (no {config}, so its features are not known)", weights, None)
     try:
-        data = parse_yaml(config.read_text())["data"]
+        data = renew_settings(parse_yaml(config.read_text()))["data"]
     except (yaml.YAMLError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{config}: is damaged ({error!r}); restore it, or give the checkpoint elsewhere") from error
     return Backbone(str(checkpoint), weights, interface_of(data))

@@ -45,7 +45,7 @@ def test_other_checkpoints_are_refused(checkpoint, tmp_path):
     content = torch.load(checkpoint, weights_only=True)
     del content["backbone"]
     torch.save(content, checkpoint)
-    with pytest.raises(CheckpointError, match=r"last\.ckpt: is not of a pretraining .* 'task: masked_particles'"):
+    with pytest.raises(CheckpointError, match=r"last\.ckpt: is not of a pretraining .* give a run of MaskedParticles"):
         read_backbone(checkpoint)
     with pytest.raises(CheckpointError, match="no such file"):
         read_backbone(tmp_path)

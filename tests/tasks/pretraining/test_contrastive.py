@@ -62,8 +62,9 @@ def test_label_weight_and_index_are_not_read(jets):
 
 
 def test_contrastive_through_the_training_door(tmp_path):
-    config = small_config(tmp_path / "run") | {"task": "contrastive"}
-    config["model"] = {"model": config["model"]["model"], "projection_dim": 8, "learning_rate": 0.01}
+    config = small_config(tmp_path / "run")
+    model = {"model": config["model"]["init_args"]["model"], "projection_dim": 8, "learning_rate": 0.01}
+    config["model"] = {"class_path": "zoo.tasks.Contrastive", "init_args": model}
     config["trainer"]["max_epochs"] = 1
     run("fit", config)
     figures = json.loads((tmp_path / "run" / "report" / "metrics.json").read_text())["metrics"]

@@ -61,8 +61,9 @@ def test_label_weight_and_index_are_not_read(jets):
 
 
 def test_substructure_through_the_training_door(tmp_path):
-    config = small_config(tmp_path / "run") | {"task": "substructure"}
-    config["model"] = {"model": config["model"]["model"], "learning_rate": 0.01}
+    config = small_config(tmp_path / "run")
+    model = {"model": config["model"]["init_args"]["model"], "learning_rate": 0.01}
+    config["model"] = {"class_path": "zoo.tasks.Substructure", "init_args": model}
     run("fit", config)
     figures = json.loads((tmp_path / "run" / "report" / "metrics.json").read_text())["metrics"]
     assert figures.keys() == {"val_loss", "val_probe_auc", *(f"val_{name}_loss" for name in SHOWN)}
@@ -73,5 +74,5 @@ def test_substructure_through_the_training_door(tmp_path):
 
 def test_events_are_refused():
     model = create_model("particle_transformer_for_events", input_dim=12, num_classes=2)
-    with pytest.raises(ValueError, match=r"data\.features: no feature is relative to a jet.*masked_particles"):
+    with pytest.raises(ValueError, match=r"data\.features: no feature is relative to a jet.*MaskedParticles"):
         Substructure(model, feature_table("events"))

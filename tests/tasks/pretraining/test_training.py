@@ -1,5 +1,6 @@
 """Pretrainings through the training door: labels unread, resumed bit for bit, best by lowest loss, and a report."""
 
+import copy
 import csv
 import json
 from collections.abc import Callable
@@ -46,7 +47,6 @@ def small_config(run_folder: Path) -> dict:
     """A pretraining of seconds, with dropout and averaged weights."""
     model = {"input_dim": 7, "num_classes": 2, "num_neighbors": 4, "conv_dims": [[8], [8]], "dropout": 0.3}
     return {
-        "task": "masked_particles",
         "run_folder": str(run_folder),
         "trainer": {
             "max_epochs": 2,
@@ -56,12 +56,15 @@ def small_config(run_folder: Path) -> dict:
         },
         "checkpoints": {"every_n_train_steps": 2},
         "model": {
-            "model": {"class_path": "zoo.particlenet.ParticleNet", "init_args": model},
-            "targets": ["codes", "regression"],
-            "num_codes": 16,
-            "decoder_dim": 16,
-            "decoder_layers": 1,
-            "learning_rate": 0.01,
+            "class_path": "zoo.tasks.MaskedParticles",
+            "init_args": {
+                "model": {"class_path": "zoo.particlenet.ParticleNet", "init_args": model},
+                "targets": ["codes", "regression"],
+                "num_codes": 16,
+                "decoder_dim": 16,
+                "decoder_layers": 1,
+                "learning_rate": 0.01,
+            },
         },
         "data": {
             "train": {"files": ["sample:top_tagging/train"], "rows": [0, 90]},
@@ -161,13 +164,14 @@ def test_validate_writes_the_same_report(fitted):
 
 def register(config: dict, monkeypatch: pytest.MonkeyPatch) -> Callable[..., ParticleNet]:
     """Builder of the model of a configuration, as if it were in the zoo."""
-    arguments = config["model"]["model"]["init_args"]
+    arguments = config["model"]["init_args"]["model"]["init_args"]
 
     def small(input_dim: int, num_classes: int) -> ParticleNet:
         return ParticleNet(**arguments | {"input_dim": input_dim, "num_classes": num_classes})
 
     monkeypatch.setattr("zoo.publish.registered_name", lambda path: "small")
-    monkeypatch.setitem(registry._builders, "small", small)
+    facts = registry.ModelFacts("small", small, registry.Paper("unpublished"), "jets")
+    monkeypatch.setitem(registry._facts, "small", facts)
     return small
 
 
@@ -268,7 +272,7 @@ def test_files_without_labels_give_the_same_weights(fitted, unlabelled, tmp_path
     tagging = small_tagger() | {"run_folder": str(tmp_path / "tagger"), "data": unlabelled["data"]}
     with pytest.raises(ValueError, match=r"layout\.yaml: the key 'classes' is missing"):
         run("fit", tagging)
-    with pytest.raises(ValueError, match=r"data\.labelled: a tagger is trained and tested on labels"):
+    with pytest.raises(ValueError, match=r"data\.labelled: Classification is trained and tested on labels"):
         run("fit", tagging, "--data.labelled", "false")
 
 
@@ -286,20 +290,24 @@ def test_a_task_has_its_own_keys_and_subcommands(fitted, tmp_path, capsys):
     _, config = fitted
     config = config | {"run_folder": str(tmp_path / "run")}
     for subcommand in ("test", "predict"):
-        with pytest.raises(ValueError, match=f"task masked_particles: has no classes to {subcommand}; use fit"):
+        with pytest.raises(ValueError, match=r"zoo\.tasks\.MaskedParticles: has no answers to .*; use fit or validate"):
             run(subcommand, config)
     for task in ("maskd", ["tagging"]):
         with pytest.raises(ValueError, match=r"task: must be one of tagging, .*, not .*(maskd|tagging)"):
-            run("fit", config | {"task": task})
+            run("fit", {**config, "model": config["model"]["init_args"], "task": task})
+    tagging = config["model"] | {"class_path": "Classification"}
     with pytest.raises(SystemExit):
-        run("fit", config, "--task", "tagging")
-    assert "does not accept option 'model." in capsys.readouterr().err, "a tagger has other keys"
+        run("fit", config | {"model": tagging})
+    message = capsys.readouterr().err
+    assert "Problem with given class_path 'zoo.tasks.Classification'" in message
+    assert "is not accepted" in message, "a tagger has other keys"
     assert not (tmp_path / "run").exists()
 
 
 def test_models_without_representations_are_refused(fitted, tmp_path):
     _, config = fitted
     model = {"class_path": "zoo.deepsets.pfn", "init_args": {"input_dim": 7, "num_classes": 2}}
-    config = config | {"run_folder": str(tmp_path / "run"), "model": config["model"] | {"model": model}}
+    config = copy.deepcopy(config) | {"run_folder": str(tmp_path / "run")}
+    config["model"]["init_args"]["model"] = model
     with pytest.raises(ValueError, match=r"model\.model: PFN has no 'encode'"):
         run("fit", config)

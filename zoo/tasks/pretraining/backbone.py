@@ -55,7 +55,7 @@ def read_backbone(source: str | Path) -> dict[str, Tensor]:
     if BACKBONE not in checkpoint:
         raise CheckpointError(
             f"checkpoint {source}: is not of a pretraining (it has no {BACKBONE!r}); give a run of "
-            "'task: masked_particles', 'contrastive' or 'substructure', or read a tagger with "
+            "MaskedParticles, Contrastive or Substructure, or read another with "
             "zoo.training.checkpoints.read_model_weights"
         )
     return {name: checkpoint["state_dict"][f"model.{name}"] for name in checkpoint[BACKBONE]}

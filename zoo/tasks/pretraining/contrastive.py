@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.data.batch import JetBatch
-from zoo.tasks.classification import require
 from zoo.tasks.pretraining.augmentations import augment
 from zoo.tasks.pretraining.objective import Pretraining, mean_representation
 from zoo.tasks.pretraining.report import Drawings, draw_similarities
+from zoo.tasks.task import require
 
 
 def nt_xent(one: Tensor, other: Tensor, temperature: float) -> Tensor:
@@ -75,7 +75,7 @@ class Contrastive(Pretraining):
         smearing: scale in GeV of `smear`.
         split_fraction: chance of a particle to be split.
         probe_fraction: part of the validation jets whose labels the linear probe reads, see `Pretraining`.
-        learning_rate: at the top of the schedule, see `JetTraining`.
+        learning_rate: at the top of the schedule, see `Task`.
         weight_decay: of AdamW, for parameters with two or more axes.
         warmup: part of all steps over which the learning rate rises.
         final_learning_rate: at the last step, as a part of ``learning_rate``.
@@ -83,6 +83,8 @@ class Contrastive(Pretraining):
     Raises:
         ValueError: if a setting lies outside its range, or the features need more than momenta.
     """
+
+    purpose = "contrastive"
 
     def __init__(
         self,

@@ -27,9 +27,9 @@ from zoo.data.batch import JetBatch
 from zoo.data.features import RELATIVE_TO_JET, Feature, FeatureTable
 from zoo.kernels.packing import leading_mask
 from zoo.physics import kinematics
-from zoo.tasks.classification import require
 from zoo.tasks.pretraining.objective import Pretraining
 from zoo.tasks.pretraining.report import Drawings, draw_codes, draw_momenta, draw_scatter
+from zoo.tasks.task import require
 
 #: What is predicted of the momentum of a hidden particle, each with its label: relative to the visible jet, or to the
 #: detector where no feature is relative to the jet, as those of events, which have no axis.
@@ -278,7 +278,7 @@ class MaskedParticles(Pretraining):
         decoder_dim: width of the decoder.
         decoder_layers: its layers.
         probe_fraction: part of the validation jets whose labels the linear probe reads, see `Pretraining`.
-        learning_rate: at the top of the schedule, see `JetTraining`.
+        learning_rate: at the top of the schedule, see `Task`.
         weight_decay: of AdamW, for parameters with two or more axes.
         warmup: part of all steps over which the learning rate rises.
         final_learning_rate: at the last step, as a part of ``learning_rate``.
@@ -286,6 +286,8 @@ class MaskedParticles(Pretraining):
     Raises:
         ValueError: if a setting lies outside its range, or the features do not fit.
     """
+
+    purpose = "masked particles"
 
     def __init__(
         self,

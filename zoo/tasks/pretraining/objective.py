@@ -7,17 +7,18 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
+from zoo.data import JetDataModule
 from zoo.data.batch import JetBatch
 from zoo.kernels.segments import offsets, segment_mean
 from zoo.registry import is_readout
-from zoo.tasks.classification import JetTraining, refuse_numbers, require
 from zoo.tasks.pretraining.backbone import backbone_names, require_backbone
 from zoo.tasks.pretraining.probe import LinearProbe, probe_rows
 from zoo.tasks.pretraining.report import Drawings
+from zoo.tasks.task import OutputSize, Task, refuse_numbers, require
 from zoo.training.checkpoints import BACKBONE
 
 
-class Pretraining(JetTraining):
+class Pretraining(Task):
     """Trains the backbone of a model on jets whose labels it does not read.
 
     The read-out of the model takes no part and keeps its random weights. Neither do the jets' weights count, which may
@@ -26,7 +27,7 @@ class Pretraining(JetTraining):
 
     Args:
         model: gives representations by ``model.encode(features, four_momenta, mask)``.
-        learning_rate: at the top of the schedule, see `JetTraining`.
+        learning_rate: at the top of the schedule, see `Task`.
         weight_decay: of AdamW, for parameters with two or more axes.
         warmup: part of all steps over which the learning rate rises.
         final_learning_rate: at the last step, as a part of ``learning_rate``.
@@ -35,6 +36,8 @@ class Pretraining(JetTraining):
     Raises:
         ValueError: if the model has no ``encode``, or a setting lies outside its range.
     """
+
+    judged_split = "val"
 
     def __init__(
         self,
@@ -60,6 +63,13 @@ class Pretraining(JetTraining):
         """The losses, the probe's area, and the further figures of the objective."""
         probe = ("val_probe_auc",) if self.probe_fraction else ()
         return (*super().epoch_figures, *probe, *(f"val_{name}" for name in self.further_figures))
+
+    def output_sizes(self, data: JetDataModule, built_for: int | None) -> list[OutputSize]:
+        """Those of the read-out, which takes no part but is that of the classes where the files have any."""
+        if not data.classes:
+            return []
+        text = f"of classes, {', '.join(data.classes)}"
+        return [OutputSize("model.model.init_args.num_classes", built_for, len(data.classes), text)]
 
     @property
     def further_figures(self) -> tuple[str, ...]:

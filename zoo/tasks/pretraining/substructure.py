@@ -39,7 +39,7 @@ class Substructure(Pretraining):
         model: gives representations by ``model.encode(features, four_momenta, mask)``; a YAML names its builder.
         feature_table: of the data; the training door takes it from there.
         probe_fraction: part of the validation jets whose labels the linear probe reads, see `Pretraining`.
-        learning_rate: at the top of the schedule, see `JetTraining`.
+        learning_rate: at the top of the schedule, see `Task`.
         weight_decay: of AdamW, for parameters with two or more axes.
         warmup: part of all steps over which the learning rate rises.
         final_learning_rate: at the last step, as a part of ``learning_rate``.
@@ -47,6 +47,8 @@ class Substructure(Pretraining):
     Raises:
         ValueError: if a setting lies outside its range, or the features are of events, which have no substructure.
     """
+
+    purpose = "substructure"
 
     def __init__(
         self,
@@ -62,7 +64,7 @@ class Substructure(Pretraining):
         if not feature_table.is_relative_to_jet:
             raise ValueError(
                 "data.features: no feature is relative to a jet, so the data are events, which have no substructure; "
-                "take 'task: masked_particles' for them"
+                "take zoo.tasks.MaskedParticles for them"
             )
         self.names = observables()
         width = model.embed_dim

@@ -1,0 +1,258 @@
+"""What every task shares: optimiser, learning rate, the mean loss of an epoch, and what it declares of itself."""
+
+import math
+from collections.abc import Iterable
+from typing import Any, ClassVar, Literal, NamedTuple, NoReturn
+
+import torch
+from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+
+from zoo.data import JetDataModule
+from zoo.data.batch import JetBatch
+from zoo.training.fine_tuning import FineTuner, FineTuning
+
+#: How many jets an error message names.
+_NAMED_JETS = 8
+
+
+class OutputSize(NamedTuple):
+    """How many numbers a model must give for a jet.
+
+    Args:
+        key: of the configuration that says it.
+        found: what it says; None: nothing, and the first batch will tell.
+        wanted: what the data and the task need.
+        text: what of, as in ``the number of classes, qcd, top``.
+    """
+
+    key: str
+    found: int | None
+    wanted: int
+    text: str
+
+
+class Task(LightningModule):
+    r"""What is learnt, judged, drawn and kept; a task of your own is a subclass in one file, see docs/training.md.
+
+    The optimiser is AdamW; matrices decay, biases and normalisation scales do not. The learning rate follows
+    `warmup_cosine` from step to step.
+
+    References:
+        Decoupled Weight Decay Regularization (2017), arXiv:1711.05101.
+
+    Args:
+        model: called as ``model(features, four_momenta, mask)``.
+        learning_rate: at the top of the schedule.
+        weight_decay: of AdamW, for parameters with two or more axes.
+        warmup: fraction of all steps over which the learning rate rises.
+        final_learning_rate: at the last step, as a fraction of ``learning_rate``.
+        fine_tuning: whose weights to begin at, and what is new, frozen or slower; None: random weights.
+
+    Raises:
+        ValueError: if a setting lies outside its range.
+    """
+
+    #: Whether every jet of training, validation and test must have a class.
+    needs_labels: ClassVar[bool] = False
+    #: The split that its report judges; a task that is judged on validation jets has no test and no predictions.
+    judged_split: ClassVar[Literal["test", "val"]] = "test"
+    #: What its reports say behind the name of the model; empty: nothing.
+    purpose: ClassVar[str] = ""
+    #: Figure that chooses the best epoch, one of `epoch_figures`, unless ``checkpoints.monitor`` names another.
+    monitor: str = "val_loss"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 1e-2,
+        warmup: float = 0.1,
+        final_learning_rate: float = 0.01,
+        fine_tuning: FineTuning | None = None,
+    ) -> None:
+        super().__init__()
+        require("learning_rate", learning_rate, learning_rate > 0, "positive")
+        require("weight_decay", weight_decay, weight_decay >= 0, "0 or more")
+        require("warmup", warmup, 0 <= warmup < 1, "in [0, 1)")
+        require("final_learning_rate", final_learning_rate, 0 <= final_learning_rate <= 1, "in [0, 1]")
+        self.model = model
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.warmup = warmup
+        self.final_learning_rate = final_learning_rate
+        self.fine_tuning = fine_tuning
+        self._epoch_loss = {"sum": 0.0, "weight": 0.0}
+
+    @property
+    def epoch_figures(self) -> tuple[str, ...]:
+        """Figures logged after an epoch that may choose the best one: highest is best, of a ``loss`` lowest."""
+        return ("train_loss", "val_loss")
+
+    def output_sizes(self, data: JetDataModule, built_for: int | None) -> list[OutputSize]:
+        """How many numbers the model must give for a jet of these data; empty: any.
+
+        Args:
+            data: of the training.
+            built_for: ``num_classes`` of the model in the configuration; None: it does not say.
+        """
+        return []
+
+    def loss(self, batch: JetBatch, batch_idx: int) -> tuple[Tensor, float]:
+        """Loss of one batch, and the weight that it has in the mean of the epoch."""
+        raise NotImplementedError
+
+    def training_step(self, batch: JetBatch, batch_idx: int) -> Tensor:
+        """Loss of one batch, as a part of the mean over the jets of all processes."""
+        loss, weight = self.loss(batch, batch_idx)
+        mean, total = loss.item(), weight
+        if self.trainer.world_size > 1:
+            mine = torch.tensor([weight * mean, weight], dtype=torch.float64, device=self.device)
+            over_all, total = self.trainer.strategy.reduce(mine, reduce_op="sum").tolist()
+            mean = over_all / total if total else 0.0
+            # processes average their gradients, which becomes the gradient of the mean over all jets
+            loss = loss * (self.trainer.world_size * weight / total if total else 0.0)
+        self._epoch_loss["sum"] += total * mean
+        self._epoch_loss["weight"] += total
+        self.log("train_loss_step", mean, prog_bar=True, logger=False)
+        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:
+            self._write({"train_loss_step": mean, **self._learning_rates()}, self.global_step)
+        return loss
+
+    def on_train_start(self) -> None:
+        """Say what several processes do not share."""
+        norms = [layer for layer in self.modules() if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)]
+        if self.trainer.world_size > 1 and norms:
+            rank_zero_warn(
+                f"each of the {self.trainer.world_size} processes normalises by the statistics of its own jets in "
+                f"{len(norms)} batch normalisations, so the training is another than on one device; see 'Several "
+                "devices' in docs/training.md"
+            )
+
+    def on_train_epoch_end(self) -> None:
+        """Log the mean loss of the epoch over all processes, as seen while the weights moved."""
+        loss = self._epoch_loss["sum"] / self._epoch_loss["weight"]
+        self._epoch_loss = dict.fromkeys(self._epoch_loss, 0.0)
+        self.log("train_loss", loss, prog_bar=True, logger=False)
+        self._write({"train_loss": loss, "epoch": self.current_epoch}, self.global_step - 1)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW in two groups, and a learning rate for every step."""
+        steps = self.trainer.estimated_stepping_batches
+        if not 0 < steps < math.inf:
+            raise ValueError("trainer.max_epochs: the learning rate falls until the last step; give a number of epochs")
+        optimizer = torch.optim.AdamW(self._parameter_groups(), lr=self.learning_rate)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: warmup_cosine(step, int(steps), self.warmup, self.final_learning_rate)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the sums of the epoch's mean loss, so that a resumed epoch logs the mean of all its batches."""
+        checkpoint["epoch_loss"] = self._epoch_loss
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the sums up again."""
+        self._epoch_loss = checkpoint["epoch_loss"]
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *_: Any, **__: Any) -> NoReturn:
+        """Refused: Lightning's loader unpickles, and fetches URLs.
+
+        Raises:
+            TypeError: always, with the way to go instead.
+        """
+        raise TypeError(
+            f"{cls.__name__}.load_from_checkpoint({checkpoint_path!r}) would unpickle the file; build the model and "
+            "use model.load_state_dict(zoo.training.checkpoints.read_model_weights(path))"
+        )
+
+    def configure_callbacks(self) -> list[Callback]:
+        """What loads and freezes stages in a fine-tuning."""
+        return [] if self.fine_tuning is None else [FineTuner(self.fine_tuning)]
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        """Matrices and the rest; in a fine-tuning of each stage, with its learning rate, and of what is the task's."""
+        if self.fine_tuning is None:
+            return _by_decay(self.parameters(), self.weight_decay)
+        groups = []
+        for stage in self.fine_tuning.stages(self.model):
+            rate = {"stage": stage.name, "is_frozen": stage.is_frozen, "lr": self.learning_rate * stage.factor}
+            groups += [group | rate for group in _by_decay(stage.parameters(self.model), self.weight_decay)]
+        own = [parameter for name, parameter in self.named_parameters() if not name.startswith("model.")]
+        rate = {"stage": "task", "is_frozen": False, "lr": self.learning_rate * self.fine_tuning.head_factor}
+        return groups + [group | rate for group in _by_decay(own, self.weight_decay)]
+
+    def _learning_rates(self) -> dict[str, float]:
+        """The learning rate as it is logged; in a fine-tuning that of each stage that trains, 0 while it is frozen."""
+        groups = self.trainer.optimizers[0].param_groups
+        if self.fine_tuning is None:
+            return {"learning_rate": groups[0]["lr"]}
+        is_thawed = self.current_epoch >= (self.fine_tuning.unfreeze_at_epoch or 0)
+        return {f"learning_rate/{g['stage']}": g["lr"] if is_thawed or not g["is_frozen"] else 0.0 for g in groups}
+
+    def _write(self, values: dict[str, float], step: int) -> None:
+        # Lightning writes what `self.log` gets only after the callbacks of the step or epoch, so a checkpoint's
+        # history would lack the row of the very step that it closes.
+        for logger in self.loggers:
+            logger.log_metrics(values, step=step)
+
+
+def warmup_cosine(step: int, total_steps: int, warmup: float, final: float) -> float:
+    r"""Learning rate of a step as a part of the highest.
+
+    .. math::
+        f(s) = \frac{s + 1}{W + 1} \quad (s < W), \qquad
+        f(s) = f_T + (1 - f_T) \, \tfrac{1}{2} \left(1 + \cos \pi \frac{s - W}{T - 1 - W}\right) \quad (s \ge W)
+
+    Args:
+        step: s, from 0.
+        total_steps: T.
+        warmup: part of all steps that warm up, W = round(warmup * T).
+        final: f_T, reached at the last step.
+
+    Example:
+        >>> [round(warmup_cosine(step, 5, 0.4, 0.0), 3) for step in range(5)]
+        [0.333, 0.667, 1.0, 0.5, 0.0]
+    """
+    warmup_steps = round(warmup * total_steps)
+    if step < warmup_steps:
+        return (step + 1) / (warmup_steps + 1)
+    progress = (step - warmup_steps) / max(total_steps - 1 - warmup_steps, 1)
+    return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+
+def _by_decay(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
+    """Groups of an optimiser: matrices, which decay, and the others."""
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def refuse_numbers(what: str, is_good: Tensor, batch: JetBatch, batch_idx: int) -> NoReturn:
+    """Stop with the jets of a batch named for which ``is_good`` (batch,) does not hold.
+
+    Where all are bad, those whose inputs are not finite are named: a normalisation spreads them over the batch.
+    """
+    inputs = batch.features.isfinite().all(dim=(1, 2)) & batch.four_momenta.isfinite().all(dim=(1, 2))
+    if not is_good.any() and inputs.any() and not inputs.all():
+        is_good = inputs
+    bad = batch.index[~is_good].tolist()
+    jets = f"jets {bad[:_NAMED_JETS]}{' and more' if len(bad) > _NAMED_JETS else ''} (row numbers of the split)"
+    if not bad:
+        jets = "the sum over its jets, each of which is finite"
+    raise FloatingPointError(
+        f"{what} is not finite in batch {batch_idx} for {jets}; look at these rows, "
+        "or lower model.learning_rate or set trainer.gradient_clip_val if the weights diverged"
+    )
+
+
+def require(name: str, value: float, is_good: bool, wanted: str) -> None:
+    """Refuse a setting that lies outside its range."""
+    if not is_good:
+        raise ValueError(f"{name} must be {wanted}, got {value}")
