@@ -91,7 +91,7 @@ def _peak_memory(build: Callable[[str], nn.Module], name: str, batch: tuple[torc
     torch.set_num_threads(threads)
     batch = JetBatch(*batch)
     model = build(name)
-    train_step(model, JetBatch(*(values[:1] for values in batch)))  # what the first step of any size allocates
+    train_step(model, batch.take(slice(1)))  # what the first step of any size allocates
     before = resident("VmRSS")
     train_step(model, batch)
     return resident("VmHWM") - before

@@ -49,8 +49,10 @@ def test_types_and_layout_are_those_of_the_interface(make_table):
         torch.float32,
         torch.int64,
     )
-    assert tuple(tensor.dtype for tensor in batch) == types
-    assert all(tensor.is_contiguous() for tensor in batch)
+    *tensors, targets = batch
+    assert tuple(tensor.dtype for tensor in tensors) == types
+    assert all(tensor.is_contiguous() for tensor in tensors)
+    assert targets == {}
 
 
 def test_several_tables_are_one_data_set(make_table):

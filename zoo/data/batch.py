@@ -22,11 +22,14 @@ class JetBatch(NamedTuple):
         features: float32 (batch, particle, feature), standardised.
         four_momenta: float32 (batch, particle, 4) as (E, px, py, pz) in GeV.
         mask: bool (batch, particle), True for a real particle.
-        label: int64 (batch,).
+        label: int64 (batch,), -1 where the file does not tell the class.
         weight: float32 (batch,).
         index: int64 (batch,), row of the jet in its source.
         context: float32 (batch, context_feature), standardised inputs of the jet or event as a whole; often none.
         source: int64 (batch,), class of the jet in its file, which differs from ``label`` where classes are merged.
+        targets: by name, further numbers of the jets that a task learns, float32 or int64 (batch,) each, see
+            `zoo.data.targets`. A task may learn one of them in place of the label, which then is the truth that only
+            its test looks at.
     """
 
     features: Tensor
@@ -37,6 +40,12 @@ class JetBatch(NamedTuple):
     index: Tensor
     context: Tensor
     source: Tensor
+    targets: dict[str, Tensor]
+
+    def take(self, rows: slice | Tensor) -> "JetBatch":
+        """Some of the jets, by a slice, their numbers, or a mask (batch,)."""
+        *columns, targets = self
+        return JetBatch(*(column[rows] for column in columns), {name: values[rows] for name, values in targets.items()})
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:
@@ -98,6 +107,7 @@ def collate(jets: PackedJets, features: FeatureTable, context: ContextTable = NO
         index=torch.from_numpy(jets.index),
         context=context.standardise(len(counts), fields),
         source=label,
+        targets={},
     )
 
 

@@ -24,6 +24,7 @@ from zoo.data.oddities import find_oddities_of_files
 from zoo.data.source import Sources
 from zoo.data.split_tables import SplitTables
 from zoo.data.store import JetTable
+from zoo.data.targets import require_targets
 from zoo.data.turning import ColumnChanges
 from zoo.data.weaver.data_config import WeaverYaml
 from zoo.data.weaver.formulas import formula_table
@@ -152,6 +153,9 @@ class JetDataModule(pl.LightningDataModule):
         labelled: whether each jet of the training, validation and test splits must have a class. False: a jet has the
             label -1 where its file does not tell the class, and neither labels nor weights are judged. None: as the
             task of a training needs it, and True without one.
+        targets: names of what is learnt beside the class: fields of the files, or what the momenta of a jet make, as
+            ``jet_mass``, see `zoo.data.targets`. None: those that the task of a training learns. The jets to predict
+            need none.
         augmentation_columns: how columns change in it whose names do not tell, see `zoo.data.turning`.
         worker_timeout: seconds after which loader processes that give no batch are killed, with an error.
 
@@ -187,6 +191,7 @@ class JetDataModule(pl.LightningDataModule):
         max_rejected: float = 0.1,
         worker_timeout: float = WORKER_TIMEOUT,
         labelled: bool | None = None,
+        targets: list[str] | None = None,
     ) -> None:
         super().__init__()
         if augmentation and weaver_yaml is not None:
@@ -221,6 +226,7 @@ class JetDataModule(pl.LightningDataModule):
         self.class_weights = _check_class_weights(class_weights, self.classes)
         self.normalise_weights = normalise_weights
         self.observers = self._named_observers(observers)
+        self.targets = None if targets is None else tuple(targets)
         self._must_observe = observers is not None
         self._datasets: dict[str, JetDataset] = {}
         self._is_odd = False
@@ -302,7 +308,12 @@ class JetDataModule(pl.LightningDataModule):
         if name in ("test", "predict") and self._must_observe:
             self._require_observers(ranges, [table for table, _ in tables])
         class_of_source = np.array(self.merged_classes.of_source)
-        dataset = JetDataset(*zip(*tables, strict=True), self.feature_table, self.context_table, class_of_source)
+        targets = () if name == "predict" else self._target_names
+        for path, table in found.tables:
+            require_targets(targets, table, path)
+        dataset = JetDataset(
+            *zip(*tables, strict=True), self.feature_table, self.context_table, class_of_source, targets=targets
+        )
         if name == "train" and self.augmentation is not None:
             dataset.augment(self.augmentation)
         if not labelled:
@@ -315,6 +326,12 @@ class JetDataModule(pl.LightningDataModule):
             self._warn_of_absent(dataset.class_counts(len(self.description.classes)))
             dataset.class_weights = self._weigh_classes(sums, sizes, len(dataset))
         return dataset
+
+    @property
+    def _target_names(self) -> tuple[str, ...]:
+        if self.targets is not None or self.trainer is None:
+            return self.targets or ()
+        return getattr(self.trainer.lightning_module, "target_fields", ())  # a module that is no task has none
 
     def _require_observers(self, paths: Iterable[Path], tables: list[JetTable]) -> None:
         for table, observer in itertools.product(tables, self.observers):

@@ -22,6 +22,7 @@ from zoo.data.datasets import JET_COLUMNS
 from zoo.data.features import FeatureTable
 from zoo.data.packed import PackedJets, concatenate
 from zoo.data.store import JetTable
+from zoo.data.targets import fields_among, targets_of
 
 #: Seconds in which loader processes have to give a batch, the first of which begins with the reading of files.
 WORKER_TIMEOUT = 600.0
@@ -62,9 +63,11 @@ class JetDataset(Dataset):
             without a label, -1, has none.
         class_weights: float64 (class,), multiplies the weights; None: the weights stay.
         augmentation: what happens to jets anew in every epoch; None: nothing.
+        targets: names of what is learnt beside the class, see `zoo.data.targets`.
 
     Raises:
-        ValueError: if some of the tables give the jets' own momenta, to which features are relative, and others do not;
+        ValueError: if some of the tables give the jets' own momenta, to which features are relative, or a target, and
+            others do not;
             or nothing tells how a column changes in the augmentation.
     """
 
@@ -77,6 +80,7 @@ class JetDataset(Dataset):
         class_of_source: np.ndarray | None = None,
         class_weights: np.ndarray | None = None,
         augmentation: Augmentation | None = None,
+        targets: Sequence[str] = (),
     ) -> None:
         if len({has_jet_columns(table) for table in tables}) > 1:
             raise ValueError(
@@ -91,7 +95,9 @@ class JetDataset(Dataset):
         self.class_of_source = None if class_of_source is None else np.append(class_of_source, -1).astype(np.int64)
         self.class_weights = class_weights
         self._ends = np.cumsum([len(table) for table in tables])
-        self._columns, self._fields = features.columns, context.fields
+        self.targets = tuple(targets)
+        self._of_jets = tuple(dict.fromkeys([*context.fields, *fields_among(self.targets, self.tables)]))
+        self._columns, self._fields = features.columns, self._of_jets
         self.augmentation = None
         if augmentation is not None:
             self.augment(augmentation)
@@ -101,9 +107,9 @@ class JetDataset(Dataset):
 
     def augment(self, augmentation: Augmentation) -> None:
         """Augment the jets from now on; raises as the class does."""
-        self.augmentation = augmentation.of(self.tables, self.features.columns, self.context.fields)
+        self.augmentation = augmentation.of(self.tables, self.features.columns, self._of_jets)
         self._columns = (*self.features.columns, *self.augmentation.particles.names)
-        self._fields = (*self.context.fields, *self.augmentation.events.names)
+        self._fields = (*self._of_jets, *self.augmentation.events.names)
 
     def class_counts(self, num_classes: int) -> np.ndarray:
         """Number of jets of each class of the tables, int64 (class,); those without a label are not counted."""
@@ -157,7 +163,8 @@ class JetDataset(Dataset):
         if self.class_weights is not None:
             weight = jets.weight * self.class_weights[label]
             jets = jets._replace(weight=weight.astype(np.float32))
-        return collate(jets, self.features, self.context)._replace(label=torch.from_numpy(label))
+        batch = collate(jets, self.features, self.context)
+        return batch._replace(label=torch.from_numpy(label), targets=targets_of(self.targets, jets))
 
     def _gather(self, rows: np.ndarray) -> PackedJets:
         """The jets ``rows``, those of one table together."""
