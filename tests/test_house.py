@@ -31,6 +31,7 @@ MAY_IMPORT = {
     "data": {"physics", "data", "files", "limits", "progress"},
     "simulate": {"physics", "data", "files", "limits", "progress", "simulate"},
     "report": {"metrics", "files", "limits", "old_configs", "report"},
+    "model_table": {"model", "registry", "report", "model_table"},
     "hub": {"model", "plugins", "registry", "baselines", "data", "files", "limits", "hub"},
     "training": {
         "model",

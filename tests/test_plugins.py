@@ -1,6 +1,7 @@
 """Models of other packages: installed, broken, and not there."""
 
 import contextlib
+import csv
 import hashlib
 import importlib
 import json
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 import zoo
 from zoo import plugins, registry
@@ -20,7 +22,10 @@ from zoo.data.batch import JetBatch
 from zoo.data.features import feature_table
 from zoo.hub import PretrainedConfig, PretrainedError, load_pretrained, parse_config, save_pretrained
 from zoo.plugins import BrokenPluginWarning
+from zoo.publish import publish_run
 from zoo.registry import model_facts, registered_name
+from zoo.report import Predictions
+from zoo.training import command
 
 MODEL = '''
 """A model as another group would write it."""
@@ -46,7 +51,7 @@ class Sum(JetModel):
     def reference_forward(
         self, features: Tensor, four_momenta: Tensor, mask: Tensor, context: Tensor | None = None
     ) -> Tensor:
-        return self.head((torch.tanh(self.embedding(features)) * mask[..., None]).sum(1))
+        return self.head((torch.relu(self.embedding(features)) * mask[..., None]).sum(1))
 
 
 @register_model(paper="arXiv:1703.06114", sees="jets")
@@ -233,3 +238,64 @@ def test_a_folder_puts_no_command_into_a_message(folder, package, tmp_path, site
     rewrite(mine, package=package)
     with pytest.raises(PretrainedError, match=r"config\.json: 'package' must have the name and the version"):
         load_pretrained(mine)
+
+
+@pytest.fixture(scope="module")
+def run(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A training of the model of the other package on some of the jets that ship, and its test."""
+    folder = tmp_path_factory.mktemp("training")
+    parts = {part: {"files": [f"sample:top_tagging/{part}"], "rows": [0, 40]} for part in ("train", "val", "test")}
+    model = {"class_path": "mypackage.models.mymodel", "init_args": {"input_dim": 7, "num_classes": 2}}
+    config = {
+        "run_folder": str(folder / "run"),
+        "trainer": {"max_epochs": 1, "enable_progress_bar": False},
+        "model": {"class_path": "zoo.tasks.Classification", "init_args": {"model": model, "num_classes": 2}},
+        "data": {**parts, "batch_size": 20},
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    with importable(site):
+        command.main(["fit", "--config", str(folder / "config.yaml")])
+    return folder / "run"
+
+
+def test_from_a_training_to_predictions(run, installed, tmp_path, capsys):
+    """With every command that takes the folder, and its scores those of the test."""
+    out = tmp_path / "mine"
+    main(["publish", str(run), "--out", str(out), "--licence", "MIT"])
+    config = load_pretrained(out).config
+    assert (config.model, config.paper) == ("mypackage.mymodel", "arXiv:1703.06114")
+    assert config.package == {"name": "my-models", "version": "1.2"}
+    main(["hub", "verify", str(out)])
+    main(["check", str(out), "--jets", "4"])
+    scores = tmp_path / "scores.csv"
+    main(["predict", "sample:top_tagging/test", "--rows", "0", "40", "--model", str(out), "--out", str(scores)])
+    assert "mypackage.mymodel for qcd, top" in capsys.readouterr().out
+    tested = Predictions.load(run / "report" / "predictions.arrow")
+    expected = torch.from_numpy(tested.logits).softmax(1)[tested.index.argsort(), 1]
+    with open(scores, newline="") as file:
+        found = [float(row["score_top"]) for row in csv.DictReader(file)]
+    torch.testing.assert_close(torch.tensor(found), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_what_nobody_could_load_is_not_published(run, site, tmp_path, monkeypatch):
+    """A package that is on the path without being installed, whether its model is imported by then or not."""
+    (tmp_path / "mypackage").mkdir()
+    (tmp_path / "mypackage" / "models.py").write_text(MODEL)
+    with importable(tmp_path):
+        with pytest.raises(ValueError, match=r"mypackage\.models\.mymodel is not the builder .* entry point"):
+            publish_run(run, tmp_path / "mine", licence="MIT")
+        assert "mypackage" not in sys.modules
+        importlib.import_module("mypackage.models")
+        with pytest.raises(ValueError, match=r"no installed package offers mypackage\.mymodel, .*zoo\.models"):
+            publish_run(run, tmp_path / "mine", licence="MIT")
+    assert not (tmp_path / "mine").exists()
+
+
+def test_the_model_exports(installed, jets):
+    """A page in plain dense torch, in batches of any size."""
+    model = zoo.create_model("mypackage.mymodel", input_dim=7, num_classes=2).eval()
+    axes = {0: torch.export.Dim("batch", min=1), 1: torch.export.Dim("particles", min=1)}
+    inputs = (jets.features, jets.four_momenta, jets.mask)
+    program = torch.export.export(model, inputs, dynamic_shapes=(axes,) * 3, strict=False).module()
+    few = tuple(value[:2, :9] for value in inputs)
+    torch.testing.assert_close(program(*few), model(*few))

@@ -2,12 +2,14 @@
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from torch import nn
 
 from zoo import create_model, list_models
-from zoo.registry import model_facts, register_model
+from zoo.model_table import models_markdown, show_models, symmetries_text
+from zoo.registry import Sees, model_facts, register_model
 
 
 def test_an_unknown_name_is_answered_with_the_closest():
@@ -48,6 +50,32 @@ def test_the_facts_of_a_model_are_those_of_its_paper():
     }
 
 
-def test_the_page_of_the_models_lists_them_all():
+@pytest.mark.parametrize("sees", get_args(Sees))
+def test_the_page_of_the_models_is_made_of_their_facts(sees):
     page = (Path(__file__).resolve().parents[1] / "docs" / "models.md").read_text()
-    assert [name for name in list_models() if f"| `{name}` |" not in page] == []
+    lines = models_markdown(sees).splitlines()
+    assert len(lines) == 2 + sum(model_facts(name).sees == sees for name in list_models())
+    assert "\n".join(lines) in page, f"docs/models.md: write what zoo models --sees {sees} --markdown prints"
+
+
+def test_symmetries_are_told_in_words():
+    """Of the groups that the classes name: none is left out, and none told twice."""
+    models = {name: create_model(name, input_dim=7, num_classes=2) for name in ("lorentznet", "egnn", "efn", "pfn")}
+    told = {name: symmetries_text(model) for name, model in models.items()}
+    assert told["lorentznet"] == "Lorentz transformations of jet and beams"
+    assert told["egnn"] == "rotations"
+    assert told["efn"].split(", ") == [
+        "rotations about the beam and boosts along it",
+        "collinear splittings",
+        "soft emissions",
+    ]
+    assert told["pfn"] == ""
+    models["egnn"].symmetries = frozenset({"reflection", "beam rotation"})
+    assert symmetries_text(models["egnn"]) == "rotations about the beam, reflection"
+
+
+def test_the_command_shows_paper_and_size(capsys):
+    show_models("events")
+    row = next(line for line in capsys.readouterr().out.splitlines() if " pfn_for_events " in line)
+    assert "arXiv:1810.05165" in row
+    assert "84,738" in row

@@ -171,7 +171,7 @@ def build_parser() -> argparse.ArgumentParser:
     publish.add_argument("source", type=Path, metavar="RUN", help="run folder that holds a report")
     publish.add_argument("--out", type=Path, required=True, help="folder to write, named as the model shall be")
     publish.add_argument("--licence", required=True, help="of the weights, such as MIT")
-    publish.add_argument("--paper", required=True, help="of the architecture, such as arXiv:2201.08187")
+    publish.add_argument("--paper", help="of the architecture, such as arXiv:2201.08187 (default: its builder's)")
     publish.set_defaults(run=_publish)
 
     ensemble = commands.add_parser("ensemble", help="make a pretrained folder that answers with the mean of others")
@@ -460,7 +460,7 @@ def _significance(
     show_significance(run_folder, yields, signal=signal, validation=validation, out=out, force=force)
 
 
-def _publish(source: Path, out: Path, licence: str, paper: str) -> None:
+def _publish(source: Path, out: Path, licence: str, paper: str | None) -> None:
     from zoo.publish import publish_run
 
     publish_run(source, out, licence=licence, paper=paper)

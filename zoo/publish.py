@@ -32,7 +32,7 @@ from zoo.data.weaver.formulas import verified_table
 from zoo.hub import GOLDEN_JETS, MAX_PAIRS, Parts, PretrainedConfig, largest_change, save_parts
 from zoo.limits import parse_json, parse_yaml
 from zoo.old_configs import renew_settings
-from zoo.registry import create_model, registered_name
+from zoo.registry import create_model, model_facts, registered_name
 from zoo.report import Predictions
 from zoo.tasks.pretraining.backbone import backbone_names, read_backbone
 from zoo.training.checkpoints import read_model_weights
@@ -62,7 +62,7 @@ _REMEDY = {
 }
 
 
-def publish_run(run: Path, out: Path, *, licence: str, paper: str) -> None:
+def publish_run(run: Path, out: Path, *, licence: str, paper: str | None = None) -> None:
     """Write the best checkpoint of a run, or its trees, with features and figures, as a pretrained folder.
 
     Args:
@@ -70,13 +70,14 @@ def publish_run(run: Path, out: Path, *, licence: str, paper: str) -> None:
             boosted trees.
         out: folder to write; must not exist.
         licence: of the weights, such as ``MIT``.
-        paper: of the architecture, such as ``arXiv:2201.08187``.
+        paper: of the architecture, such as ``arXiv:2201.08187``; None: the one that its builder names, which boosted
+            trees have not.
 
     Raises:
         FileNotFoundError: if the run has no configuration, report or checkpoint.
         FileExistsError: if ``out`` exists.
-        ValueError: if the model is neither one of `zoo.list_models` nor boosted trees, if it does not give the
-            predictions of the report, or if a file is damaged.
+        ValueError: if the model is neither one of `zoo.list_models` nor boosted trees, if nothing that can be installed
+            offers it, if it does not give the predictions of the report, or if a file is damaged.
     """
     run, out = Path(run), Path(out)
     settings = renew_settings(_read(run / "config.yaml", parse_yaml, "train it with train.py"))
@@ -108,7 +109,7 @@ def publish_run(run: Path, out: Path, *, licence: str, paper: str) -> None:
         units=dataset.metadata["units"],
         metrics=report["metrics"],
         licence=licence,
-        paper=paper,
+        paper=paper or _paper(kind, name),
         training={
             "command": _command(kind, settings["model"]),
             "jets" if is_tagger else "validation_jets": report["jets"],
@@ -118,6 +119,7 @@ def publish_run(run: Path, out: Path, *, licence: str, paper: str) -> None:
         context=context.to_dict() if context.context_dim else None,
         inputs=_measure_inputs(data, parts.feature_table, context, layout, is_tagger),
         observables=list(parts.model.forest.names) if kind == "trees" else None,
+        package=None if kind == "trees" else _package(run, name),
     )
     card = write_card(out.name, config)
     packed = gather(jets, _golden_rows(jets), *columns)
@@ -175,9 +177,31 @@ def _registered(run: Path, model: dict[str, Any], inputs: Parts, num_classes: in
     if name is None:
         raise ValueError(
             f"{run / 'config.yaml'}: model.model: {builder} is not the builder of a model of "
-            "zoo.list_models(), and only those can be published"
+            "zoo.list_models(), and only those can be published; a model of yours is one of them with "
+            "@zoo.register_model and an entry point of its package, see docs/models.md"
         )
     return name, create_model(name, input_dim=inputs.feature_table.input_dim, num_classes=num_classes)
+
+
+def _paper(kind: str, name: str) -> str:
+    if kind == "trees":
+        raise ValueError(
+            "--paper: boosted trees have no paper of their own; name the one of the inputs or of the study"
+        )
+    return model_facts(name).paper.id
+
+
+def _package(run: Path, name: str) -> dict[str, str] | None:
+    """What to install for the model of another package."""
+    facts = model_facts(name)
+    if facts.package == "zoo":
+        return None
+    if facts.distribution is None:
+        raise ValueError(
+            f"{run / 'config.yaml'}: model.model: no installed package offers {name}, so nobody could load the folder; "
+            f"give {facts.package} an entry point of the group zoo.models, see docs/models.md, and pip install it"
+        )
+    return facts.distribution._asdict()
 
 
 def _trees(run: Path, model: dict[str, Any], inputs: Parts, num_classes: int) -> tuple[str, Parts]:

@@ -13,6 +13,7 @@ from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
+from zoo.model_table import paper_link
 from zoo.registry import ModelFacts, list_models, model_facts
 from zoo.report.tables import label_of, markdown_table, rounded
 
@@ -135,18 +136,12 @@ def model_row(facts: ModelFacts, measured: dict[str, str]) -> tuple[str, ...]:
     """What is known of a model, with what ``benchmarks/results/models.csv`` has measured of it."""
     parameters = f"{int(measured['parameters']):,}" if measured else ""
     name = f"[`{facts.name}`](#{path_of(facts.builder)})"
-    return name, paper(facts.paper.id), facts.variant, parameters, measured.get("ms_per_jet", "")
+    return name, paper_link(facts.paper.id), facts.variant, parameters, measured.get("ms_per_jet", "")
 
 
 def path_of(builder: Callable[..., object]) -> str:
     """Where a builder is defined."""
     return f"{builder.__module__}.{builder.__qualname__}"
-
-
-def paper(name: str) -> str:
-    """A link to a paper of the arXiv; any other name as it is."""
-    number = name.removeprefix("arXiv:")
-    return name if number == name else f"[{number}](https://arxiv.org/abs/{number})"
 
 
 def results_page() -> str:
