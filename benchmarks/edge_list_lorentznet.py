@@ -57,7 +57,7 @@ class EdgeListLorentzNet(nn.Module):
         self.blocks = nn.ModuleList(
             EdgeListBlock(width, 2, coordinate_scale, layer == num_layers - 1) for layer in range(num_layers)
         )
-        self.decoder = nn.Sequential(
+        self.head = nn.Sequential(
             nn.Linear(width, width), nn.ReLU(), nn.Dropout(dropout), nn.Linear(width, num_classes)
         )
 
@@ -77,7 +77,7 @@ class EdgeListLorentzNet(nn.Module):
         for block in self.blocks:
             h, x = block(h, x, scalars, i, j)
         total = torch.zeros(len(mask), h.shape[1], dtype=h.dtype).index_add_(0, jet, h)
-        return self.decoder(total / torch.bincount(jet)[:, None])
+        return self.head(total / torch.bincount(jet)[:, None])
 
     def beams(self, dtype):
         return torch.tensor([[2**0.5, 0, 0, 1], [2**0.5, 0, 0, -1]], dtype=dtype)

@@ -34,6 +34,7 @@ MAY_IMPORT = {
     "model_table": {"model", "registry", "report", "model_table"},
     "hub": {"model", "plugins", "registry", "baselines", "data", "files", "limits", "hub"},
     "training": {
+        "kernels",
         "model",
         "data",
         "files",

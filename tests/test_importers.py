@@ -332,7 +332,7 @@ def test_missing_file_is_named(tmp_path):
 
 def named_as_released(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Weights of ours under the names of the LorentzNet release, in the wrapper that it was trained in."""
-    names = {"blocks.": "LGEBs.", "decoder.": "graph_dec."}
+    names = {"blocks.": "LGEBs.", "head.": "graph_dec."}
     renamed = {}
     for key, value in state.items():
         for ours_, theirs in names.items():

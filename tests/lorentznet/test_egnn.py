@@ -40,7 +40,7 @@ def by_hand(model: EGNN, four_momenta: Tensor) -> Tensor:
             x = x + block.coordinate_scale * torch.zeros_like(x).index_add(0, i, weight * difference) / (count - 1)
         total = torch.zeros_like(h).index_add(0, i, message)
         h = h + block.phi_h(torch.cat([h, total], dim=1))
-    return model.decoder(h.mean(0))
+    return model.head(h.mean(0))
 
 
 def test_equals_the_formulas(model, jets):

@@ -1,17 +1,19 @@
 """LorentzNet against an edge-list implementation that shares no code with it, and its symmetry."""
 
 import copy
+from importlib import resources
 
 import pytest
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from benchmarks.edge_list_lorentznet import EdgeListLorentzNet
-from zoo import create_model
+from zoo import create_model, load_pretrained
 from zoo.data.batch import JetBatch
 from zoo.kernels.pairs import complete_pairs, pair_sum
-from zoo.lorentznet import LorentzNet
+from zoo.lorentznet import LorentzNet, fast
 from zoo.lorentznet.messages import pair_invariants
 from zoo.physics.lorentz import random_lorentz
 
@@ -56,15 +58,13 @@ def model(settled_model: LorentzNet) -> LorentzNet:
 @pytest.mark.parametrize("pairs_per_block", [500, 8192])
 def test_equals_the_edge_list_implementation(model, jets, train, pairs_per_block, monkeypatch):
     """Logits, gradients and running statistics, with the pairs in one block or in many."""
-    monkeypatch.setitem(
-        create_model.__globals__["_builders"]["lorentznet"].__globals__["PAIRS_PER_BLOCK"], "cpu", pairs_per_block
-    )
+    monkeypatch.setitem(fast.PAIRS_PER_BLOCK, "cpu", pairs_per_block)
     witness = EdgeListLorentzNet(num_classes=2).double()
     witness.load_state_dict(model.state_dict())
     results = []
     for network in (model, witness):
         network.train(train)
-        network.decoder[2].p = 0.0
+        network.head[2].p = 0.0
         logits = network(jets.features, massive(jets), jets.mask)
         network.zero_grad()
         cross_entropy(logits, jets.label).backward()
@@ -162,15 +162,29 @@ def test_number_of_parameters_with_eight_scalars():
     assert sum(parameter.numel() for parameter in model.parameters()) == 227_096
 
 
-def test_coordinate_update_is_bounded(model, jets):
+def test_the_shipped_folder_of_older_names_loads():
+    """Its head is called ``decoder``; `load_pretrained` compares its answers with those that it ships."""
+    folder = resources.files("zoo") / "pretrained" / "lorentznet.top_tagging"
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        weight = file.get_tensor("decoder.3.weight")
+    assert torch.equal(load_pretrained("lorentznet.top_tagging").model.head[3].weight, weight)
+
+
+def test_coordinate_update_is_bounded(model, jets, monkeypatch):
     """However large the weights grow, no momentum moves by more than 10 c of the largest difference to a partner."""
     with torch.no_grad():
         model.blocks[0].phi_x[2].weight *= 1e9
-    seen = {}
-    model.blocks[0].register_forward_hook(lambda block, args, output: seen.update(before=args[1], after=output[1]))
+    moves = []
+
+    def watched(block, h, x, graph, update=fast.lorentz_block):
+        h, after = update(block, h, x, graph)
+        moves.append((after - x).abs().max())
+        return h, after
+
+    monkeypatch.setattr(fast, "lorentz_block", watched)
     four_momenta = massless(jets)
     model(jets.features, four_momenta, jets.mask)
-    moved = (seen["after"] - seen["before"]).abs().max()
+    moved = moves[0]
     assert 0 < moved < 10 * 5e-3 * 2 * four_momenta.abs().max()
 
 

@@ -44,7 +44,7 @@ class Formulas:
         for number in range(LAYERS):
             x, h = self.block(f"blocks.{number}", x, h, scalars, is_pair, number == LAYERS - 1)
         mean = (h * is_node[..., None]).sum(1) / (rows + further_rows)
-        return self.layer("decoder.3", self.layer("decoder.0", mean).relu())
+        return self.layer("head.3", self.layer("head.0", mean).relu())
 
     def block(self, name: str, x: Tensor, h: Tensor, scalars: Tensor, is_pair: Tensor, is_last: bool):
         difference = x[:, :, None] - x[:, None, :]

@@ -13,7 +13,14 @@ import pytest
 import torch
 
 from tests.test_files import small_disk
-from zoo.training.checkpoints import CheckpointError, SafeCheckpointIO, read_checkpoint, read_model_weights
+from zoo.lorentznet import LorentzNet
+from zoo.training.checkpoints import (
+    CheckpointError,
+    SafeCheckpointIO,
+    read_checkpoint,
+    read_model_weights,
+    require_same_model,
+)
 
 
 class RunsCode:
@@ -183,3 +190,14 @@ def test_other_files_are_refused(tmp_path, path):
     torch.save(PROGRESS | {"state_dict": {"weight": torch.ones(1)}}, tmp_path / "bare.ckpt")
     with pytest.raises(CheckpointError, match="no weights under"):
         read_model_weights(tmp_path / "bare.ckpt")
+
+
+def test_a_checkpoint_of_older_names_is_of_the_same_model():
+    """From when the head was called ``decoder``; control: another width is another model."""
+    module = torch.nn.ModuleDict({"model": LorentzNet(num_classes=2, embed_dim=8, num_layers=1)})
+    state = {name.replace("head.", "decoder."): value for name, value in module.state_dict().items()}
+    require_same_model(module, {"state_dict": state}, "last.ckpt")
+    module.load_state_dict(state)
+    wider = torch.nn.ModuleDict({"model": LorentzNet(num_classes=2, embed_dim=9, num_layers=1)})
+    with pytest.raises(CheckpointError, match=r"last\.ckpt: is of another model.* with shape"):
+        require_same_model(wider, {"state_dict": state}, "last.ckpt")

@@ -81,7 +81,7 @@ class Diary(Callback):
 
 
 def belongs(name: str, stage: str) -> bool:
-    return name.startswith({"head": "decoder."}.get(stage, f"{stage}."))
+    return name.startswith(f"{stage}.")
 
 
 def fine_tune(
@@ -112,7 +112,7 @@ def test_backbone_is_loaded_and_head_is_new(backbone, capsys):
     given = find_backbone(str(backbone)).weights
     for name, value in diary.weights[0].items():
         assert torch.equal(value, (fresh if belongs(name, "head") else given)[name]), name
-    assert not torch.equal(given["decoder.0.weight"], fresh["decoder.0.weight"])
+    assert not torch.equal(given["head.0.weight"], fresh["head.0.weight"])
     shown = capsys.readouterr().out
     assert str(backbone.name) in shown.replace("\n", "")
     rows = {line.split()[0]: line.split()[2] for line in shown.splitlines() if line.strip().startswith(tuple(STAGES))}
@@ -232,7 +232,7 @@ def test_every_difference_of_weights_is_named(backbone):
         load_backbone(model, changed, FineTuning("x", new=new).stages(model), data)
 
     load(["head"], found.weights)
-    with pytest.raises(ValueError, match=r"decoder.3.weight has shape \(2, 8\) there and \(5, 8\) in .* add 'head' to"):
+    with pytest.raises(ValueError, match=r"head.3.weight has shape \(2, 8\) there and \(5, 8\) in .* add 'head' to"):
         load([], found.weights)
     few = {name: value for name, value in found.weights.items() if not name.startswith("blocks.1.phi_h")}
     with pytest.raises(ValueError, match=r"blocks.1.phi_h.0.weight has shape none there .* add 'blocks.1' to"):
@@ -241,6 +241,18 @@ def test_every_difference_of_weights_is_named(backbone):
     more = {"blocks.2.phi_e.0.weight": torch.ones(8, 8), **found.weights}
     with pytest.raises(ValueError, match=r"blocks.2.phi_e.0.weight has shape \(8, 8\) there and none in the model"):
         load(["head"], more)
+
+
+@pytest.mark.parametrize("new", [[], ["head"]])
+def test_a_backbone_of_older_names_is_loaded(backbone, new):
+    """As of a run from when the head was called ``decoder``."""
+    found = find_backbone(str(backbone))
+    older = {name.replace("head.", "decoder."): value for name, value in found.weights.items()}
+    model, data = small_model(), Interface(feature_table("kin"), NO_CONTEXT, ("a", "b"))
+    before = model.state_dict()["head.3.weight"].clone()
+    load_backbone(model, dataclasses.replace(found, weights=older), FineTuning("x", new=new).stages(model), data)
+    assert torch.equal(model.state_dict()["blocks.1.phi_h.0.weight"], found.weights["blocks.1.phi_h.0.weight"])
+    assert torch.equal(model.state_dict()["head.3.weight"], before if new else found.weights["head.3.weight"])
 
 
 def test_features_and_classes_must_be_those_of_the_backbone():
@@ -283,7 +295,7 @@ def test_models_say_their_stages():
 
     class Forgetful(LorentzNet):
         def stages(self):
-            return {"embedding": ["embedding"], "head": ["decoder"]}
+            return {"embedding": ["embedding"], "head": ["head"]}
 
     with pytest.raises(ValueError, match=r"Silent has no method stages\(\); write one"):
         stages_of_model(Silent(2, 2))
@@ -458,7 +470,7 @@ def test_linear_probe_of_the_shipped_model(tmp_path):
     )
     before = zoo.load_pretrained("lorentznet.top_tagging").model.state_dict()
     moved = {name for name, value in line.model.model.state_dict().items() if not torch.equal(value, before[name])}
-    assert moved == {name for name in before if name.startswith("decoder.")}
+    assert moved == {name for name in before if name.startswith("head.")}
 
 
 @pytest.mark.slow

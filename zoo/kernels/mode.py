@@ -45,6 +45,13 @@ def use_reference() -> bool:
     )
 
 
+def without_autocast(values: Tensor) -> contextlib.AbstractContextManager:
+    """Full precision on the device of the values; nothing where autocast is off, so that no export tells of it."""
+    device = values.device.type
+    is_on = torch.is_autocast_enabled(device)
+    return torch.autocast(device, enabled=False) if is_on else contextlib.nullcontext()
+
+
 def differentiable_once(values: Tensor, name: str) -> Tensor:
     """The values, as what came of a fast path whose gradient must not be differentiated again.
 

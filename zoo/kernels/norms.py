@@ -1,5 +1,7 @@
 """Batch normalisation that sees real rows only, of packed and of padded values."""
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -51,6 +53,19 @@ def masked_batch_norm(norm: nn.Module, values: Tensor, mask: Tensor) -> Tensor:
         _track_if(has_variance, norm, batch_mean.detach(), batch_variance.detach(), rows)
     y = (x - mean) * (variance + norm.eps).rsqrt() * norm.weight + norm.bias
     return y.to(values.dtype)
+
+
+def apply_masked(layers: Iterable[nn.Module], values: Tensor, mask: Tensor) -> Tensor:
+    """Layers one after the other, batch normalisations among them as `masked_batch_norm`.
+
+    Args:
+        layers: such as an ``nn.Sequential``.
+        values: (..., feature).
+        mask: (...), True for a real row.
+    """
+    for layer in layers:
+        values = masked_batch_norm(layer, values, mask) if isinstance(layer, nn.BatchNorm1d) else layer(values)
+    return values
 
 
 @torch.no_grad()

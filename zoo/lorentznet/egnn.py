@@ -9,17 +9,16 @@ References:
 import torch
 from torch import Tensor, nn
 
-from zoo.kernels.building import psi, stages_of
-from zoo.kernels.norms import RowBatchNorm
-from zoo.kernels.packing import pack
-from zoo.kernels.pairs import Pairs
-from zoo.kernels.segments import segment_mean
-from zoo.lorentznet.lorentznet import JetGraph, PairBatchNorm, jet_graph, move_apart
-from zoo.lorentznet.messages import MessageWeights, pair_messages
+from zoo.kernels.building import join_context, psi, renamed_weights, stages_of
+from zoo.kernels.mode import without_autocast
+from zoo.kernels.norms import RowBatchNorm, apply_masked
+from zoo.lorentznet import fast
+from zoo.lorentznet.lorentznet import all_pairs, mean_over_partners
+from zoo.model import JetModel
 from zoo.registry import Paper, register_model
 
 
-class EGNN(nn.Module):
+class EGNN(JetModel):
     r"""Network over all pairs of particles of a jet that commutes with rotations of their momenta.
 
     The particles' momenta are points of a Euclidean space, moved by every block (`EuclideanBlock`), and their energies
@@ -58,24 +57,40 @@ class EGNN(nn.Module):
         self.blocks = nn.ModuleList(
             EuclideanBlock(embed_dim, coordinate_scale, is_last=layer == num_layers - 1) for layer in range(num_layers)
         )
-        self.decoder = nn.Sequential(
+        self.head = nn.Sequential(
             nn.Linear(embed_dim, embed_dim), nn.ReLU(), nn.Dropout(dropout), nn.Linear(embed_dim, num_classes)
         )
+        renamed_weights(self, {"decoder": "head"})
 
     def stages(self) -> dict[str, list[str]]:
-        """What fine-tuning tells apart, from the input to the ``head``: the modules and parameters of each stage."""
-        return {"embedding": ["embedding"], **stages_of("blocks", self.blocks), "head": ["decoder"]}
+        """The embedding, each block, and the head."""
+        return {"embedding": ["embedding"], **stages_of("blocks", self.blocks), "head": ["head"]}
 
-    def forward(self, features: Tensor, four_momenta: Tensor, mask: Tensor) -> Tensor:
-        """Logits (batch, class) of the jets; see the class for the shapes."""
-        momenta, counts = pack(four_momenta, mask).double(), mask.sum(1)
-        graph = jet_graph(psi(momenta[:, :1]).to(self.embedding.weight.dtype), counts)
-        # Only products of (pair, embed_dim) matrices gain from half precision; the rest would only lose digits.
-        with torch.autocast(four_momenta.device.type, enabled=False):
-            h, x = self.embedding(graph.scalars), momenta[:, 1:]
+    def reference_forward(
+        self, features: Tensor, four_momenta: Tensor, mask: Tensor, context: Tensor | None = None
+    ) -> Tensor:
+        """Logits (batch, class) on padded jets; see `JetModel`."""
+        with without_autocast(four_momenta):
+            x, s = self.nodes(four_momenta)
+            h = self.embedding(s)
             for block in self.blocks:
-                h, x = block(h, x, graph)
-            return self.decoder(segment_mean(h, graph.jet_starts))
+                h, x = block(h, x, mask)
+            mean = h.where(mask[..., None], 0).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
+            return self.head(join_context(mean, context, self.context_dim))
+
+    def fast_forward(
+        self, features: Tensor, four_momenta: Tensor, mask: Tensor, context: Tensor | None = None
+    ) -> Tensor:
+        """The same on packed jets."""
+        nodes = self.nodes(four_momenta)
+        h, counts = fast.node_scalars(fast.euclidean_block, self.embedding, self.blocks, *nodes, mask)
+        with without_autocast(four_momenta):
+            return self.head(join_context(fast.mean_scalars(h, counts), context, self.context_dim))
+
+    def nodes(self, four_momenta: Tensor) -> tuple[Tensor, Tensor]:
+        """Momenta x (batch, particle, 3) in GeV, float64, and the scalar s (batch, particle, 1), psi of the energy."""
+        momenta = four_momenta.double()
+        return momenta[..., 1:], psi(momenta[..., :1]).to(self.embedding.weight.dtype)
 
 
 class EuclideanBlock(nn.Module):
@@ -92,7 +107,7 @@ class EuclideanBlock(nn.Module):
         self.coordinate_scale = coordinate_scale
         self.phi_e = nn.Sequential(
             nn.Linear(2 * embed_dim + 1, embed_dim, bias=False),
-            PairBatchNorm(embed_dim),
+            RowBatchNorm(embed_dim),
             nn.ReLU(),
             nn.Linear(embed_dim, embed_dim),
             nn.ReLU(),
@@ -103,32 +118,22 @@ class EuclideanBlock(nn.Module):
             nn.ReLU(),
             nn.Linear(embed_dim, embed_dim),
         )
-        self.phi_x = None
+        self.phi_m = self.phi_x = None  # messages are not gated
         if not is_last:
             last = nn.Linear(embed_dim, 1, bias=False)
             nn.init.xavier_uniform_(last.weight, gain=1e-3)
             self.phi_x = nn.Sequential(nn.Linear(embed_dim, embed_dim), nn.ReLU(), last)
 
-    def forward(self, h: Tensor, x: Tensor, graph: JetGraph) -> tuple[Tensor, Tensor]:
-        """Updated scalars (node, embed_dim) and momenta (node, 3), the latter in float64 and GeV."""
-        distance = psi(squared_distance(x, graph.pairs)).to(h.dtype)[:, None]
-        weight_i, weight_j, weight_distance = self.phi_e[0].weight.T.split([h.shape[1], h.shape[1], 1])
-        receiver, sender, weight_distance = self.phi_e[1](h @ weight_i, h @ weight_j, distance, weight_distance, graph)
-        weights = MessageWeights(edge=self.phi_e[3].weight, edge_bias=self.phi_e[3].bias)
+    def forward(self, h: Tensor, x: Tensor, is_node: Tensor) -> tuple[Tensor, Tensor]:
+        """Updated scalars h (batch, node, embed_dim) and momenta x (batch, node, 3), float64 and GeV."""
+        x_i, x_j, is_pair = all_pairs(x, is_node)
+        h_i, h_j = torch.broadcast_tensors(h[:, :, None], h[:, None])
+        distance = psi((x_i - x_j).square().sum(-1, keepdim=True)).to(h.dtype)
+        m = apply_masked(self.phi_e, torch.cat([h_i, h_j, distance], dim=-1), is_pair).where(is_pair[..., None], 0)
         if self.phi_x is not None:
-            shift = self.phi_x[0]
-            weights = weights._replace(shift=shift.weight, shift_bias=shift.bias, shift_out=self.phi_x[2].weight)
-        total, weight = pair_messages(
-            receiver, sender, distance, weight_distance, weights, graph.blocks, graph.message_dtype
-        )
-        if self.phi_x is not None:
-            x = move_apart(x, weight, graph.pairs, self.coordinate_scale)
-        return h + self.phi_h(torch.cat([h, total], dim=1)), x
-
-
-def squared_distance(x: Tensor, pairs: Pairs) -> Tensor:
-    """Squared Euclidean distance of each pair, (pair,), of points (node, coordinate)."""
-    return (x.index_select(0, pairs.i) - x.index_select(0, pairs.j)).square().sum(-1)
+            weight = self.phi_x(m).double().clamp(-fast.MAX_COORDINATE_WEIGHT, fast.MAX_COORDINATE_WEIGHT)
+            x = x + self.coordinate_scale * mean_over_partners(weight * (x_i - x_j), is_pair)
+        return h + apply_masked(self.phi_h, torch.cat([h, m.sum(2)], dim=-1), is_node), x
 
 
 PAPER = Paper("arXiv:2102.09844", "E(n) Equivariant Graph Neural Networks")

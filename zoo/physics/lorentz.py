@@ -64,6 +64,17 @@ def resolve_masses(four_momenta: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat([energy[..., None], momentum], dim=-1), torch.where(is_massless, 0.0, mass2)
 
 
+def root(squares: Tensor) -> Tensor:
+    r"""Square root (...) of numbers (...) that may be zero, whose gradient there is zero and not infinite.
+
+    Example:
+        >>> root(torch.tensor([0.0, 4.0])).tolist()
+        [0.0, 2.0]
+    """
+    is_zero = squares == 0
+    return squares.masked_fill(is_zero, 1).sqrt().masked_fill(is_zero, 0)
+
+
 def give_masses(four_momenta: Tensor, mass: Tensor) -> Tensor:
     r"""Massless momenta, whose rapidity was taken for their pseudorapidity, with their masses again.
 
@@ -82,7 +93,9 @@ def give_masses(four_momenta: Tensor, mass: Tensor) -> Tensor:
         [6.25, 4.0, 0.0, 3.75]
     """
     momenta, _ = resolve_masses(four_momenta)
-    pt = torch.hypot(momenta[..., 1], momenta[..., 2]).clamp(min=torch.finfo(torch.float64).tiny)
+    is_zero = (momenta[..., 1:3] == 0).all(-1)  # as of padding, where the gradient of a length would be none
+    transverse = momenta[..., 1:3].masked_fill(is_zero[..., None], 1)
+    pt = torch.hypot(*transverse.unbind(-1)).masked_fill(is_zero, torch.finfo(torch.float64).tiny)
     growth = torch.hypot(torch.ones_like(pt), mass.double() / pt)
     return momenta * torch.stack([growth, torch.ones_like(pt), torch.ones_like(pt), growth], dim=-1)
 

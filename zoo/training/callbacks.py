@@ -16,6 +16,7 @@ from torch import Tensor
 from zoo.data.batch import JetBatch
 from zoo.data.hints import did_you_mean
 from zoo.files import remove_drafts
+from zoo.kernels.building import current_names
 from zoo.model import declared
 from zoo.report import Predictions, write_report
 from zoo.score_files import join_columns, score_columns, write_scores
@@ -248,7 +249,7 @@ class WeightAverage(Callback):
         """Take up both; a checkpoint without an average begins one at its weights."""
         if trainer.state.fn != "fit":
             return
-        self._average = checkpoint["state_dict"]
+        self._average = current_names(pl_module, checkpoint["state_dict"])
         pl_module.load_state_dict(checkpoint.get("training_state_dict", checkpoint["state_dict"]))
         self._step = checkpoint["global_step"]
 

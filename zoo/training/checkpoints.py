@@ -10,6 +10,7 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from torch import Tensor, nn
 
 from zoo.files import atomic_write
+from zoo.kernels.building import current_names
 from zoo.torch_files import DamagedFileError, read_torch_file
 
 #: Key of a checkpoint under which a pretraining says which tensors of its model are the backbone.
@@ -96,7 +97,7 @@ def require_same_model(module: nn.Module, checkpoint: dict[str, Any], path: str 
         CheckpointError: naming what is missing, unknown or of another shape.
     """
     wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
-    given = {name: tuple(value.shape) for name, value in checkpoint["state_dict"].items()}
+    given = {name: tuple(value.shape) for name, value in current_names(module, checkpoint["state_dict"]).items()}
     differences = sorted(name for name in wanted | given if wanted.get(name) != given.get(name))
     if differences:
         name = differences[0]

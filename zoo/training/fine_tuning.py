@@ -21,6 +21,7 @@ from torch.optim import Optimizer
 from zoo.data.datamodule import Interface, interface_of
 from zoo.data.features import Feature, agree
 from zoo.hub import load_pretrained, untrained
+from zoo.kernels.building import current_names
 from zoo.limits import parse_yaml
 from zoo.model import lacking
 from zoo.old_configs import renew_settings
@@ -235,6 +236,7 @@ def load_backbone(model: nn.Module, backbone: Backbone, stages: Sequence[Stage],
     """
     _require_same_interface(backbone, stages, data)
     wanted = model.state_dict()
+    backbone = dataclasses.replace(backbone, weights=current_names(model, backbone.weights))
     for name in dict.fromkeys([*wanted, *backbone.weights]):
         owner = next((stage for stage in stages if stage.owns(name)), None)
         if owner is None or not owner.is_new:
