@@ -11,7 +11,7 @@ is a warning that names it.
 
 import importlib.metadata
 import warnings
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 #: Entry-point groups.
 MODELS, TASKS = "zoo.models", "zoo.tasks"
@@ -79,4 +79,5 @@ def _package(entry: importlib.metadata.EntryPoint) -> str:
 
 
 def _distribution(entry: importlib.metadata.EntryPoint) -> Distribution:
-    return Distribution(entry.dist.name, entry.dist.version)
+    found = cast(importlib.metadata.Distribution, entry.dist)  # of what `entry_points` gives, it is there
+    return Distribution(found.name, found.version)

@@ -2,7 +2,7 @@
 
 import copy
 import functools
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from zoo.data.datasets import resolve_file
 from zoo.data.features import FeatureTable, feature_table
 from zoo.data.packed import PackedJets
 from zoo.data.store import open_store
-from zoo.model import declared
+from zoo.model import JetModel, declared
 
 #: Of the jets that ship with the package.
 SAMPLE = "sample:top_tagging/test"
@@ -38,6 +38,8 @@ class Subject:
     least_stages: ClassVar[int] = 2
     float32_bound: ClassVar[float] = 1e-4
     symmetry_bound: ClassVar[float] = 1e-8
+
+    _settled: ClassVar[nn.Module]
 
     def model(self, input_dim: int, num_classes: int) -> nn.Module:
         """A model with random weights: what a subclass defines."""
@@ -64,7 +66,7 @@ class Subject:
     def settled(self) -> nn.Module:
         """A model with random weights and running statistics of real jets, in float64 and evaluation mode."""
         cls = type(self)
-        if "_settled" not in vars(cls):
+        if "_settled" not in vars(cls):  # of a class of its own, not of one that it extends
             with torch.random.fork_rng(devices=[]), torch.no_grad():
                 torch.manual_seed(1)  # whichever test is the first to ask
                 model = self.model(INPUT_DIM, 2).double()
@@ -77,6 +79,22 @@ class Subject:
         """A random context (batch, context_dim), if the model takes any."""
         width = declared(model).context_dim
         return [torch.randn(batch, width, dtype=torch.float64)] if width else []
+
+
+def encode(model: nn.Module, *inputs: Tensor) -> Tensor:
+    """The representation that a backbone gives, be it a `JetModel` or a plain module."""
+    return cast(JetModel, model).encode(*inputs)
+
+
+def gradients(model: nn.Module) -> dict[str, Tensor]:
+    """The gradients of all parameters that have one."""
+    return {name: value.grad for name, value in model.named_parameters() if value.grad is not None}
+
+
+def has_finite_gradients(model: nn.Module) -> bool:
+    """Whether every parameter has a gradient, and every number of them is finite."""
+    found = gradients(model)
+    return len(found) == len(list(model.parameters())) and all(value.isfinite().all() for value in found.values())
 
 
 @functools.cache
