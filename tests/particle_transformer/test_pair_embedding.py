@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from zoo.particle_transformer.pair_embedding import PairEmbedding
+from zoo.particle_transformer.pair_embedding import embed_pairs
+from zoo.particle_transformer.particle_transformer import PairEmbedding
 
 
 @pytest.fixture(params=[7, 64, 1 << 20])
@@ -28,7 +29,7 @@ def test_training_is_that_of_the_layers(embeddings, pairs_per_block):
     ours, layers = embeddings
     pairs, upstream = torch.randn(100, 4).double() * 3 + 1, torch.randn(100, 3).double()
     mine, theirs = pairs.clone().requires_grad_(), pairs.clone().requires_grad_()
-    result, expected = ours(mine), nn.Sequential.forward(layers, theirs)
+    result, expected = embed_pairs(ours, mine), nn.Sequential.forward(layers, theirs)
     torch.testing.assert_close(result, expected, rtol=1e-10, atol=1e-10)
     result.backward(upstream)
     expected.backward(upstream)
@@ -43,12 +44,14 @@ def test_inference_is_that_of_the_layers(embeddings, pairs_per_block):
     ours, layers = (embedding.eval() for embedding in embeddings)
     pairs = torch.randn(100, 4).double() * 3 + 1
     with torch.no_grad():
-        torch.testing.assert_close(ours(pairs), nn.Sequential.forward(layers, pairs), rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(
+            embed_pairs(ours, pairs), nn.Sequential.forward(layers, pairs), rtol=1e-10, atol=1e-10
+        )
 
 
 @pytest.mark.parametrize("pairs", [0, 1])
 def test_too_few_pairs_for_statistics(embeddings, pairs):
     ours, _ = embeddings
-    result = ours(torch.randn(pairs, 4).double())
+    result = embed_pairs(ours, torch.randn(pairs, 4).double())
     assert result.shape == (pairs, 3)
     assert result.isfinite().all()

@@ -9,7 +9,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from zoo import create_model
 from zoo.kernels.packing import length_groups
-from zoo.particlenet.particlenet import nearest_neighbors
+from zoo.particlenet.fast import nearest_neighbors
 
 
 @pytest.mark.parametrize("dim", [2, 64])

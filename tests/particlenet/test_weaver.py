@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.importers import import_weights
-from zoo.particlenet.particlenet import weaver_neighbors
+from zoo.particlenet.fast import weaver_neighbors
 from zoo.physics.kinematics import relative_to_jet
 
 pytest.importorskip("weaver.nn.model.ParticleNet")

@@ -16,7 +16,7 @@ from zoo.pcnn import PCNN
 def model(jets: JetBatch) -> PCNN:
     """A network with running statistics of real jets, in float64."""
     model = create_model("pcnn", input_dim=7, num_classes=2).double()
-    model.decoder[2].p = 0.0
+    model.head[2].p = 0.0
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.02 * torch.randn_like(parameter)
@@ -72,8 +72,8 @@ class OneByOne:
         for number, stride in enumerate((1, 1, 2, 1, 2, 1)):
             jets = self.unit(number, jets, stride)
         mean = torch.stack([jet.mean(1) for jet in jets])
-        hidden = functional.linear(mean, self.state["decoder.0.weight"], self.state["decoder.0.bias"]).relu()
-        return functional.linear(hidden, self.state["decoder.3.weight"], self.state["decoder.3.bias"])
+        hidden = functional.linear(mean, self.state["head.0.weight"], self.state["head.0.bias"]).relu()
+        return functional.linear(hidden, self.state["head.3.weight"], self.state["head.3.bias"])
 
 
 def sorted_jets(jets: JetBatch, mask: Tensor) -> list[Tensor]:

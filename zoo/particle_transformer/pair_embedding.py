@@ -1,12 +1,9 @@
-"""The embedding of pairs of Particle Transformer, computed in cache-sized blocks.
+"""The embedding of the pairs of Particle Transformer, computed in cache-sized blocks.
 
 There are thirty times as many pairs as particles, so what each layer would store of them is most of the memory of a
 training step, and reading it most of the time of the embedding. Stored is only the output of each affine map: what is
 normalised and activated is made while a block of pairs is in the cache, in the backward pass once more.
 """
-
-import itertools
-from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -14,63 +11,51 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from zoo.kernels.block_norms import Affine, BlockSums, NormGradient
-from zoo.kernels.cpu import Linear, linear, outer_sum
-from zoo.kernels.norms import RowBatchNorm, fold_norm, track_statistics
+from zoo.kernels.cpu import linear, outer_sum
+from zoo.kernels.norms import fold_norm, track_statistics
 
 #: Pairs of a block.
 PAIRS_PER_BLOCK = 4096
 
 
-class PairEmbedding(nn.Sequential):
-    """Linear layers, a batch normalisation and a GELU after each, and a normalisation before all.
+def embed_pairs(layers: nn.Sequential, pairs: Tensor) -> Tensor:
+    """What a `PairEmbedding` makes of packed pairs (pair, number), (pair, feature)."""
+    training = layers.training
+    if pairs.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
+        if training and len(pairs) > 1:
+            return _by_statistics_of_batch(layers, pairs)
+        if not training and not torch.is_grad_enabled():
+            return _by_fixed_statistics(layers, pairs)
+    for layer in layers:
+        pairs = layer(pairs)
+    return pairs
 
-    Args:
-        input_dim: numbers of a pair.
-        dims: widths of the layers.
-        last_activation: whether there is a GELU after the last layer, too.
-    """
 
-    def __init__(self, input_dim: int, dims: Sequence[int], *, last_activation: bool = True) -> None:
-        layers: list[nn.Module] = [RowBatchNorm(input_dim)]
-        for before, after in itertools.pairwise([input_dim, *dims]):
-            layers += [Linear(before, after), RowBatchNorm(after), nn.GELU()]
-        super().__init__(*(layers if last_activation else layers[:-1]))
-        self.last_activation = last_activation
+def _by_fixed_statistics(layers: nn.Sequential, pairs: Tensor) -> Tensor:
+    """They are factors of the weights, so each block of pairs goes through all layers in the cache."""
+    norm, *rest = layers
+    *hidden, last = (fold_norm(layer, after) for layer, after in zip(rest[::3], rest[1::3], strict=True))
+    blocks = []
+    for block in pairs.split(PAIRS_PER_BLOCK):
+        block = norm(block)
+        for weight, bias in hidden:
+            block = linear(block, weight, bias, activation="gelu")
+        blocks.append(linear(block, *last, activation="gelu" if layers.last_activation else "none"))
+    return torch.cat(blocks)
 
-    def forward(self, pairs: Tensor) -> Tensor:
-        """Embedded pairs (pair, dims[-1]) of (pair, input_dim)."""
-        if pairs.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
-            if self.training and len(pairs) > 1:
-                return self._by_statistics_of_batch(pairs)
-            if not self.training and not torch.is_grad_enabled():
-                return self._by_fixed_statistics(pairs)
-        return super().forward(pairs)
 
-    def _by_fixed_statistics(self, pairs: Tensor) -> Tensor:
-        """They are factors of the weights, so each block of pairs goes through all layers in the cache."""
-        norm, *rest = self
-        folded = [fold_norm(layer, after) for layer, after in zip(rest[::3], rest[1::3], strict=True)]
-        blocks = []
-        for block in pairs.split(PAIRS_PER_BLOCK):
-            block = norm(block)
-            *hidden, last = folded
-            for weight, bias in hidden:
-                block = linear(block, weight, bias, activation="gelu")
-            blocks.append(linear(block, *last, activation="gelu" if self.last_activation else "none"))
-        return torch.cat(blocks)
-
-    def _by_statistics_of_batch(self, pairs: Tensor) -> Tensor:
-        """All pairs go through one layer after the other, each in blocks."""
-        norm, first, *rest = self
-        *norms, last = rest[::3]
-        z = first(norm(pairs))
-        mean, variance = _moments(z)
-        for norm, layer in zip(norms, rest[2::3], strict=True):
-            track_statistics(norm, mean, variance, len(z))
-            z, mean, variance = _NormGeluLinear.apply(
-                z, mean, variance, norm.eps, norm.weight, norm.bias, layer.weight, layer.bias
-            )
-        return F.gelu(last(z)) if self.last_activation else last(z)
+def _by_statistics_of_batch(layers: nn.Sequential, pairs: Tensor) -> Tensor:
+    """All pairs go through one layer after the other, each in blocks."""
+    norm, first, *rest = layers
+    *norms, last = rest[::3]
+    z = first(norm(pairs))
+    mean, variance = _moments(z)
+    for norm, layer in zip(norms, rest[2::3], strict=True):
+        track_statistics(norm, mean, variance, len(z))
+        z, mean, variance = _NormGeluLinear.apply(
+            z, mean, variance, norm.eps, norm.weight, norm.bias, layer.weight, layer.bias
+        )
+    return F.gelu(last(z)) if layers.last_activation else last(z)
 
 
 @torch.no_grad()

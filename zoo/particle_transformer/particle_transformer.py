@@ -9,151 +9,54 @@ References:
 
 import itertools
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from zoo.kernels.building import join_context, stages_of
-from zoo.kernels.cpu import Dropout, Linear, dropout, linear
-from zoo.kernels.norms import RowBatchNorm
-from zoo.kernels.packing import LengthGroup, SortedJets, sort_by_length
-from zoo.kernels.pairs import unordered_pairs
-from zoo.particle_transformer.pair_embedding import PairEmbedding
-from zoo.physics.couplings import NO_TYPE, OBJECT_TYPES, pair_couplings, pair_mass
-from zoo.physics.kinematics import SMALLEST, delta_phi, pair_features, phi
+from zoo.kernels.cpu import Dropout, Linear
+from zoo.kernels.norms import RowBatchNorm, masked_batch_norm
+from zoo.kernels.padding import harmless_padding
+from zoo.model import JetModel
+from zoo.particle_transformer import fast
+from zoo.particle_transformer.fast import MASKED
+from zoo.particle_transformer.pair_inputs import (
+    CouplingPairs,
+    KinematicPairs,
+    PairInputs,
+    WeaverPairs,
+    describe_pairs,
+)
+from zoo.physics.couplings import OBJECT_TYPES
 from zoo.registry import Paper, register_model
 
-#: Added to the score of a padded key: finite in half precision too, so that a jet without particles gives no NaN.
-MASKED = -6e4
 
-
-class PairInputs(nn.Module):
-    """Numbers that describe a pair of particles: subclass it to add an interaction matrix of your own.
-
-    It may have parameters, which are then trained with the model. One without any is not differentiated.
-    """
-
-    #: How many numbers.
-    dim: int
-
-    def forward(self, features: Tensor, four_momenta: Tensor, i: Tensor, j: Tensor) -> Tensor:
-        """Numbers of the pairs, which must be the same for (i, j) and (j, i): they are computed once.
-
-        Args:
-            features: (node, feature), the particles of all jets.
-            four_momenta: (node, 4) as (E, px, py, pz) in GeV.
-            i: (pair,) first particle of each pair.
-            j: (pair,) second particle, of the same jet.
-
-        Returns:
-            (pair, dim).
-        """
-        raise NotImplementedError
-
-
-class KinematicPairs(PairInputs):
-    """ln kT, ln z, ln Delta and ln m^2 (`pair_features`), the pair inputs of the paper."""
-
-    dim = 4
-
-    def forward(self, features: Tensor, four_momenta: Tensor, i: Tensor, j: Tensor) -> Tensor:
-        return pair_features(four_momenta, i, j)
-
-
-class WeaverPairs(PairInputs):
-    r"""The pair inputs of the paper in the precision of the momenta, as weaver-core forms them.
-
-    Where :math:`m^2 = E^2 - p^2` of the sum of a pair is rounding noise, as of a massless particle and itself, its
-    logarithm is that of the noise, on which weights that weaver-core trained have learnt; `KinematicPairs` takes such
-    particles as massless. In float64 both are the same.
-    """
-
-    dim = 4
-
-    def forward(self, features: Tensor, four_momenta: Tensor, i: Tensor, j: Tensor) -> Tensor:
-        energy, px, py, pz = four_momenta.unbind(-1)
-        pt, azimuth = (px.square() + py.square()).sqrt(), phi(four_momenta)
-        # the last limit is ours: there is no finite answer for a massless particle against the z axis
-        rapidity = 0.5 * torch.log((1 + 2 * pz / (energy - pz).clamp(min=1e-20)).clamp(min=1e-20))
-        of_angles = (rapidity[i] - rapidity[j]).square() + delta_phi(azimuth[i], azimuth[j]).square()
-        distance, softer = of_angles.sqrt(), torch.minimum(pt[i], pt[j])
-        energy2, x2, y2, z2 = (four_momenta[i] + four_momenta[j]).square().unbind(-1)
-        mass2 = energy2 - (x2 + y2 + z2)
-        fraction = softer / (pt[i] + pt[j]).clamp(min=SMALLEST)
-        return torch.stack([softer * distance, fraction, distance, mass2], dim=-1).clamp(min=SMALLEST).log()
-
-
-class CouplingPairs(PairInputs):
-    """How strongly the types of two objects couple in the Standard Model: the SM matrix of arXiv:2211.05143.
-
-    - ``binary``: 1 where `pair_couplings` is not zero.
-    - ``fixed``: `pair_couplings`.
-    - ``running``: the same at the invariant mass of the pair as the scale.
-
-    An object is of the type whose column is the largest, so the columns may be one-hot or standardised, and of no type
-    where none is above zero.
-
-    Note:
-        That an object does not couple to itself, and the scale of a pair, are choices of this implementation.
-
-    Args:
-        type_columns: columns of ``features``, one for each of `OBJECT_TYPES` in that order.
-        couplings: which of the three.
-
-    Raises:
-        ValueError: if there are not that many columns, or the kind is unknown.
-    """
-
-    dim = 1
-
-    def __init__(
-        self, type_columns: Sequence[int], couplings: Literal["binary", "fixed", "running"] = "running"
-    ) -> None:
-        super().__init__()
-        if not len(set(type_columns)) == len(type_columns) == len(OBJECT_TYPES) or min(type_columns) < 0:
-            raise ValueError(
-                f"type_columns: give a column of the features for each type of {', '.join(OBJECT_TYPES)}, none twice, "
-                f"not {list(type_columns)}"
-            )
-        if couplings not in ("binary", "fixed", "running"):
-            raise ValueError(f"couplings: must be binary, fixed or running, not {couplings!r}")
-        self.type_columns = list(type_columns)
-        self.couplings = couplings
-
-    def forward(self, features: Tensor, four_momenta: Tensor, i: Tensor, j: Tensor) -> Tensor:
-        if max(self.type_columns) >= features.shape[1]:
-            raise ValueError(
-                f"type_columns {self.type_columns}: the features have columns 0 to {features.shape[1] - 1}; give those "
-                "that hold the types"
-            )
-        largest, number = features[:, self.type_columns].max(dim=1)
-        types = torch.where(largest > 0, number, NO_TYPE)
-        scale = pair_mass(four_momenta, i, j) if self.couplings == "running" else None
-        coupling = torch.where(i == j, 0.0, pair_couplings(types[i], types[j], scale))
-        return (coupling.sign() if self.couplings == "binary" else coupling)[:, None]
-
-
-class ParticleTransformer(nn.Module):
+class ParticleTransformer(JetModel):
     r"""Particle attention blocks, then class attention blocks, then a linear layer.
 
+    .. math::
+        U_{ij} = \mathrm{embed}(u_{ij}), \quad x_i \leftarrow \mathrm{ParticleAttention}(x, U)_i, \quad
+        t \leftarrow \mathrm{ClassAttention}(t, x), \quad \mathrm{logits} = W \, \mathrm{LN}(t) + b
+
+    with numbers :math:`u_{ij}` of each pair and a class token t that is learnt.
+
     Note: departures from the reference implementation, each with a test.
-        - Particles and pairs are packed, so no layer but the attention itself works on padding, and no batch
-          normalisation sees it.
+        - No batch normalisation sees padding, of particles or of pairs.
         - The pair inputs are formed in float64.
 
     Args:
         input_dim: number of features of a particle.
         num_classes: number of logits.
-        pair_inputs: what enters the attention scores for each pair; none leaves attention without interactions.
         embed_dims: widths of the embedding of a particle; the last is the width of all that follows.
-        pair_embed_dims: widths of the embedding of a pair, before that to ``num_heads``.
-        pair_activation: whether the embedding of a pair ends with a GELU, as in the published weights.
-        num_heads: attention heads.
         num_layers: particle attention blocks.
         num_class_layers: class attention blocks.
+        num_heads: attention heads.
         dropout: in the particle attention blocks, also of attention weights.
+        pair_inputs: what enters the attention scores for each pair; none leaves attention without interactions.
+        pair_embed_dims: widths of the embedding of a pair, before that to ``num_heads``.
+        pair_activation: whether the embedding of a pair ends with a GELU, as in the published weights.
         context_dim: event quantities, such as the missing transverse momentum, that join the class token.
         head_dims: widths of hidden layers before the logits.
         head_dropout: after each of them.
@@ -171,14 +74,14 @@ class ParticleTransformer(nn.Module):
         input_dim: int,
         num_classes: int,
         *,
-        pair_inputs: Sequence[PairInputs] = (),
         embed_dims: Sequence[int] = (128, 512, 128),
-        pair_embed_dims: Sequence[int] = (64, 64, 64),
-        pair_activation: bool = True,
-        num_heads: int = 8,
         num_layers: int = 8,
         num_class_layers: int = 2,
+        num_heads: int = 8,
         dropout: float = 0.1,
+        pair_inputs: Sequence[PairInputs] = (),
+        pair_embed_dims: Sequence[int] = (64, 64, 64),
+        pair_activation: bool = True,
         context_dim: int = 0,
         head_dims: Sequence[int] = (),
         head_dropout: float = 0.1,
@@ -186,7 +89,7 @@ class ParticleTransformer(nn.Module):
         super().__init__()
         self.embed_dim = embed_dim = embed_dims[-1]
         self.context_dim = context_dim
-        self.embedding = _particle_embedding(input_dim, embed_dims)
+        self.embedding = ParticleEmbedding(input_dim, embed_dims)
         self.pair_inputs = nn.ModuleList(pair_inputs)
         self.pair_embedding = None
         if pair_inputs:
@@ -212,40 +115,58 @@ class ParticleTransformer(nn.Module):
             "head": ["head"],
         }
 
-    def forward(self, features: Tensor, four_momenta: Tensor, mask: Tensor, context: Tensor | None = None) -> Tensor:
+    def reference_forward(
+        self, features: Tensor, four_momenta: Tensor, mask: Tensor, context: Tensor | None = None
+    ) -> Tensor:
         """Logits (batch, class); see the class for the shapes. A ``context`` left out counts as zero."""
-        x, jets = self._particles(features, four_momenta, mask)
-        token = self.class_token.expand(len(mask), -1)
+        x = self.reference_encode(features, four_momenta, mask)
+        token = self.class_token.expand(mask.shape[0], 1, -1)
         for block in self.class_blocks:
-            token = block(token, x, jets.groups)
-        token = self.norm(token)[jets.place]
+            token = block(token, x, mask)
+        token = rearrange(self.norm(token), "batch 1 feature -> batch feature")
         return self.head(join_context(token, context, self.context_dim))
 
-    def encode(self, features: Tensor, four_momenta: Tensor, mask: Tensor) -> Tensor:
-        """Representation (node, embed_dim) of the real particles after the last block, packed as by `pack`."""
-        x, jets = self._particles(features, four_momenta, mask)
+    def reference_encode(self, features: Tensor, four_momenta: Tensor, mask: Tensor) -> Tensor:
+        """Representation (batch, particle, embed_dim) of the particles after the last block."""
+        bias = self._attention_bias(features, four_momenta, mask)
+        x = self.embedding(features, mask)
+        for block in self.blocks:
+            x = block(x, bias)
+        return x
+
+    def fast_forward(
+        self, features: Tensor, four_momenta: Tensor, mask: Tensor, context: Tensor | None = None
+    ) -> Tensor:
+        """The same logits, from packed particles and pairs."""
+        token = fast.class_tokens(self, features, four_momenta, mask)
+        return self.head(join_context(token, context, self.context_dim))
+
+    def fast_encode(self, features: Tensor, four_momenta: Tensor, mask: Tensor) -> Tensor:
+        """Representation (node, embed_dim) of the real particles, from packed particles and pairs."""
+        x, jets = fast.particles(self, features, four_momenta, mask)
         return jets.unsort(x)
 
-    def _particles(self, features: Tensor, four_momenta: Tensor, mask: Tensor) -> tuple[Tensor, SortedJets]:
-        """Particles (node, embed_dim) after the last block, those of the longest jet first."""
-        jets, features, four_momenta = sort_by_length(mask, features, four_momenta)
-        biases = self._attention_biases(features, four_momenta, jets)
-        x = self.embedding(features)
-        for block in self.blocks:
-            x = block(x, jets.groups, biases)
-        return x, jets
-
-    def _attention_biases(self, features: Tensor, four_momenta: Tensor, jets: SortedJets) -> list[Tensor]:
-        """What is added to the scores of each group, broadcastable to (jet, head, particle, particle)."""
-        dtype = self.class_token.dtype
+    def _attention_bias(self, features: Tensor, four_momenta: Tensor, mask: Tensor) -> Tensor:
+        """What is added to the attention scores: U of each pair, `MASKED` where the key is padding."""
         if self.pair_embedding is None:
-            return [_key_bias(group.mask, dtype) for group in jets.groups]
-        i, j = unordered_pairs(jets.counts)
-        pairs = [_describe_pairs(inputs, features, four_momenta, i, j).to(dtype) for inputs in self.pair_inputs]
-        embedded = self.pair_embedding(torch.cat(pairs, dim=1)).to(dtype)
-        pairs_of_groups = [int((group.counts * (group.counts + 1) // 2).sum()) for group in jets.groups]
-        parts = embedded.split(pairs_of_groups)
-        return [_pair_bias(rows, group) for rows, group in zip(parts, jets.groups, strict=True)]
+            return key_bias(mask)
+        dtype = self.class_token.dtype
+        batch, particles = mask.shape
+        node = torch.arange(batch * particles, device=mask.device).unflatten(0, (batch, particles))
+        i, j = torch.broadcast_tensors(node[:, :, None], node[:, None, :])
+        numbers = describe_pairs(
+            self.pair_inputs,
+            features.flatten(0, 1),
+            harmless_padding(four_momenta, mask).flatten(0, 1),
+            i.flatten(),
+            j.flatten(),
+            dtype,
+        ).unflatten(0, (batch, particles, particles))
+        # Each pair is embedded once, so that batch normalisations do not count it twice.
+        is_real, is_once = mask[:, :, None] & mask[:, None, :], i >= j
+        embedded = rearrange(self.pair_embedding(numbers, is_real & is_once), "batch i j head -> batch head i j")
+        embedded = torch.where(is_once[:, None], embedded, embedded.mT).to(dtype)
+        return torch.where(is_real[:, None], embedded, MASKED)
 
     def _initialise(self) -> None:
         nn.init.trunc_normal_(self.class_token, std=0.02)
@@ -254,7 +175,7 @@ class ParticleTransformer(nn.Module):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
         for module in self.modules():
-            if isinstance(module, _AttentionBlock):
+            if isinstance(module, AttentionBlock):
                 for weight in module.in_proj.weight.chunk(3):  # query, key and value are three layers in one
                     nn.init.xavier_uniform_(weight)
         for depth, block in enumerate(self.blocks, start=1):
@@ -262,8 +183,8 @@ class ParticleTransformer(nn.Module):
                 layer.weight.data /= (2 * depth) ** 0.5
 
 
-class _AttentionBlock(nn.Module):
-    """What particle and class attention share: the layers, and what follows the attention."""
+class AttentionBlock(nn.Module):
+    """What particle and class attention share: the layers, the attention, and what follows it."""
 
     def __init__(self, embed_dim: int, num_heads: int, dropout: float, expansion: int = 4) -> None:
         super().__init__()
@@ -281,112 +202,117 @@ class _AttentionBlock(nn.Module):
         self.dropout = Dropout(dropout)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
-        """Attention of (batch, particle, feature) tensors, with the same shape as ``query``."""
-        query, key, value = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in (query, key, value))
-        return _attention(query, key, value, bias, self.dropout.p if self.training else 0.0).transpose(1, 2).flatten(2)
+        r"""Attention in each head, biased by the pairs.
+
+        .. math:: a = \mathrm{SoftMax}\big(Q K^T / \sqrt{d} + U\big) \, V
+
+        Args:
+            query: Q, (batch, query, feature).
+            key: K, (batch, particle, feature).
+            value: V, (batch, particle, feature).
+            bias: U, broadcast against (batch, head, query, particle).
+
+        Returns:
+            (batch, query, feature), the heads one after the other.
+        """
+        query, key, value = (
+            rearrange(part, "batch particle (head feature) -> batch head particle feature", head=self.num_heads)
+            for part in (query, key, value)
+        )
+        weights = (query @ key.mT / query.shape[-1] ** 0.5 + bias).softmax(-1)
+        return rearrange(
+            self.dropout(weights).to(value.dtype) @ value, "batch head query feature -> batch query (head feature)"
+        )
 
     def update(self, x: Tensor, attended: Tensor) -> Tensor:
-        r"""The rest of a block, on rows (row, feature).
+        r"""The rest of a block.
 
         .. math::
             x &\leftarrow x + \mathrm{LN}(s_\mathrm{head} W_o \, a) \\
             x &\leftarrow s \, x + W_2 \, \mathrm{LN}(\mathrm{GELU}(W_1 \mathrm{LN}(x)))
+
+        Args:
+            x: (batch, query, feature).
+            attended: a, of the same shape.
         """
-        scale = self.head_scale.repeat_interleave(x.shape[1] // self.num_heads)  # of the weight: rows are many
-        heads = linear(attended, self.out_proj.weight * scale[:, None], self.out_proj.bias * scale)
-        x = x + self.dropout(self.norm_out(heads))
-        hidden = self.norm_hidden(
-            self.dropout(linear(self.norm_mlp(x), self.fc1.weight, self.fc1.bias, activation="gelu"))
-        )
+        heads = self.out_proj(attended).unflatten(-1, (self.num_heads, -1)) * self.head_scale[:, None]
+        x = x + self.dropout(self.norm_out(heads.flatten(-2)))
+        hidden = self.norm_hidden(self.dropout(F.gelu(self.fc1(self.norm_mlp(x)))))
         return self.residual_scale * x + self.dropout(self.fc2(hidden))
 
 
-class ParticleAttention(_AttentionBlock):
-    """Self-attention between the particles of a jet."""
+class ParticleAttention(AttentionBlock):
+    """Attention of the particles of a jet to one another."""
 
-    def forward(self, x: Tensor, groups: Sequence[LengthGroup], biases: Sequence[Tensor]) -> Tensor:
-        """Updated particles (node, feature); ``biases`` are added to the scores (jet, head, particle, particle)."""
-        projected = self.in_proj(self.norm_in(x)).split([group.nodes for group in groups])
-        attended = [
-            group.unpad(self.attend(*group.pad(rows).chunk(3, dim=-1), bias))
-            for group, rows, bias in zip(groups, projected, biases, strict=True)
-        ]
-        return self.update(x, torch.cat(attended))
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        """Updated particles (batch, particle, feature); ``bias`` is added to (batch, head, particle, particle)."""
+        query, key, value = self.in_proj(self.norm_in(x)).chunk(3, dim=-1)
+        return self.update(x, self.attend(query, key, value, bias))
 
 
-class ClassAttention(_AttentionBlock):
+class ClassAttention(AttentionBlock):
     """Attention of a class token to itself and the particles; without dropout, as in the paper."""
 
     def __init__(self, embed_dim: int, num_heads: int) -> None:
         super().__init__(embed_dim, num_heads, dropout=0.0)
 
-    def forward(self, token: Tensor, x: Tensor, groups: Sequence[LengthGroup]) -> Tensor:
-        """Updated token (jet, feature) of particles ``x`` (node, feature)."""
-        width = token.shape[1]
+    def forward(self, token: Tensor, x: Tensor, mask: Tensor) -> Tensor:
+        """Updated token (batch, 1, feature) of particles ``x`` (batch, particle, feature)."""
+        weights, biases = self.in_proj.weight.chunk(3), self.in_proj.bias.chunk(3)
         # Only keys and values are normalised; the query is the bare token.
-        queries = linear(token, self.in_proj.weight[:width], self.in_proj.bias[:width])
-        of_token, of_particles = (
-            linear(self.norm_in(rows), self.in_proj.weight[width:], self.in_proj.bias[width:]) for rows in (token, x)
+        seen = self.norm_in(torch.cat([token, x], dim=1))
+        query, key, value = (
+            F.linear(rows, weight, bias)
+            for rows, weight, bias in zip((token, seen, seen), weights, biases, strict=True)
         )
-        attended = [
-            self._attend(group, *parts)
-            for group, *parts in zip(
-                groups,
-                queries.split([len(group.mask) for group in groups]),
-                of_token.split([len(group.mask) for group in groups]),
-                of_particles.split([group.nodes for group in groups]),
-                strict=True,
-            )
-        ]
-        return self.update(token, torch.cat(attended))
-
-    def _attend(self, group: LengthGroup, query: Tensor, of_token: Tensor, of_particles: Tensor) -> Tensor:
-        """What the tokens of a group see of themselves and of their particles, (jet, feature)."""
-        key, value = torch.cat([of_token[:, None], group.pad(of_particles)], dim=1).chunk(2, dim=-1)
-        bias = _key_bias(F.pad(group.mask, (1, 0), value=True), query.dtype)
-        return self.attend(query[:, None], key, value, bias)[:, 0]
+        return self.update(token, self.attend(query, key, value, key_bias(F.pad(mask, (1, 0), value=True))))
 
 
-def _attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, p: float) -> Tensor:
-    """Attention of (jet, head, particle, feature) with a ``bias`` of its scores and dropout ``p`` of its weights."""
-    if query.device.type != "cpu":
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=p)
-    # The scores of a group stay in the cache, so torch's blocks of them gain nothing on a CPU; with a gradient it has
-    # but a general form there, which looks for rows without keys and has a slow dropout.
-    scores = query @ (key * query.shape[-1] ** -0.5).mT + bias
-    weights = scores.softmax(-1)
-    return (dropout(weights, p) if p else weights) @ value
+def key_bias(mask: Tensor) -> Tensor:
+    """Zero for a real particle and `MASKED` for padding, (batch, particle) -> (batch, 1, 1, particle)."""
+    return torch.where(mask, 0.0, MASKED)[:, None, None, :]
 
 
-def _describe_pairs(inputs: PairInputs, features: Tensor, four_momenta: Tensor, i: Tensor, j: Tensor) -> Tensor:
-    """Numbers (pair, dim) of the pairs; like in the paper without a gradient, unless there is something to learn."""
-    is_learnt = torch.is_grad_enabled() and any(parameter.requires_grad for parameter in inputs.parameters())
-    # the logarithms of small numbers would lose their meaning in half precision
-    with torch.set_grad_enabled(is_learnt), torch.autocast(features.device.type, enabled=False):
-        return inputs(features, four_momenta, i, j)
+class Embedding(nn.Sequential):
+    """Layers one after the other, the batch normalisations among them on real rows alone."""
+
+    def forward(self, values: Tensor, mask: Tensor) -> Tensor:
+        """Embedded values (..., feature); ``mask`` (...) is True where they are real."""
+        for layer in self:
+            values = masked_batch_norm(layer, values, mask) if isinstance(layer, RowBatchNorm) else layer(values)
+        return values
 
 
-def _key_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """Zero for a real key and `MASKED` for padding, (jet, 1, 1, particle)."""
-    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, MASKED)[:, None, None, :]
+class ParticleEmbedding(Embedding):
+    """Linear layers, a layer normalisation before and a GELU after each, and a batch normalisation before all.
+
+    Args:
+        input_dim: features of a particle.
+        dims: widths of the layers.
+    """
+
+    def __init__(self, input_dim: int, dims: Sequence[int]) -> None:
+        layers: list[nn.Module] = [RowBatchNorm(input_dim)]
+        for before, after in itertools.pairwise([input_dim, *dims]):
+            layers += [nn.LayerNorm(before), Linear(before, after), nn.GELU()]
+        super().__init__(*layers)
 
 
-def _pair_bias(embedded: Tensor, group: LengthGroup) -> Tensor:
-    """Matrices (jet, head, particle, particle) of the numbers (pair, head) of each pair of `unordered_pairs`."""
-    jets, particles = group.mask.shape
-    i, j = unordered_pairs(group.counts)
-    bias = embedded.new_full((jets * particles * particles, embedded.shape[1]), MASKED)
-    slot = group.cells % particles
-    for one, other in ((i, j), (j, i)):
-        bias.index_copy_(0, group.cells[one] * particles + slot[other], embedded)
-    return bias.unflatten(0, (jets, particles, particles)).permute(0, 3, 1, 2).contiguous()
+class PairEmbedding(Embedding):
+    """Linear layers, a batch normalisation and a GELU after each, and a batch normalisation before all.
 
+    Args:
+        input_dim: numbers of a pair.
+        dims: widths of the layers.
+        last_activation: whether there is a GELU after the last layer, too.
+    """
 
-def _particle_embedding(input_dim: int, dims: Sequence[int]) -> nn.Sequential:
-    layers: list[nn.Module] = [RowBatchNorm(input_dim)]
-    for before, after in itertools.pairwise([input_dim, *dims]):
-        layers += [nn.LayerNorm(before), Linear(before, after), nn.GELU()]
-    return nn.Sequential(*layers)
+    def __init__(self, input_dim: int, dims: Sequence[int], *, last_activation: bool = True) -> None:
+        layers: list[nn.Module] = [RowBatchNorm(input_dim)]
+        for before, after in itertools.pairwise([input_dim, *dims]):
+            layers += [Linear(before, after), RowBatchNorm(after), nn.GELU()]
+        super().__init__(*(layers if last_activation else layers[:-1]))
+        self.last_activation = last_activation
 
 
 def _head(input_dim: int, dims: Sequence[int], num_classes: int, dropout: float) -> nn.Sequential:

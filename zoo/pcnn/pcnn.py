@@ -6,21 +6,24 @@ References:
     Particle Transformer for Jet Tagging (2022), arXiv:2202.03772, for the form and size of `pcnn`.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
+from einops import rearrange, reduce
 from torch import Tensor, nn
-from torch.nn import functional
 
-from zoo.kernels.building import stages_of
-from zoo.kernels.cpu import Linear, linear
-from zoo.kernels.norms import RowBatchNorm
-from zoo.kernels.packing import falling_pt, pack
-from zoo.kernels.segments import offsets, segment_mean
+from zoo.kernels.building import join_context, renamed_weights, stages_of
+from zoo.kernels.cpu import Linear
+from zoo.kernels.norms import RowBatchNorm, masked_batch_norm
+from zoo.kernels.packing import hardest_first
+from zoo.model import JetModel
+from zoo.pcnn import fast
 from zoo.registry import Paper, register_model
 
 
-class PCNN(nn.Module):
+class PCNN(JetModel):
     r"""Convolutions along the particles of a jet in the order of falling transverse momentum.
 
     A first convolution is followed by stages of residual units (`ResidualUnit`), each stage but the first at half the
@@ -29,17 +32,17 @@ class PCNN(nn.Module):
     Note: departures from the published implementation, each with a test.
         - The particles are sorted here, so their order in the input does not matter. Equal transverse momenta are
           ordered by the other components and the features.
-        - Jets are packed. Beyond the ends of a jet every convolution sees zeros, whatever lies in the padding; batch
-          normalisations and the mean see real positions only. There, padding picks up the biases and is averaged too,
-          so the answer depends on the length that a jet is padded to.
+        - Beyond the ends of a jet every convolution sees zeros; batch normalisations and the mean see real positions
+          only. There, padding picks up the biases and is averaged too, so the answer depends on the length that a jet
+          is padded to.
 
     Args:
         input_dim: number of features of a particle.
         num_classes: number of logits.
         embed_dim: width of the first convolution.
+        dropout: before the last layer.
         stages: widths of the units of each stage.
         hidden_dim: width of the layer before the last.
-        dropout: before the last layer.
 
     Shapes:
         features (batch, particle, feature), four_momenta (batch, particle, 4) as (E, px, py, pz) in GeV, for the order
@@ -52,13 +55,13 @@ class PCNN(nn.Module):
         num_classes: int,
         *,
         embed_dim: int = 32,
+        dropout: float = 0.2,
         stages: Sequence[Sequence[int]] = ((64, 64), (64, 64), (128, 128)),
         hidden_dim: int = 512,
-        dropout: float = 0.2,
     ) -> None:
         super().__init__()
         self.input_norm = RowBatchNorm(input_dim)
-        self.conv = PackedConv(input_dim, embed_dim)
+        self.conv = MaskedConv(input_dim, embed_dim)
         self.norm = RowBatchNorm(embed_dim)
         self.units = nn.ModuleList()
         width = embed_dim
@@ -67,31 +70,44 @@ class PCNN(nn.Module):
                 stride = 2 if stage > 0 and unit == 0 else 1
                 self.units.append(ResidualUnit(width, out_dim, stride))
                 width = out_dim
-        self.decoder = nn.Sequential(
+        self.head = nn.Sequential(
             nn.Linear(width, hidden_dim), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden_dim, num_classes)
         )
+        renamed_weights(self, {"decoder": "head"})
 
     def stages(self) -> dict[str, list[str]]:
         """What fine-tuning tells apart, from the input to the ``head``: the modules and parameters of each stage."""
         embedding = ["input_norm", "conv", "norm"]
-        return {"embedding": embedding, **stages_of("units", self.units), "head": ["decoder"]}
+        return {"embedding": embedding, **stages_of("units", self.units), "head": ["head"]}
 
-    def forward(self, features: Tensor, four_momenta: Tensor, mask: Tensor) -> Tensor:
+    def reference_forward(
+        self, features: Tensor, four_momenta: Tensor, mask: Tensor, context: Tensor | None = None
+    ) -> Tensor:
         """Logits (batch, class) of the jets; see the class for the shapes."""
-        counts = mask.sum(1)
-        rows = pack(features, mask)
-        rows = rows[falling_pt(rows, pack(four_momenta, mask), counts)]
-        windows, _ = convolution_windows(counts)
-        rows = functional.relu(self.norm(self.conv(self.input_norm(rows), windows)))
+        # As much padding as becomes one position, so that two at least are left: torch.export takes one for a constant.
+        rows = math.prod(unit.stride for unit in self.units)
+        features, four_momenta = (F.pad(values, (0, 0, 0, rows)) for values in (features, four_momenta))
+        mask = F.pad(mask, (0, rows))
+        order = hardest_first(features, four_momenta, mask)
+        x, mask = features.gather(1, order[:, :, None].expand_as(features)), mask.gather(1, order)
+        x = self.conv(masked_batch_norm(self.input_norm, x, mask), mask)
+        x = F.relu(masked_batch_norm(self.norm, x, mask))
         for unit in self.units:
-            entry = windows
-            if unit.stride > 1:
-                entry, counts = convolution_windows(counts, unit.stride)
-                windows, _ = convolution_windows(counts)
-            rows = unit(rows, entry, windows)
-        # The mean and what follows once a jet cost next to nothing, and half precision would cost digits.
-        with torch.autocast(rows.device.type, enabled=False):
-            return self.decoder(segment_mean(rows.to(self.decoder[0].weight.dtype), offsets(counts)))
+            x, mask = unit(x, mask)
+        total = reduce(x.where(mask[:, :, None], 0), "batch particle feature -> batch feature", "sum")
+        return self._classify(total / mask.sum(1, keepdim=True).clamp(min=1), context)
+
+    def fast_forward(
+        self, features: Tensor, four_momenta: Tensor, mask: Tensor, context: Tensor | None = None
+    ) -> Tensor:
+        """The same logits, from packed particles."""
+        return self._classify(fast.mean_of_positions(self, features, four_momenta, mask), context)
+
+    def _classify(self, mean: Tensor, context: Tensor | None) -> Tensor:
+        # What follows once a jet costs next to nothing, and half precision would cost digits.
+        with torch.autocast(mean.device.type, enabled=False):
+            mean = mean.to(self.head[0].weight.dtype)
+            return self.head(join_context(mean, context, self.context_dim))
 
 
 class ResidualUnit(nn.Module):
@@ -105,60 +121,33 @@ class ResidualUnit(nn.Module):
     def __init__(self, in_dim: int, out_dim: int, stride: int) -> None:
         super().__init__()
         self.stride = stride
-        self.conv1 = PackedConv(in_dim, out_dim)
+        self.conv1 = MaskedConv(in_dim, out_dim)
         self.norm1 = RowBatchNorm(out_dim)
-        self.conv2 = PackedConv(out_dim, out_dim)
+        self.conv2 = MaskedConv(out_dim, out_dim)
         self.norm2 = RowBatchNorm(out_dim)
         self.shortcut = None
         if stride > 1 or in_dim != out_dim:
             self.shortcut = Linear(in_dim, out_dim, bias=False)
 
-    def forward(self, rows: Tensor, entry: Tensor, windows: Tensor) -> Tensor:
-        """Rows (row, out_dim); ``entry`` are the windows of the first convolution, ``windows`` of the second."""
-        hidden = functional.relu(self.norm1(self.conv1(rows, entry)))
-        hidden = functional.relu(self.norm2(self.conv2(hidden, windows)))
-        if self.stride > 1:
-            rows = rows.index_select(0, entry[:, 1])
-        if self.shortcut is not None:
-            rows = self.shortcut(rows)
-        return rows + hidden
+    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Positions (batch, out_particle, out_dim) of (batch, particle, in_dim), and which of them are real."""
+        kept = torch.arange(0, mask.shape[1], self.stride, device=mask.device)
+        hidden, x, real = (values[:, kept] for values in (self.conv1(x, mask), x, mask))
+        hidden = F.relu(masked_batch_norm(self.norm1, hidden, real))
+        hidden = F.relu(masked_batch_norm(self.norm2, self.conv2(hidden, real), real))
+        return (x if self.shortcut is None else self.shortcut(x)) + hidden, real
 
 
-class PackedConv(nn.Conv1d):
-    """Convolution of kernel size 3 over packed rows, with zeros beyond the ends of each jet."""
+class MaskedConv(nn.Conv1d):
+    """Convolution of kernel size 3 along the particles, with zeros beyond the ends of each jet."""
 
     def __init__(self, in_dim: int, out_dim: int) -> None:
         super().__init__(in_dim, out_dim, kernel_size=3, padding=1)
 
-    def forward(self, rows: Tensor, windows: Tensor) -> Tensor:
-        """Rows (out_row, out_dim) of rows (row, in_dim) and `convolution_windows` (out_row, 3)."""
-        with_zero = functional.pad(rows, (0, 0, 0, 1))
-        patches = functional.embedding(windows, with_zero, padding_idx=len(rows)).flatten(1)
-        return linear(patches, self.weight.transpose(1, 2).flatten(1), self.bias)
-
-
-def convolution_windows(counts: Tensor, stride: int = 1) -> tuple[Tensor, Tensor]:
-    """The three packed rows that each output of a convolution sees.
-
-    Args:
-        counts: (jet,) rows of each jet.
-        stride: every how many rows of a jet an output is centred, from the first one.
-
-    Returns:
-        Rows (out_row, 3) left of, at and right of the centre, the number of all rows standing for one beyond the ends
-        of the jet; and the outputs of each jet (jet,).
-
-    Example:
-        >>> windows, out_counts = convolution_windows(torch.tensor([3, 2]), stride=2)
-        >>> windows.tolist(), out_counts.tolist()
-        ([[5, 0, 1], [1, 2, 5], [5, 3, 4]], [2, 1])
-    """
-    starts, out_counts = offsets(counts), (counts + stride - 1) // stride
-    jet = torch.repeat_interleave(out_counts)
-    rank = torch.arange(len(jet), device=counts.device) - offsets(out_counts)[jet]
-    position = stride * rank[:, None] + torch.tensor([-1, 0, 1], device=counts.device)
-    is_real = (position >= 0) & (position < counts[jet, None])
-    return torch.where(is_real, position + starts[jet, None], starts[-1]), out_counts
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Positions (batch, particle, out_dim) of (batch, particle, in_dim), the real ones first."""
+        x = rearrange(x.where(mask[:, :, None], 0), "batch particle feature -> batch feature particle")
+        return rearrange(super().forward(x), "batch feature particle -> batch particle feature")
 
 
 PAPER = Paper(
