@@ -17,6 +17,7 @@ PACKAGE = Path(zoo.__file__).parent
 MODELS = {room.removeprefix("zoo.") for room in ROOMS}
 MAY_IMPORT = {
     "physics": {"physics"},
+    "errors": set(),
     "files": set(),
     "limits": set(),
     "old_configs": set(),
@@ -46,7 +47,17 @@ MAY_IMPORT = {
         "torch_files",
         "training",
     },
-    "training/command": {"data", "files", "limits", "old_configs", "report", "score_files", "tasks", "training"},
+    "training/command": {
+        "data",
+        "errors",
+        "files",
+        "limits",
+        "old_configs",
+        "report",
+        "score_files",
+        "tasks",
+        "training",
+    },
     "tasks": {"physics", "kernels", "model", "registry", "data", "metrics", "report", "training", "tasks"},
     "boosted_trees": {
         "baselines",

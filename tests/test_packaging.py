@@ -99,18 +99,8 @@ def test_a_wheel_trains_and_predicts_outside_of_a_checkout(installed, tmp_path):
     assert versions == f"{zoo.__version__} {zoo.__version__}"
 
     few = ["--trainer.max_epochs", "1", "--data.train_jets", "400", "--data.num_workers", "0"]
-    train = "from zoo.training.command import run_command; run_command(prog='zoo')"
-    fit = [
-        installed / "python",
-        "-c",
-        train,
-        "fit",
-        "--config",
-        "configs/quickstart/pfn.yaml",
-        "--run_folder",
-        "runs/pfn",
-        *few,
-    ]
+    config = "configs/quickstart/pfn.yaml"
+    fit = [installed / "zoo", "fit", "--config", config, "--run-folder", "runs/pfn", *few]
     assert "AUC" in run(fit, tmp_path)
     assert (tmp_path / "runs" / "pfn" / "report" / "metrics.json").is_file()
 

@@ -207,7 +207,7 @@ def replace_and_sign(folder: Path, name: str, content: str) -> None:
 
 def test_a_run_is_no_pretrained_folder_yet(run):
     with pytest.raises(
-        PretrainedError, match=f"is a run; make a pretrained folder of it: zoo publish {run} --out NAME"
+        PretrainedError, match=f"is a run; make a pretrained folder of it, zoo publish {run} --out NAME, or use"
     ):
         load_pretrained(run)
 

@@ -113,7 +113,7 @@ def test_only_its_own_job_continues_a_run(job, tmp_path, monkeypatch):
     for restart, number in (("0", "12"), ("1", "13")):
         monkeypatch.setenv("SLURM_RESTART_COUNT", restart)
         monkeypatch.setenv("SLURM_JOB_ID", number)
-        with pytest.raises(ValueError, match="holds a run already; add --ckpt_path last"):
+        with pytest.raises(ValueError, match="holds a run already; add --ckpt-path last"):
             run("fit", config, tmp_path)
 
 

@@ -23,6 +23,7 @@ from sklearn.metrics import roc_auc_score
 
 import zoo
 from tests.data.writers import LINES
+from zoo import cli
 from zoo.data.datasets import resolve_file
 from zoo.data.store import open_store, write_store
 from zoo.files import only_one
@@ -166,7 +167,7 @@ def test_misspelt_keys_and_wrong_types_are_refused(config, tmp_path, capsys, key
         run("fit", config, tmp_path)
     assert stop.value.code == 2
     message = capsys.readouterr().err
-    assert message.startswith("train.py: error:")
+    assert message.startswith("zoo: error:")
     assert named in message
     assert "usage:" not in message
     assert not (tmp_path / "run").exists()
@@ -382,6 +383,25 @@ def test_predict_writes_root_with_observers_and_never_over_an_input(fitted, tmp_
     run("predict", config | {"data": data}, tmp_path, *options, "--predictions", str(out), "--force")
 
 
+def test_the_command_predicts_a_file_with_a_run_folder_alone(fitted, tmp_path, capsys):
+    folder, config = fitted
+    out, run_folder = tmp_path / "answer.csv", str(folder / "run")
+    options = ["--run-folder", run_folder, "--out", str(out)]
+    cli.main(["predict", "sample:top_tagging/test", *options, "--rows", "150", "160"])
+    judged = Predictions.load(folder / "run" / "report" / "predictions.arrow")
+    expected = dict(zip(judged.index, torch.tensor(judged.logits).double().softmax(dim=1)[:, 1].tolist(), strict=True))
+    with out.open(newline="") as file:
+        found = {int(row["index"]): float(row["score_top"]) for row in csv.DictReader(file)}
+    assert list(found) == list(range(150, 160))
+    assert found == pytest.approx({row: expected[row] for row in found}, rel=1e-5)
+
+    write_store(tmp_path / "small.arrow", open_store(resolve_file("sample:top_tagging/test")).slice(0, 7))
+    split = {"files": ["sample:top_tagging/test"], "rows": [100, 300]}
+    path = write(config | {"data": config["data"] | {"predict": split}}, tmp_path)
+    cli.main(["predict", str(tmp_path / "small.arrow"), *options, "--config", path, "--force"])
+    assert len(out.read_text().splitlines()) == 1 + 7, "the rows of the configuration are those of its file"
+
+
 def test_report_quotes_the_rejection_of_the_signal_and_efficiencies_of_the_config(fitted, tmp_path):
     folder, config = fitted
     shutil.copytree(folder / "run", tmp_path / "run")
@@ -414,7 +434,7 @@ def test_a_run_is_never_overwritten(fitted, tmp_path):
     elsewhere.write_bytes((folder / "run" / "checkpoints" / "last.ckpt").read_bytes())
     before = {path: path.read_bytes() for path in (folder / "run").rglob("*") if path.is_file()}
     for options in ([], ["--ckpt_path", str(elsewhere)]):
-        with pytest.raises(ValueError, match="holds a run already; add --ckpt_path last"):
+        with pytest.raises(ValueError, match="holds a run already; add --ckpt-path last"):
             run("fit", config, folder, *options)
     assert before == {path: path.read_bytes() for path in (folder / "run").rglob("*") if path.is_file()}
 
@@ -544,6 +564,6 @@ def test_full_disk_is_one_line(config, tmp_path):
 
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, preexec_fn=limit)
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith(f"train.py: error: {tmp_path}/run/checkpoints/best.ckpt: ")
+    assert done.stderr.splitlines()[-1].startswith(f"zoo: error: {tmp_path}/run/checkpoints/best.ckpt: ")
     assert "Traceback" not in done.stderr
     assert not list((tmp_path / "run").rglob("*.draft"))

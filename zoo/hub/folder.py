@@ -307,7 +307,8 @@ def find_pretrained(name: str | Path, *, anew: bool = False) -> Path:
     for folder in (Path(name), PACKAGED / str(name)):
         if (folder / "config.yaml").is_file() and not (folder / CONFIG).exists():
             raise PretrainedError(
-                f"{folder}: is a run; make a pretrained folder of it: zoo publish {folder} --out NAME"
+                f"{folder}: is a run; make a pretrained folder of it, zoo publish {folder} --out NAME, or use it as it "
+                f"is, zoo predict FILE --run-folder {folder}"
             )
         if folder.is_dir():
             return folder

@@ -20,7 +20,7 @@ from zoo.kernels.building import current_names
 from zoo.model import declared
 from zoo.report import Predictions, write_report
 from zoo.score_files import join_columns, score_columns, write_scores
-from zoo.training.checkpoints import checkpoint_path
+from zoo.training.run_folder import checkpoint_path
 
 _EPOCH_FIGURES = ("val_loss", "val_probe_auc", "val_auc", "val_accuracy", "val_background_rejection_0.3")
 

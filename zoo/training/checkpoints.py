@@ -12,18 +12,10 @@ from torch import Tensor, nn
 from zoo.files import atomic_write
 from zoo.kernels.building import current_names
 from zoo.torch_files import DamagedFileError, read_torch_file
+from zoo.training.run_folder import CheckpointError, require_checkpoint
 
 #: Key of a checkpoint under which a pretraining says which tensors of its model are the backbone.
 BACKBONE = "backbone"
-
-
-class CheckpointError(ValueError):
-    """A checkpoint cannot be used; the message names the file and the remedy."""
-
-
-def checkpoint_path(run_folder: str | Path, name: str) -> Path:
-    """File of the checkpoint ``last`` or ``best`` of a run folder."""
-    return Path(run_folder) / "checkpoints" / f"{name}.ckpt"
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -41,11 +33,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     Raises:
         CheckpointError: if ``path`` is a URL, is missing, damaged, or asks to run code (a pickle).
     """
-    if "://" in str(path):
-        raise CheckpointError(f"checkpoint {path}: only local files are read; download it and check its sha256 first")
-    path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"checkpoint {path}: no such file; train first, or give --ckpt_path another file")
+    path = require_checkpoint(path)
     try:
         checkpoint = read_torch_file(path)
     except DamagedFileError as error:

@@ -1,12 +1,10 @@
 """The command line of a training: ``fit|validate|test|predict --config configs/<dataset>/<model>.yaml``."""
 
 import argparse
-import faulthandler
 import importlib
 import logging
 import re
 import sys
-import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -20,11 +18,10 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.plugins import Precision
 from lightning.pytorch.utilities import rank_zero_only
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-import zoo
 from zoo.data import JetDataModule
 from zoo.data.datasets import resolve_files
+from zoo.errors import MISTAKE
 from zoo.files import atomic_write, only_one, require_output
 from zoo.limits import parse_yaml
 from zoo.old_configs import is_old, renew_settings
@@ -32,7 +29,6 @@ from zoo.report import print_figures, print_table
 from zoo.score_files import require_kind
 from zoo.tasks import Task
 from zoo.tasks.pretraining.report import WritePretrainingReport
-from zoo.training import slurm
 from zoo.training.callbacks import (
     MatchData,
     ProgressBar,
@@ -42,10 +38,11 @@ from zoo.training.callbacks import (
     WritePredictions,
     WriteReport,
 )
-from zoo.training.checkpoints import checkpoint_path, read_checkpoint, require_same_model
+from zoo.training.checkpoints import read_checkpoint, require_same_model
 from zoo.training.fine_tuning import require_same_fine_tuning
 from zoo.training.loggers import BoardLogger, HistoryLogger, WandbRun, wandb_logger
 from zoo.training.packaged import find_configs
+from zoo.training.run_folder import checkpoint_path, checkpoint_to_resume, is_job, is_of_run, named_checkpoint, note_job
 from zoo.training.slurm import SlurmRequeue
 from zoo.training.trainer import build_trainer, is_one_process
 
@@ -90,7 +87,7 @@ class TrainingParser(LightningArgumentParser):
         """Print what is wrong and leave with status 2."""
         if not self.exit_on_error:  # a nested parser, whose message the outer one completes
             super().error(message, ex)
-        self.exit(2, f"train.py: error: {_without_types(message)}\n(all keys: python train.py fit --help)\n")
+        self.exit(MISTAKE, f"zoo: error: {_without_types(message)}\n(all keys: zoo fit --all-keys)\n")
 
     def add_function_arguments(
         self, function: Callable[..., Any], *args: Any, linked_targets: set[str] | None = None, **options: Any
@@ -178,9 +175,9 @@ class TrainingCLI(LightningCLI):
         if self.config.subcommand == "fit":
             if rank_zero_only.rank == 0:  # the first of all processes of a training
                 self._held.enter_context(only_one(Path(options.run_folder), "training"))
-            options.ckpt_path = _checkpoint_to_resume(options.run_folder, options.ckpt_path)
+            options.ckpt_path = checkpoint_to_resume(options.run_folder, options.ckpt_path)
         else:
-            options.ckpt_path = _named_checkpoint(options.run_folder, options.ckpt_path or "best")
+            options.ckpt_path = named_checkpoint(options.run_folder, options.ckpt_path or "best")
         if options.ckpt_path is not None:
             self.checkpoint = read_checkpoint(options.ckpt_path)
         if self.config.subcommand == "predict":
@@ -194,7 +191,7 @@ class TrainingCLI(LightningCLI):
     def instantiate_trainer(self) -> Trainer:
         """The trainer of the subcommand."""
         is_fit = self.subcommand == "fit"
-        self._requeue = [SlurmRequeue(self._option("checkpoints"))] if is_fit and slurm.is_job() else []
+        self._requeue = [SlurmRequeue(self._option("checkpoints"))] if is_fit and is_job() else []
         for callback in self._requeue:
             callback.listen()
         return self._trainer(training=is_fit)
@@ -221,7 +218,7 @@ class TrainingCLI(LightningCLI):
             return
         if self.trainer.world_size > 1:
             if self.trainer.is_global_zero:
-                print(f"no report, as it is made in one process: python train.py {subcommand} --trainer.devices 1")
+                print(f"no report, as it is made in one process: zoo {subcommand} --trainer.devices 1")
             return
         self.trainer = self._trainer(training=False)
         self._load_weights(checkpoint_path(self._option("run_folder"), "best"))
@@ -322,7 +319,7 @@ class TrainingCLI(LightningCLI):
 
     def _wandb_id(self, folder: Path) -> str | None:
         """Of the run that is resumed; None for a new one, though it may begin at another's checkpoint."""
-        if self.checkpoint is None or not _is_of_run(folder, self._option("ckpt_path")):
+        if self.checkpoint is None or not is_of_run(folder, self._option("ckpt_path")):
             return None
         return self.checkpoint["callbacks"].get("WandbRun", {}).get("id")
 
@@ -343,7 +340,7 @@ class SaveConfig(SaveConfigCallback):
         config.ckpt_path = None
         folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        slurm.note_job(folder)
+        note_job(folder)
         with atomic_write(folder / "config.yaml") as file:
             file.write(self.parser.dump(config).encode())
 
@@ -369,25 +366,6 @@ def main(arguments: Sequence[str] | None = None, run: bool = True) -> TrainingCL
         warnings.filterwarnings("ignore", message)
     with ExitStack() as held:
         return TrainingCLI(find_configs(sys.argv[1:] if arguments is None else arguments), run, held)
-
-
-def run_command(arguments: Sequence[str] | None = None, prog: str = "train.py") -> None:
-    """Run one subcommand as a program: what a user can mend is one line on stderr and status 2.
-
-    Args:
-        arguments: as for `main`.
-        prog: name of the program, which opens the line.
-    """
-    faulthandler.enable(file=sys.__stderr__)  # where a library crashes, or a file is cut while it is mapped (SIGBUS)
-    try:
-        main(arguments)
-    except (ValueError, OSError, FloatingPointError, ModuleNotFoundError, RuntimeError) as error:
-        if (answer := _answer(error)) is None:
-            raise
-        print(f"{prog}: error: {answer}", file=sys.stderr)
-        sys.exit(2)
-    except SIGTERMException:  # Lightning's, with a status of 0
-        sys.exit(slurm.TERMINATED_STATUS)
 
 
 def _without_types(message: str) -> str:
@@ -447,10 +425,6 @@ def _import_class(class_path: str) -> type[Task]:
     return getattr(importlib.import_module(module), name)
 
 
-def _named_checkpoint(run_folder: str, name: str) -> str:
-    return str(checkpoint_path(run_folder, name)) if name in ("best", "last") else name
-
-
 def _predictions_path(run_folder: str | Path, given: str | None) -> Path:
     return Path(given) if given else Path(run_folder) / "predictions.arrow"
 
@@ -463,43 +437,3 @@ def _require_output(options: Any) -> None:
     described = (data.layout, data.weaver_yaml, data.features, data.context)
     configs = [str(config) for config in options.get("config") or []]
     require_output(path, (*files, *described, *configs, options.ckpt_path), force=options.force)
-
-
-def _is_of_run(run_folder: str | Path, path: str) -> bool:
-    """Whether a checkpoint lies in a run folder."""
-    return Path(path).resolve().parent == checkpoint_path(run_folder, "last").resolve().parent
-
-
-def _checkpoint_to_resume(run_folder: str, name: str | None) -> str | None:
-    """The checkpoint to go on from; None to begin a new run, for which the folder must be free."""
-    path = name and _named_checkpoint(run_folder, name)
-    last = checkpoint_path(run_folder, "last")
-    is_requeued = slurm.is_continued(Path(run_folder))
-    if is_requeued and last.exists():
-        return str(last)
-    continues_own_run = is_requeued or (path is not None and _is_of_run(run_folder, path))
-    if (Path(run_folder) / "config.yaml").exists() and not continues_own_run:
-        raise ValueError(
-            f"run_folder {run_folder}: holds a run already; add --ckpt_path last to continue it, "
-            "give --run_folder another name to keep it, or delete the folder"
-        )
-    if name == "last" and not Path(path).exists():
-        return None  # killed before its first checkpoint, or never started
-    return path
-
-
-def _answer(error: BaseException | None) -> str | None:
-    """What to tell the user: the message of this project at the root of an error or itself, or which file failed.
-
-    None if a library failed otherwise.
-    """
-    while error is not None:
-        if isinstance(error, OSError) and error.filename is not None:
-            return f"{error.filename}: {error.strerror}"
-        if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker"):
-            return f"data.num_workers: {error}; if it was killed, the memory may not suffice: give fewer processes"
-        raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
-        if Path(zoo.__file__).parent in raised_in.parents:
-            return str(error)
-        error = error.__cause__
-    return None

@@ -25,7 +25,8 @@ from zoo.kernels.building import current_names
 from zoo.limits import parse_yaml
 from zoo.model import lacking
 from zoo.old_configs import renew_settings
-from zoo.training.checkpoints import BACKBONE, CheckpointError, checkpoint_path, read_checkpoint, read_model_weights
+from zoo.training.checkpoints import BACKBONE, CheckpointError, read_checkpoint, read_model_weights
+from zoo.training.run_folder import checkpoint_path
 
 #: The last stage of every model.
 HEAD = "head"

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import threading
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -13,37 +12,14 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from zoo.data.batch import JetBatch
-from zoo.files import atomic_write
 from zoo.training.callbacks import RunCheckpoints
-from zoo.training.checkpoints import checkpoint_path
+from zoo.training.run_folder import checkpoint_path
 
 #: How a training ends whose job was requeued, so that nothing which needs its result follows (EX_TEMPFAIL).
 REQUEUED_STATUS = 75
 
 #: How one ends that SLURM is about to kill, as a shell says it.
 TERMINATED_STATUS = 128 + signal.SIGTERM
-
-#: File of a run folder that says which job trains there.
-_JOB_FILE = "slurm_job"
-
-
-def is_job() -> bool:
-    """Whether this process belongs to a job of SLURM."""
-    return "SLURM_JOB_ID" in os.environ
-
-
-def note_job(run_folder: Path) -> None:
-    """Write down which job trains in a run folder; nothing outside SLURM."""
-    if is_job():
-        with atomic_write(run_folder / _JOB_FILE) as file:
-            file.write(f"{os.environ['SLURM_JOB_ID']}\n".encode())
-
-
-def is_continued(run_folder: Path) -> bool:
-    """Whether this job was requeued and had begun to train in this folder before."""
-    path = run_folder / _JOB_FILE
-    is_requeued = int(os.environ.get("SLURM_RESTART_COUNT", 0)) > 0
-    return is_job() and is_requeued and path.is_file() and path.read_text().strip() == os.environ["SLURM_JOB_ID"]
 
 
 class SlurmRequeue(Checkpoint):

@@ -1,10 +1,14 @@
 """The ``zoo`` command."""
 
 import argparse
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 
 import pytest
 
+import zoo
 from zoo.cli import build_parser, main
 
 
@@ -51,16 +55,6 @@ def test_options_have_hyphens_and_are_taken_with_underscores(capsys):
     assert "no_such_file.yaml: no such file" in capsys.readouterr().err
 
 
-def test_only_errors_for_the_user_are_one_line(monkeypatch, capsys):
-    """A library's KeyError says one bare word; a model's name that does not exist says what to do."""
-    monkeypatch.setattr("zoo.hub.sharing.show_pretrained", lambda: {}["pt"])
-    with pytest.raises(KeyError):
-        main(["hub", "list"])
-    with pytest.raises(SystemExit, match="2"):
-        main(["check", "lorentzmet"])
-    assert capsys.readouterr().err.startswith("zoo: error: no model is called 'lorentzmet'; did you mean lorentznet")
-
-
 def test_errors_of_the_system_and_addresses_are_told_in_words(tmp_path, capsys):
     pytest.importorskip("lightgbm")
     run = ["--run-folder", str(tmp_path / "run")]
@@ -72,10 +66,54 @@ def test_errors_of_the_system_and_addresses_are_told_in_words(tmp_path, capsys):
     assert "only files of this machine are read; download it first" in capsys.readouterr().err
 
 
-def test_an_unknown_command_is_refused(capsys):
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["simulat"], "invalid choice: 'simulat'; did you mean 'simulate'? (see zoo --help)"),
+        (["data", "inf"], "invalid choice: 'inf'; did you mean 'info'? (see zoo data --help)"),
+        (["fit", "--run-foldr", "x"], "unrecognized arguments: --run-foldr x; did you mean '--run-folder'?"),
+        (["fit", "--trainr.max_epochs", "3"], "unrecognized arguments: --trainr.max_epochs 3 (see zoo fit --help)"),
+        (["convert", "a.h5"], "the following arguments are required: --out (see zoo convert --help)"),
+    ],
+)
+def test_a_misspelt_word_is_one_line_with_the_closest(capsys, words, hint):
     with pytest.raises(SystemExit, match="2"):
-        main(["simulat"])
-    assert "simulate" in capsys.readouterr().err
+        main(words)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("zoo: error: ")
+    assert hint in line
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"zoo {zoo.__version__}\n"
+
+
+def test_every_command_has_its_help(capsys):
+    """Of each command and of each of its options; none is formatted by accident."""
+    for parser in parsers_below(build_parser()):
+        with pytest.raises(SystemExit, match="0"):
+            parser.parse_args(["--help"])
+        shown = capsys.readouterr().out
+        assert parser.description in shown
+        assert not [action for action in parser._actions if not (action.help or action.metavar == "COMMAND")]
+
+
+def test_help_is_quick():
+    """Without torch, lightning, numpy and yaml; the best of three, as the machine may be loaded."""
+    command = [sys.executable, "-X", "importtime", "-c", "from zoo.cli import main; main(['fit', '--help'])"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "--run-folder" in done.stdout
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "zoo.cli.training" in loaded
+    assert not loaded & {"torch", "lightning", "numpy", "yaml", "jsonargparse"}
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "zoo.cli", "--help"], capture_output=True, check=True)
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 1, "0.1 s, but for the load"
 
 
 def test_extract_and_fit_scaling_write_over_no_input_and_nothing_unasked(tmp_path, capsys):

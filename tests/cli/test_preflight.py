@@ -1,0 +1,145 @@
+"""Mistakes in the settings of a training that are told before the heavy imports."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.training.test_train import small_config
+from zoo.cli import main
+from zoo.cli.training import KEYS, SECTIONS
+from zoo.training import command
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch) -> dict:
+    """A good configuration; a training that came past the checks is a failure here."""
+    monkeypatch.setattr("zoo.training.command.main", lambda arguments: pytest.fail(f"began: {arguments}"))
+    return small_config(tmp_path)
+
+
+def write(config: dict, path: Path) -> str:
+    path.write_text(yaml.safe_dump(config))
+    return str(path)
+
+
+def refused(capsys, *words: str) -> str:
+    with pytest.raises(SystemExit, match="2"):
+        main([*words])
+    (line,) = capsys.readouterr().err.splitlines()
+    return line.removeprefix("zoo: error: ")
+
+
+def test_files_that_cannot_be_read(config, tmp_path, capsys):
+    mine = tmp_path / "mine.yaml"
+    write(config, mine)
+    assert refused(capsys, "fit", "--config", f"{tmp_path}/mime.yaml").endswith(
+        "mime.yaml: no such file; did you mean 'mine.yaml'?"
+    )
+    for text, message in (("data: [", "line 2"), ("- data", "a configuration is a mapping"), ("a: &a\n- *a", "mine")):
+        mine.write_text(text)
+        assert message in refused(capsys, "fit", "--config", str(mine))
+    assert "only files of this machine are read" in refused(capsys, "fit", "--config", "https://host/mine.yaml")
+    assert "only files of this machine are read" in refused(capsys, "fit", "--config", "memory://mine.yaml")
+
+
+@pytest.mark.parametrize("key", ["trainr", "Data", "trainr.max_epochs", 3])
+def test_unknown_keys(config, tmp_path, capsys, key):
+    message = refused(capsys, "fit", "--config", write(config | {key: {}}, tmp_path / "mine.yaml"))
+    assert f"mine.yaml: there is no key {key!r}; " in message
+
+
+def test_the_keys_are_those_of_the_command_line_itself(monkeypatch, capsys):
+    """As Lightning prints them for each subcommand."""
+    there = set()
+    for subcommand in ("fit", "validate", "test", "predict"):
+        with pytest.raises(SystemExit, match="0"):
+            command.main([subcommand, "--help"])
+        usage = capsys.readouterr().out.partition("\n\n")[0].replace("[", " ").split()
+        there |= {word.strip("[]").removeprefix("--") for word in usage if word.startswith("--")}
+    of_before = {"task"}
+    assert {name.partition(".")[0] for name in there} - {"config", "print_config"} == set(KEYS) - of_before
+    assert {name.partition(".")[0] for name in there if "." in name} == set(SECTIONS) - {"model"}, "that is a class"
+
+
+def test_a_run_folder_in_use(config, tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").touch()
+    path = write(config, tmp_path / "mine.yaml")
+    assert "run: holds a run already; add --ckpt-path last to continue it" in refused(capsys, "fit", "--config", path)
+    del config["run_folder"]
+    path = write(config, tmp_path / "mine.yaml")
+    assert "holds a run already" in refused(capsys, "fit", "--config", path, "--run-folder", f"{tmp_path}/run")
+    assert "run_folder: give this run a folder" in refused(capsys, "fit", "--config", path)
+
+
+@pytest.mark.parametrize("subcommand", ["validate", "test", "predict"])
+def test_a_checkpoint_that_is_not_there(config, tmp_path, capsys, subcommand):
+    path = write(config, tmp_path / "mine.yaml")
+    assert "best.ckpt: no such file; train first" in refused(capsys, subcommand, "--config", path)
+    assert "other.ckpt: no such file" in refused(capsys, subcommand, "--config", path, "--ckpt-path", "other.ckpt")
+    assert "no: is no run" in refused(capsys, subcommand, "--run-folder", f"{tmp_path}/no")
+
+
+def test_data_files_that_are_not_there(config, tmp_path, capsys):
+    """In the first file, in a later one, on the command line; and the test's, which a fit needs hours later."""
+    path = write(config, tmp_path / "mine.yaml")
+    later = write({"data": {"val": {"files": ["later/*.h5"]}}}, tmp_path / "later.yaml")
+    assert "data.val.files: no file fits the pattern 'later/*.h5'" in refused(
+        capsys, "fit", "--config", path, "--config", later
+    )
+    words = ["fit", "--config", path, "--data.train.files"]
+    assert "data.train.files: no.h5 is not a file" in refused(capsys, *words, "[no.h5]")
+    assert "data.train.files: no.h5 is not a file" in refused(capsys, *words[:-1], "--data.train.files=['no.h5']")
+    config["data"]["test"]["files"] = ["later.h5"]
+    path = write(config, tmp_path / "mine.yaml")
+    assert "data.test.files: later.h5 is not a file" in refused(capsys, "fit", "--config", path)
+
+
+def test_good_settings_are_handed_on(config, tmp_path, monkeypatch, capsys):
+    """Files first, so that the command line goes before them; what is at an address is not fetched to be looked at."""
+    began = []
+    monkeypatch.setattr("zoo.training.command.main", began.append)
+    config["data"]["val"]["files"] = ["https://host.invalid/val.h5"]
+    config["data.batch_size"] = 10
+    path = write(config, tmp_path / "mine.yaml")
+    other = f"{tmp_path}/other"
+    words = ["--trainer.max_epochs", "3", "--run_folder", other, "-c", path, "--print_config=skip_default"]
+    main(["fit", *words, "--test_after_fit=false"])
+    words = ["--data.test.files", "[no.h5]", "--test-after-fit", "false", "--ckpt-path", "last"]
+    main(["fit", "--config", path, *words])
+    first = ["--trainer.max_epochs", "3", "--print_config=skip_default"]
+    assert began == [
+        ["fit", f"--config={path}", f"--run_folder={other}", "--test_after_fit=false", *first],
+        ["fit", f"--config={path}", "--ckpt_path=last", "--test_after_fit=false", "--data.test.files", "[no.h5]"],
+    ]
+    assert capsys.readouterr().err.splitlines() == [
+        "zoo: --run_folder is spelt --run-folder now",
+        "zoo: --print_config is spelt --print-config now",
+        "zoo: --test_after_fit is spelt --test-after-fit now",
+    ]
+
+
+def test_a_mistake_is_told_within_seconds(tmp_path):
+    config = small_config(tmp_path)
+    config["data"]["train"]["files"] = ["no.h5"]
+    line = [
+        sys.executable,
+        "-X",
+        "importtime",
+        "-m",
+        "zoo.cli",
+        "fit",
+        "--config",
+        write(config, tmp_path / "mine.yaml"),
+    ]
+    start = time.perf_counter()
+    done = subprocess.run(line, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert time.perf_counter() - start < 3
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("zoo: error: data.train.files: no.h5 is not a file")
+    assert not {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()} & {"torch", "lightning"}

@@ -1,0 +1,117 @@
+"""Commands of models: what they promise, and how they become pretrained folders."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+from zoo.cli.data import Layout
+from zoo.cli.signatures import Option
+
+
+def list_models(*, sees: Literal["jets", "events"] | None = None, markdown: bool = False) -> None:
+    """All models with paper, size and symmetries.
+
+    Args:
+        sees: only those for jets, or for events.
+        markdown: as the tables of docs/models.md.
+    """
+    from zoo.model_table import show_models
+
+    show_models(sees, markdown=markdown)
+
+
+def check(
+    name: Annotated[str, Option("MODEL")],
+    *,
+    data: str = "sample:top_tagging/test",
+    jets: int = 32,
+    features: str = "kin",
+    context: str | None = None,
+    layout: Layout = None,
+    num_classes: Annotated[int, Option(before=("--classes",))] = 2,
+) -> None:
+    """What a model promises, such as symmetries, and how well it keeps it.
+
+    Args:
+        name: a model, a pretrained model or folder, or an import path such as my.Model.
+        data: file of jets, or converted folder.
+        jets: how many of them.
+        features: feature table, or a YAML file.
+        context: context of a model for events, such as met, or a YAML file (default: none).
+        num_classes: number of logits.
+    """
+    from zoo.check import check_model
+
+    if not check_model(
+        name, data=data, num_jets=jets, features=features, num_classes=num_classes, context=context, layout=layout
+    ):
+        sys.exit(1)
+
+
+def import_weights(
+    kind: Literal["weaver-checkpoint", "lorentznet-release"],
+    file: Path,
+    *,
+    out: Path,
+    licence: str,
+    dataset: str | None = None,
+    weaver_yaml: Annotated[Path | None, Option("FILE")] = None,
+    features: str | None = None,
+    classes: Annotated[list[str] | None, Option("NAME")] = None,
+    use_pre_activation_pair: Literal["true", "false"] | None = None,
+) -> None:
+    """Make a pretrained folder of another framework's weights.
+
+    Args:
+        kind: who wrote the file.
+        file: file of weights; nothing in it is run.
+        out: folder to write, named as the model shall be.
+        licence: of the weights, such as MIT.
+        dataset: what it was trained on, such as top_tagging.
+        weaver_yaml: weaver's data file of the training, with features and classes (default: the only one beside the
+            weights).
+        features: feature table, such as kin, or a YAML file of features, instead.
+        classes: classes in order (default: those of the data).
+        use_pre_activation_pair: what weaver's ParticleTransformer was built with; its default is true, the published
+            networks have false.
+    """
+    from zoo.importers import import_pretrained
+
+    config = import_pretrained(
+        kind,
+        file,
+        out,
+        licence=licence,
+        dataset=dataset,
+        features=features,
+        weaver_yaml=weaver_yaml,
+        classes=classes,
+        use_pre_activation_pair=None if use_pre_activation_pair is None else use_pre_activation_pair == "true",
+    )
+    print(f"{out}: {config.model} for {', '.join(config.classes)}. {config.training['origin']}.")
+
+
+def publish(source: Annotated[Path, Option("RUN")], *, out: Path, licence: str, paper: str | None = None) -> None:
+    """Make a pretrained folder of a tested run, a pretraining or trees.
+
+    Args:
+        source: run folder that holds a report.
+        out: folder to write, named as the model shall be.
+        licence: of the weights, such as MIT.
+        paper: of the architecture, such as arXiv:2201.08187 (default: its builder's).
+    """
+    from zoo.publish import publish_run
+
+    publish_run(source, out, licence=licence, paper=paper)
+
+
+def ensemble(names: Annotated[list[str], Option("MODEL")], *, out: Annotated[Path, Option("FOLDER")]) -> None:
+    """Make a pretrained folder that answers with the mean of others.
+
+    Args:
+        names: pretrained models, folders, hf://owner/repo@commit.
+        out: folder to write.
+    """
+    from zoo.ensemble import make_ensemble
+
+    make_ensemble(names, out)
