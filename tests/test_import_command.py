@@ -1,5 +1,7 @@
 """`zoo import`: features and classes are those that somebody named, and the folder answers to jets that have them."""
 
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from zoo.data.datamodule import interface_of
 from zoo.data.datasets import describe_dataset
 from zoo.data.features import feature_table
 from zoo.data.readers import read_jets
+from zoo.importers import folder as importers
 from zoo.inference import predict
 from zoo.training.fine_tuning import FineTuning, find_backbone, load_backbone
 
@@ -124,6 +127,22 @@ def test_networks_of_jetclass_answer_to_its_jets(weights, shared_data, name, fea
     if table.columns:
         with pytest.raises(ValueError, match=r"'part_charge' is missing, .* use the features kin"):
             tagger(batch.four_momenta, batch.mask)
+
+
+@pytest.mark.parametrize("name", WITNESSES)
+def test_import_is_compared_with_weaver_itself(weights, capsys, monkeypatch, name):
+    """Control: a network that gives other logits is refused."""
+    options = ["--features", "kin", "--dataset", "top_tagging"]
+    if name.startswith("particle_transformer"):
+        options += ["--use-pre-activation-pair", str(name.endswith("pre_activation")).lower()]
+    out = run(weights(name, 7, 2), *options)
+    (note,) = load_pretrained(out).config.training["notes"]
+    median = re.search(r"weaver-core \S+ itself, on 32 jets .* differ by (\S+) in the median", note)[1]
+    assert 0 < float(median) < 1e-4
+    shutil.rmtree(out)
+    ours = importers.weaver_logits
+    monkeypatch.setattr(importers, "weaver_logits", lambda *told: ours(*told) + 0.1)
+    assert "gives other logits than weaver-core" in refused(capsys, weights(name, 7, 2), *options)
 
 
 @pytest.mark.parametrize("place", ["option", "beside"])

@@ -1,5 +1,6 @@
 """What an installed package says of itself: its name and its version."""
 
+import ast
 import configparser
 import os
 import re
@@ -21,6 +22,9 @@ SETUP = configparser.ConfigParser()
 SETUP.read(ROOT / "setup.cfg")
 EXTRAS = SETUP["options.extras_require"]
 
+#: What a distribution is imported as, where that is another name.
+MODULES = {"pyyaml": "yaml", "torch-geometric": "torch_geometric", "weaver-core": "weaver"}
+
 
 def test_messages_and_docs_name_the_distribution():
     """``zoo`` on the package index is another project."""
@@ -40,6 +44,33 @@ def test_the_version_has_one_source():
     assert SETUP["metadata"]["name"] == "hepzoo"
     assert SETUP["metadata"]["version"] == "attr: zoo.__version__"
     assert parse_yaml((ROOT / "CITATION.cff").read_text())["version"] == zoo.__version__
+
+
+def required(section: str) -> set[str]:
+    """Modules of the distributions in a section of setup.cfg."""
+    lists = SETUP[section].values() if section.endswith("require") else [SETUP[section]["install_requires"]]
+    names = {re.match(r"[\w.-]+", line)[0] for text in lists for line in text.split("\n") if line.strip()}
+    return {MODULES.get(name, name) for name in names}
+
+
+def imported(*folders: Path) -> set[str]:
+    """Top-level modules that the files in some folders import."""
+    names = set()
+    for node in (
+        node for folder in folders for path in folder.rglob("*.py") for node in ast.walk(ast.parse(path.read_text()))
+    ):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module.partition(".")[0])
+    return names - sys.stdlib_module_names - {"zoo"}
+
+
+def test_every_requirement_is_imported_and_every_import_required():
+    """Lightning's logger uses tensorboard."""
+    ours = imported(ROOT / "zoo")
+    assert required("options") - ours == {"tensorboard"}
+    assert ours <= required("options") | required("options.extras_require")
 
 
 def test_configs_are_found_in_the_package_and_own_ones_first(tmp_path, monkeypatch):

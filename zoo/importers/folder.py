@@ -1,6 +1,7 @@
 """Pretrained folders of other frameworks' weights: what their features and classes are, and what they cost."""
 
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,15 @@ from zoo.data.readers import read_jets
 from zoo.data.weaver.data_config import WeaverYaml, read_weaver_yaml, read_without_classes
 from zoo.data.weaver.formulas import formula_table, warn_of_columns
 from zoo.hub import GOLDEN_JETS, PretrainedConfig, save_pretrained
-from zoo.importers.foreign import LORENTZNET_RELEASE, Imported, import_weights
+from zoo.importers.foreign import LORENTZNET_RELEASE, WEAVER, Imported, import_weights, read_state
+from zoo.importers.original import weaver_logits
 from zoo.physics.lorentz import boost_matrix, rotation_matrix
 
 #: Jets that the cost in symmetry is measured on.
 MEASURED_JETS = 32
+
+#: Median difference of logits from those of the original network at which an import is refused.
+MAX_DIFFERENCE = 1e-2
 
 
 def import_pretrained(
@@ -83,7 +88,7 @@ def import_pretrained(
             "origin": f"Trained elsewhere: the weights of `{path.name}`, a {kind}, taken as "
             + " and ".join(filter(None, (imported.foreign.taken_as, told)))
             + f"; features of {Path(source).name}",
-            "notes": _notes(imported, table, description),
+            "notes": _notes(path, imported, table, description),
         },
     )
     packed = _first_jets(table, GOLDEN_JETS)
@@ -180,7 +185,7 @@ def _find_classes(
     return names
 
 
-def _notes(imported: Imported, table: FeatureTable, description: WeaverYaml | None) -> list[str]:
+def _notes(path: Path, imported: Imported, table: FeatureTable, description: WeaverYaml | None) -> list[str]:
     """What a user of the weights has to know."""
     notes = [_cost_in_symmetry(imported.model, table)] if imported.foreign in LORENTZNET_RELEASE else []
     if description is not None:
@@ -190,7 +195,30 @@ def _notes(imported: Imported, table: FeatureTable, description: WeaverYaml | No
             f"It was trained on jets{of}, of which it saw the first {length} particles in the order of the file; give "
             "it no others."
         )
+    if imported.foreign in WEAVER:
+        notes += _agreement(path, imported, table)
     return notes
+
+
+@torch.no_grad()
+def _agreement(path: Path, imported: Imported, table: FeatureTable) -> list[str]:
+    """How far the logits are from those of weaver's own network, where weaver is installed."""
+    jets = collate(_first_jets(table, MEASURED_JETS), table)
+    try:
+        theirs = weaver_logits(imported.name, read_state(path), imported.input_dim, imported.num_classes, jets)
+    except ModuleNotFoundError:
+        return []
+    difference = (imported.model(*jets.inputs) - theirs).abs().amax(dim=1)
+    if not difference.median() <= MAX_DIFFERENCE:
+        raise ValueError(
+            f"{path}: as a {imported.name} it gives other logits than weaver-core {version('weaver-core')} itself, by "
+            f"{difference.median():.2g} in the median; pip install weaver-core==0.5.3, or report it with the file"
+        )
+    return [
+        f"Compared at the import with weaver-core {version('weaver-core')} itself, on {len(jets.mask)} jets of the "
+        f"packaged sample: the logits differ by {difference.median():.2g} in the median, at most by "
+        f"{difference.max():.2g}."
+    ]
 
 
 @torch.no_grad()
