@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=models, default=models, metavar="MODEL")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--processes", type=int, default=os.cpu_count())
-    parser.add_argument("further", nargs="*", metavar="ARGUMENT", help="arguments of train.py, after --")
+    parser.add_argument("further", nargs="*", metavar="ARGUMENT", help="arguments of zoo fit, after --")
     options = parser.parse_args()
 
     folder = Path("runs") / "models-four_tops"
@@ -49,7 +49,7 @@ def main() -> None:
         if model in TREES:
             grow(model, seed, run)
     trainings = [
-        (CONFIGS / f"{model}.yaml", run, ["--seed_everything", str(seed), *options.further])
+        (CONFIGS / f"{model}.yaml", run, ["--seed-everything", str(seed), *options.further])
         for (model, seed), run in runs.items()
         if model in NETWORKS
     ]

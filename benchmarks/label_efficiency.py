@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--out", type=Path, default=Path("runs") / "label_efficiency", help="folder of all runs")
     parser.add_argument("--processes", type=int, default=os.cpu_count())
-    parser.add_argument("further", nargs="*", metavar="ARGUMENT", help="arguments of train.py, after --")
+    parser.add_argument("further", nargs="*", metavar="ARGUMENT", help="arguments of zoo fit, after --")
     options = parser.parse_args()
     if options.epochs and len(options.epochs) != len(options.labels):
         parser.error(f"--epochs: give one for each of the {len(options.labels)} numbers of labels")
@@ -72,7 +72,7 @@ def main() -> None:
 
     def arguments(labels: int, seed: int) -> list[str]:
         length = ["--trainer.max_epochs", str(epochs[labels])] if epochs else []
-        return ["--data.train_jets", str(labels), "--seed_everything", str(seed), *length, *options.further]
+        return ["--data.train_jets", str(labels), "--seed-everything", str(seed), *length, *options.further]
 
     trainings = [(configs[name], run, arguments(labels, seed)) for (name, labels, seed), run in runs.items()]
     finished = train_all(trainings, options.processes)

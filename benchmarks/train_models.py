@@ -49,15 +49,15 @@ def train(config: Path, run: Path, further: Sequence[str]) -> str | None:
     Args:
         config: of the training.
         run: its run folder; where it holds a report nothing is done.
-        further: arguments of ``train.py``.
+        further: arguments of ``zoo fit``.
 
     Returns:
         The end of what it said if it failed.
     """
     if (run / "report" / "metrics.json").is_file():
         return None
-    command = [sys.executable, str(REPOSITORY / "train.py"), "fit", "--config", str(config), "--ckpt_path", "last"]
-    options = ["--run_folder", str(run), "--trainer.enable_progress_bar", "false"]
+    command = [sys.executable, str(REPOSITORY / "train.py"), "fit", "--config", str(config), "--ckpt-path", "last"]
+    options = ["--run-folder", str(run), "--trainer.enable_progress_bar", "false"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([*command, *options, *further], env=environment, capture_output=True, text=True, check=False)
     return None if done.returncode == 0 else done.stderr[-2000:]
@@ -104,13 +104,13 @@ def main() -> None:
         "--file", type=Path, default=DEFAULT_FILE, help="Top Tagging Reference HDF5 file for --jets real"
     )
     parser.add_argument("--processes", type=int, default=os.cpu_count())
-    parser.add_argument("further", nargs="*", metavar="ARGUMENT", help="arguments of train.py, after --")
+    parser.add_argument("further", nargs="*", metavar="ARGUMENT", help="arguments of zoo fit, after --")
     options = parser.parse_args()
 
     folder = Path("runs") / f"models-{options.jets}"
     further = [*(real_jets(options.file) if options.jets == "real" else []), *options.further]
     trainings = [
-        (CONFIGS / f"{model}.yaml", folder / f"{model}-seed{seed}", ["--seed_everything", str(seed), *further])
+        (CONFIGS / f"{model}.yaml", folder / f"{model}-seed{seed}", ["--seed-everything", str(seed), *further])
         for model in options.models
         for seed in options.seeds
     ]

@@ -1,4 +1,4 @@
-"""Jets a second of ``train.py`` beside those of weaver-core's training program: loader, steps and logging together.
+"""Jets a second of ``zoo fit`` beside those of weaver-core's training program: loader, steps and logging together.
 
     python -m benchmarks.training
 
@@ -35,7 +35,7 @@ BATCH_SIZE = 64
 def zoo_command(folder: Path, run: Path) -> list[str]:
     options = {
         "--config": CONFIG,
-        "--run_folder": run,
+        "--run-folder": run,
         "--data.train.files": f"[{folder / 'jets.arrow'}]",
         "--data.val": "null",
         "--data.test": "null",

@@ -66,7 +66,7 @@ def test_a_published_run_predicts_as_it_was_tested(run, tmp_path, jets: JetBatch
     card = (tmp_path / "mine" / "README.md").read_text()
     for words in (
         "arXiv:2201.08187",
-        "train.py fit --config config.yaml",
+        "zoo fit --config config.yaml",
         "Tested on 20 jets",
         "max_epochs: 1",
         "| AUC |",

@@ -93,7 +93,7 @@ def train_boosted_trees(
     trees as text), ``config.yaml``, ``metrics.csv``, ``importances.png`` and ``.pdf``, and ``report/``.
 
     Args:
-        config: YAML file as of ``train.py``, of which ``data``, ``seed_everything``, ``model.signal`` and
+        config: YAML file as of ``zoo fit``, of which ``data``, ``seed_everything``, ``model.signal`` and
             ``model.signal_efficiencies`` are read.
         run_folder: folder to write, which holds no run yet.
         inputs: what the trees see: the ``objects``; these and the kinematics of their ``pairs`` (`pair_features`);
@@ -204,9 +204,7 @@ def _read_config(
     except (yaml.YAMLError, ValueError) as error:
         raise ValueError(f"{path}: is no YAML ({error}); correct the file") from None
     if not isinstance(values, dict) or not isinstance(values.get("data"), dict):
-        raise ValueError(
-            f"{path}: has no 'data', the section that says which events to read; give a config of train.py"
-        )
+        raise ValueError(f"{path}: has no 'data', the section that says which events to read; give a config of zoo fit")
     seed = values.get("seed_everything", 1) if seed is None else seed
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         raise ValueError(f"{path}: seed_everything must be a number of 0 or more, not {seed!r}")

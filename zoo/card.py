@@ -62,7 +62,7 @@ def write_card(name: str, config: PretrainedConfig) -> str:
     ]
     if "settings" in config.training:
         settings = yaml.safe_dump(config.training["settings"], sort_keys=False).strip()
-        program = "zoo baseline lightgbm" if config.kind == "trees" else "train.py"
+        program = "zoo baseline lightgbm" if config.kind == "trees" else "zoo fit"
         parts += ["## Settings", f"This is a `config.yaml` for `{program}`:\n\n```yaml\n{settings}\n```"]
     return "\n\n".join(parts) + "\n"
 
@@ -190,7 +190,7 @@ def _figures(config: PretrainedConfig) -> str:
     if not config.metrics and config.kind == "ensemble":
         return "None: the ensemble was not tested as a whole; the cards of its members have theirs."
     if not config.metrics:
-        return "None: it was not tested. `python train.py test` does that."
+        return "None: it was not tested. `zoo test` does that."
     rows = _rows(config)
     try:
         is_plain = config.kind == "backbone"

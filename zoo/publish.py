@@ -49,15 +49,15 @@ RANGE_ROWS = 65536
 #: Largest change of a logit, relative to the largest of them, that another processor may cause in a test.
 PREDICTION_TOLERANCE = 1e-3
 
-#: What a config of ``zoo baseline`` may leave out; train.py writes it down.
+#: What a config of ``zoo baseline`` may leave out; a training writes it down.
 _DATA_DEFAULTS = {
     "dataset": "top_tagging", "features": "kin", "layout": None, "weaver_yaml": None, "classes": None, "context": None,
     "merge": None,
 }  # fmt: skip
 
 _REMEDY = {
-    "tagger": "test it with train.py test",
-    "backbone": "validate it with train.py validate",
+    "tagger": "test it with zoo test",
+    "backbone": "validate it with zoo validate",
     "trees": "train the trees again with zoo baseline",
 }
 
@@ -80,7 +80,7 @@ def publish_run(run: Path, out: Path, *, licence: str, paper: str | None = None)
             offers it, if it does not give the predictions of the report, or if a file is damaged.
     """
     run, out = Path(run), Path(out)
-    settings = renew_settings(_read(run / "config.yaml", parse_yaml, "train it with train.py"))
+    settings = renew_settings(_read(run / "config.yaml", parse_yaml, "train it with zoo fit"))
     kind = _kind(run, settings)
     is_tagger = kind != "backbone"
     report = _read(run / "report" / "metrics.json", parse_json, _REMEDY[kind])
@@ -142,14 +142,14 @@ def _kind(run: Path, settings: dict[str, Any]) -> str:
             return "tagger" if model["class_path"] == "zoo.tasks.Classification" else "backbone"
     raise ValueError(
         f"{run / 'config.yaml'}: has no 'data', or neither a task with a network under model nor boosted trees; "
-        "give the run folder of a training with train.py or of zoo baseline"
+        "give the run folder of zoo fit or of zoo baseline"
     )
 
 
 def _command(kind: str, model: dict[str, Any]) -> str:
     if kind == "trees":
         return f"zoo baseline lightgbm --config config.yaml --inputs {model['inputs']} --run-folder runs/trees"
-    return "python train.py fit --config config.yaml"
+    return "zoo fit --config config.yaml"
 
 
 def _network(run: Path, model: dict[str, Any], inputs: Parts, num_classes: int) -> tuple[str, Parts]:
@@ -230,7 +230,7 @@ def _require_same_predictions(parts: Parts, jets: PackedJets, path: Path) -> Non
     if not deviation < PREDICTION_TOLERANCE:
         raise ValueError(
             f"{path}: the weights and config.yaml give other logits for these jets, by {deviation:.1e} of the largest; "
-            "the figures of the report are not those of these weights: test the run again with train.py test"
+            "the figures of the report are not those of these weights: test the run again with zoo test"
         )
 
 

@@ -278,7 +278,7 @@ def _load_run(folder: Path) -> _Run:
     report = _report_folder(folder)
     path = report / "metrics.json"
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: test the run first (python train.py test --config ...)")
+        raise FileNotFoundError(f"{path} is missing: test the run first (zoo test --run-folder {folder})")
     try:
         document = _checked_document(parse_json(path.read_text(encoding="utf-8")))
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -219,7 +219,7 @@ def show_significance(
         run: run folder that holds a tested report.
         yields: expected events before the cut.
         signal: name of the signal class; by default, of two, the one that is not the report's background.
-        validation: predictions of other events, as ``train.py predict`` writes them, on which the cut is chosen; None:
+        validation: predictions of other events by ``zoo predict`` of a run, on which the cut is chosen; None:
             on those of the test, so that the value leans upwards.
         out: folder to write; by default ``<run>/significance``.
         force: whether older files there are replaced.

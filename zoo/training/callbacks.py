@@ -416,5 +416,5 @@ def _require_finite(trainer: Trainer) -> None:
     if bad:
         raise FloatingPointError(
             f"weights are not finite after step {trainer.global_step} ({', '.join(bad[:3])}), so no checkpoint is "
-            "written; lower model.learning_rate or set trainer.gradient_clip_val, and resume with --ckpt_path last"
+            "written; lower model.learning_rate or set trainer.gradient_clip_val, and resume with --ckpt-path last"
         )
