@@ -278,5 +278,5 @@ def test_a_damaged_report_is_named(run, tmp_path):
     (tmp_path / "report").mkdir()
     (tmp_path / "config.yaml").write_text((run / "config.yaml").read_text())
     (tmp_path / "report" / "metrics.json").write_text((run / "report" / "metrics.json").read_text()[:-20])
-    with pytest.raises(ValueError, match=r"metrics\.json: is damaged .*; test it with train\.py test"):
+    with pytest.raises(ValueError, match=r"metrics\.json: is damaged .*; test it with zoo test"):
         publish_run(tmp_path, tmp_path / "out", licence="MIT", paper="")

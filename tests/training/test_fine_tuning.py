@@ -303,7 +303,7 @@ def test_models_say_their_stages():
         stages_of_model(Forgetful(2, embed_dim=8, num_layers=1))
 
 
-# Through train.py
+# Through zoo fit
 
 
 def config_of(folder: Path, backbone: str, **fine_tuning) -> dict:
