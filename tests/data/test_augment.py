@@ -20,7 +20,7 @@ from zoo.data.loader import BatchRows, JetDataset
 from zoo.data.packed import PackedJets
 from zoo.data.readers import read_jets
 from zoo.data.store import MOMENTUM_COLUMNS, JetTable
-from zoo.data.turning import ColumnChanges, kind_of_name
+from zoo.data.turning import ColumnChanges
 
 EVENTS, BATCH = 200, 24
 FILE = "sample:four_tops/train"
@@ -280,23 +280,6 @@ def test_what_nothing_tells_is_refused(names, changes, message):
         table.particles["part_phi"][:] = np.arange(50, 65)
     with pytest.raises(ValueError, match=message):
         transformed(table, ["rotation"], changes)
-
-
-@pytest.mark.parametrize(
-    ("names", "kind"),
-    [
-        ("met_phi MissingET_Phi metPhi phi jet_phi sv_azimuth MET_T1_phi", "azimuths"),
-        ("met_x MET_py part_vx part_px sv_y cos_phi phi_sin", "vectors"),
-        ("part_dphi part_phirel deltaPhi phi_rel part_d0val trk_d0 trk_dxySig d0_significance", "mirrored"),
-        (
-            "met part_d0err trk_d0_err abs_dphi part_charge part_isMuon part_deta part_dzval z0SinTheta njets",
-            "unchanged",
-        ),
-        ("part_ip3d signed_d0_significance part_foo morphism idx part_quality", None),
-    ],
-)
-def test_what_names_tell(names, kind):
-    assert {name: kind_of_name(name) for name in names.split()} == dict.fromkeys(names.split(), kind)
 
 
 def test_lengths_have_no_mirror_image():

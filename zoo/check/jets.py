@@ -14,8 +14,9 @@ from zoo.data.features import FeatureTable
 from zoo.data.formats.known import Description
 from zoo.data.packed import PackedJets
 from zoo.data.readers import read_jets
-from zoo.data.turning import ColumnChanges, Turning, kind_of_name
+from zoo.data.turning import ColumnChanges, Turning
 from zoo.physics.lorentz import boost_matrix, rotation_matrix
+from zoo.physics.quantities import change_of
 
 #: Azimuth in radians by which jets are turned about the beam.
 TURN = 1.0
@@ -91,7 +92,7 @@ def transform(jets: PackedJets, name: str, matrix: Tensor) -> PackedJets:
 
 
 def _turned(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    pairless = ColumnChanges(unchanged=[name for name in values if kind_of_name(name) in (None, "vectors")])
+    pairless = ColumnChanges(unchanged=[name for name in values if change_of(name) in (None, "vectors")])
     try:
         turning = Turning.of(values, [values], ColumnChanges())
     except ValueError:  # of what nobody knows, or half of a vector

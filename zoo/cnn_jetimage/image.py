@@ -121,7 +121,7 @@ class JetImage(nn.Module):
         """
         eta = kinematics.finite_eta(momenta)
         axis_eta, axis_phi = _jet_axis(momenta, mask, pt, eta)
-        x, y = eta - axis_eta, kinematics.delta_phi(kinematics.phi(momenta), axis_phi)
+        x, y = kinematics.from_axis(eta, kinematics.phi(momenta), axis_eta, axis_phi)
         if self.rotate:
             angle = _principal_angle(x, y, fraction)
             x, y = x * angle.sin() - y * angle.cos(), x * angle.cos() + y * angle.sin()

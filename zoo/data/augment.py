@@ -25,7 +25,7 @@ class Augmentation:
         \begin{pmatrix} p_x \\ p_y \end{pmatrix}
 
     with either sign and any angle :math:`\alpha` equally probable. Every column that turns or is mirrored does so
-    along, see `zoo.data.turning`.
+    along, see `zoo.data.turning` and `zoo.physics.quantities`.
 
     Args:
         kinds: some of `KINDS`.

@@ -15,6 +15,7 @@ from torch import Tensor
 from zoo.data.datasets import JET_COLUMNS
 from zoo.data.expressions import Expression, Language, parse
 from zoo.physics import kinematics
+from zoo.physics.quantities import OF_FORMULAS
 
 #: What jets have beside their particles' momenta, if they have nothing else.
 NO_COLUMNS: Mapping[str, Any] = MappingProxyType({})
@@ -62,20 +63,14 @@ def particle_inputs(four_momenta: Tensor, counts: Tensor, columns: Mapping[str, 
     """
     momenta = four_momenta.T.contiguous().double().T  # column by column
     jet_of_particle = torch.repeat_interleave(counts, output_size=len(momenta))
-    if all(name in columns for name in JET_COLUMNS):
-        jet_pt, jet_eta, jet_phi, jet_energy = (columns[name].double() for name in JET_COLUMNS)
-    else:
-        jets = momenta.new_zeros(len(counts), 4).index_add_(0, jet_of_particle, momenta)
-        jet_pt, jet_eta, jet_phi, jet_energy = (
-            kinematics.pt(jets),
-            kinematics.finite_eta(jets),
-            kinematics.phi(jets),
-            jets[:, 0],
-        )
+    of_file = columns if all(name in columns for name in JET_COLUMNS) else None
+    of_jet = of_file or jet_columns(momenta.new_zeros(len(counts), 4).index_add_(0, jet_of_particle, momenta))
+    jet_pt, jet_eta, jet_phi, jet_energy = (of_jet[name].double() for name in JET_COLUMNS)
     of_jets = torch.stack([_log(jet_pt), _log(jet_energy), jet_eta, jet_phi])
     log_jet_pt, log_jet_energy, jet_eta, jet_phi = of_jets[:, jet_of_particle]
     sign = torch.where(jet_eta < 0, -1.0, 1.0)
     eta, phi = kinematics.finite_eta(momenta), kinematics.phi(momenta)
+    deta, dphi = kinematics.from_axis(eta, phi, jet_eta, jet_phi)
     return ParticleInputs(
         four_momenta=momenta,
         log_pt=_log(kinematics.pt(momenta)),
@@ -86,10 +81,25 @@ def particle_inputs(four_momenta: Tensor, counts: Tensor, columns: Mapping[str, 
         jet_phi=jet_phi,
         eta=eta,
         phi=phi,
-        deta=(eta - jet_eta) * sign,
-        dphi=kinematics.delta_phi(phi, jet_phi),
+        deta=deta * sign,
+        dphi=dphi,
         columns={name: values.double() for name, values in columns.items() if name not in JET_COLUMNS},
     )
+
+
+#: What the momentum (jet, 4) of a jet in GeV says of it, (jet,) each.
+OF_JETS: dict[str, Callable[[Tensor], Tensor]] = {
+    "jet_pt": kinematics.pt,
+    "jet_eta": kinematics.finite_eta,
+    "jet_phi": kinematics.phi,
+    "jet_energy": kinematics.energy,
+    "jet_mass": kinematics.mass,
+}
+
+
+def jet_columns(jets: Tensor) -> dict[str, Tensor]:
+    """Momenta (jet, 4) in GeV in the words of `JET_COLUMNS`, (jet,) each."""
+    return {name: OF_JETS[name](jets) for name in JET_COLUMNS}
 
 
 def _log(momentum: Tensor) -> Tensor:
@@ -98,35 +108,7 @@ def _log(momentum: Tensor) -> Tensor:
 
 #: Formula name -> raw value (particle,), before centre, scale and clip.
 FORMULAS: dict[str, Callable[[ParticleInputs], Tensor]] = {
-    "log_pt": lambda of: of.log_pt,
-    "log_energy": lambda of: of.log_energy,
-    "log_pt_fraction": lambda of: of.log_pt - of.log_jet_pt,
-    "log_energy_fraction": lambda of: of.log_energy - of.log_jet_energy,
-    "eta": lambda of: of.eta,
-    "phi": lambda of: of.phi,
-    "delta_r": lambda of: torch.hypot(of.deta, of.dphi),
-    "charge": lambda of: of.columns["part_charge"],
-    "is_charged_hadron": lambda of: of.columns["part_isChargedHadron"],
-    "is_neutral_hadron": lambda of: of.columns["part_isNeutralHadron"],
-    "is_photon": lambda of: of.columns["part_isPhoton"],
-    "is_electron": lambda of: of.columns["part_isElectron"],
-    "is_muon": lambda of: of.columns["part_isMuon"],
-    "is_jet": lambda of: of.columns["part_isJet"],
-    "is_b_jet": lambda of: of.columns["part_isBJet"],
-    "tanh_d0": lambda of: of.columns["part_d0val"].tanh(),
-    "d0_error": lambda of: of.columns["part_d0err"].clamp(0, 1),
-    "tanh_dz": lambda of: of.columns["part_dzval"].tanh(),
-    "dz_error": lambda of: of.columns["part_dzerr"].clamp(0, 1),
-    "deta": lambda of: of.deta,
-    "dphi": lambda of: of.dphi,
-    "part_energy": lambda of: of.four_momenta[:, 0],
-    "part_px": lambda of: of.four_momenta[:, 1],
-    "part_py": lambda of: of.four_momenta[:, 2],
-    "part_pz": lambda of: of.four_momenta[:, 3],
-    "jet_pt": lambda of: of.log_jet_pt.exp(),
-    "jet_energy": lambda of: of.log_jet_energy.exp(),
-    "jet_eta": lambda of: of.jet_eta,
-    "jet_phi": lambda of: of.jet_phi,
+    name: quantity.formula for name, quantity in OF_FORMULAS.items()
 }
 
 
@@ -189,23 +171,10 @@ def _work_out(formula: str, particles: ParticleInputs) -> Tensor:
 
 
 #: Formulas that change when a particle is taken out of its jet or added to it.
-RELATIVE_TO_JET = frozenset({"log_pt_fraction", "log_energy_fraction", "delta_r", "deta", "dphi", *JET_COLUMNS})
+RELATIVE_TO_JET = frozenset(name for name, of in OF_FORMULAS.items() if of.is_relative or of.of == "jet")
 
 #: Formula name -> the column that it needs; the others need the momenta alone.
-COLUMN_OF_FORMULA = {
-    "charge": "part_charge",
-    "is_charged_hadron": "part_isChargedHadron",
-    "is_neutral_hadron": "part_isNeutralHadron",
-    "is_photon": "part_isPhoton",
-    "is_electron": "part_isElectron",
-    "is_muon": "part_isMuon",
-    "is_jet": "part_isJet",
-    "is_b_jet": "part_isBJet",
-    "tanh_d0": "part_d0val",
-    "d0_error": "part_d0err",
-    "tanh_dz": "part_dzval",
-    "dz_error": "part_dzerr",
-}
+COLUMN_OF_FORMULA = {name: of.column for name, of in OF_FORMULAS.items() if of.column is not None}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,15 +14,11 @@ from zoo.data.description import Description, read_description
 from zoo.data.oddities import find_oddities
 from zoo.data.read_report import ReadReport
 from zoo.data.source import open_source
-from zoo.data.store import MOMENTUM_COLUMNS, JetTable
+from zoo.data.store import JetTable
+from zoo.physics.quantities import unit_of
 
-#: Units of the columns that have one in every table; impact parameters are in mm where the data set says so.
-COLUMN_UNITS = {
-    **dict.fromkeys((*MOMENTUM_COLUMNS, "jet_pt", "jet_energy", "jet_mass", "met", "j_pt", "j_mass"), "GeV"),
-    **dict.fromkeys(("jet_phi", "met_phi"), "rad"),
-}
-_IMPACT_UNITS = dict.fromkeys(("part_d0val", "part_d0err", "part_dzval", "part_dzerr"), "mm")
-_HAVE_IMPACTS = ("jetclass", "jetclass2")
+#: Data sets that say that their impact parameters are in mm; those of other files may be in another unit.
+_IN_MILLIMETRES = ("jetclass", "jetclass2")
 
 #: So many classes are named at most.
 MANY = 10
@@ -111,10 +107,11 @@ def describe_file(
 
 
 def _describe_columns(table: JetTable) -> Iterator[ColumnInfo]:
-    units = COLUMN_UNITS | (_IMPACT_UNITS if table.metadata.get("dataset") in _HAVE_IMPACTS else {})
+    has_lengths = table.metadata.get("dataset") in _IN_MILLIMETRES
     for name, values in (table.particles | table.fields | {"weight": table.weight}).items():
         smallest, median, largest = np.quantile(values, [0, 0.5, 1]).tolist()
-        yield ColumnInfo(name, units.get(name, ""), smallest, median, largest)
+        unit = unit_of(name)
+        yield ColumnInfo(name, unit if unit != "mm" or has_lengths else "", smallest, median, largest)
 
 
 def _find_losses(report: ReadReport) -> Iterator[str]:

@@ -1,25 +1,16 @@
 """What of a jet is learnt beside its class: fields of the files, and what its momenta make."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from zoo.data.features import OF_JETS
 from zoo.data.hints import did_you_mean
 from zoo.data.packed import PackedJets
 from zoo.data.store import JetTable
-from zoo.physics import kinematics
-
-#: Targets that are made of the sum of a jet's particles (jet, 4) where a file has no field of that name; in GeV.
-MADE: dict[str, Callable[[Tensor], Tensor]] = {
-    "jet_pt": kinematics.pt,
-    "jet_eta": kinematics.finite_eta,
-    "jet_phi": kinematics.phi,
-    "jet_energy": kinematics.energy,
-    "jet_mass": kinematics.mass,
-}
 
 
 def require_targets(names: Sequence[str], table: JetTable, path: Path) -> None:
@@ -29,8 +20,8 @@ def require_targets(names: Sequence[str], table: JetTable, path: Path) -> None:
         ValueError: naming the file, and what there is.
     """
     for name in names:
-        if name not in table.fields and name not in MADE:
-            known = list(dict.fromkeys([*table.fields, *MADE]))
+        if name not in table.fields and name not in OF_JETS:
+            known = list(dict.fromkeys([*table.fields, *OF_JETS]))
             raise ValueError(
                 f"{path}: data.targets: has no field {name!r}; {did_you_mean(name, known)} (all: {', '.join(known)}); "
                 "a layout names further fields"
@@ -56,7 +47,7 @@ def targets_of(names: Sequence[str], jets: PackedJets) -> dict[str, Tensor]:
     found = {name: torch.from_numpy(jets.fields[name]) for name in names if name in jets.fields}
     if len(found) < len(names):
         sums = _sums(jets)
-        found |= {name: MADE[name](sums) for name in names if name not in found}
+        found |= {name: OF_JETS[name](sums) for name in names if name not in found}
     return {name: found[name].float() if found[name].is_floating_point() else found[name].long() for name in names}
 
 

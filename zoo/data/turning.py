@@ -1,30 +1,17 @@
-"""How columns change when an event is turned about the beam or mirrored: by their names, or as a user says."""
+"""How columns change when an event is turned about the beam or mirrored: as is known of them, or as a user says."""
 
 import dataclasses
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+
+from zoo.physics.quantities import change_of, other_component
 
 #: Rows of a file that are looked at for the range of an azimuth.
 SAMPLE_ROWS = 10_000
 #: Azimuths with more different numbers beyond a full turn are no radians; a few stand for what has no direction.
 FEW = 3
-
-_ERRORS = re.compile(r"abs.*|\w*err|errors?|unc|uncertainty|resolution|log.*")
-_AZIMUTH = re.compile(r"(?P<before>\w*)phi(?P<after>rel|sin|cos|corr|\d*)|azimuth|azimuthal")
-_RELATIVE = {"d", "delta", "rel", "relative"}
-_MIRRORED = re.compile(r"(d0|dxy)(val|sig|significance)?")
-#: Such impact parameters may be signed by the side of the jet, and then no mirror changes them.
-_SIGNED_BY_JET = {"signed", "lifetime", "ip2d", "ip3d", "sip2d", "sip3d"}
-_COMPONENT = re.compile(r"(p|e|v|m|me|met|mht|miss|missing|recoil)?[xy]")
-_UNCHANGED = re.compile(
-    r"pt|p|et|e|energy|mass|m|msd|pz|vz|z|z0|dz\w*|(d|delta|rel|)(eta|rapidity)(rel)?|(d|delta|)r|theta|width|"
-    r"charge|q|is\w*|pid|pdg\w*|id|type|class|label|weight|puppi\w*|score|prob\w*|btag\w*|tau\d+|ht|met|mht|"
-    r"(pt|e|energy|mass|z)(rel|frac|fraction|ratio)|frac|fraction|chi2|ndf|hits|time|"
-    r"n(jets?|bjets?|particles?|constituents?|tracks?|leptons?|muons?|electrons?|photons?|pv|vertices)"
-)
 
 
 @dataclasses.dataclass
@@ -69,43 +56,6 @@ class ColumnChanges:
         return next((vector[vector[0] == name] for vector in self.vectors if name in vector), None)
 
 
-def kind_of_name(name: str) -> str | None:
-    """How a column of this name changes, as a key of `ColumnChanges`; None: the name does not tell.
-
-    Example:
-        >>> [kind_of_name(name) for name in ("MissingET_Phi", "met_x", "part_d0sig", "part_d0err", "part_foo")]
-        ['azimuths', 'vectors', 'mirrored', 'unchanged', None]
-    """
-    words = _words(name)
-    if any(_ERRORS.fullmatch(word) for word in words):
-        return "unchanged"
-    for word in words:
-        if found := _AZIMUTH.fullmatch(word):
-            around = {found["before"], found["after"]} - {None, ""}
-            if around & {"sin", "cos"} or {"sin", "cos"} & set(words):
-                return "vectors"
-            return "mirrored" if around & _RELATIVE or _RELATIVE & set(words) else "azimuths"
-    if any(_MIRRORED.fullmatch(word) for word in words):
-        return None if _SIGNED_BY_JET & set(words) else "mirrored"
-    if _COMPONENT.fullmatch(words[-1]):
-        return "vectors"
-    return "unchanged" if _UNCHANGED.fullmatch(words[-1]) or "is" in words else None
-
-
-def _words(name: str) -> list[str]:
-    parts = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
-    return [word for word in re.split(r"[^a-z0-9]+", parts.lower()) if word] or [""]
-
-
-def _component(name: str) -> tuple[str, bool]:
-    """Name of the other component of a vector, and whether this one is that along x."""
-    for one, other in (("cos", "sin"), ("Cos", "Sin"), ("COS", "SIN")) if "phi" in name.lower() else ():
-        if one in name or other in name:
-            return (name.replace(one, other), True) if one in name else (name.replace(other, one), False)
-    swapped = {"x": "y", "y": "x", "X": "Y", "Y": "X"}[name[-1]]
-    return name[:-1] + swapped, name[-1] in "xX"
-
-
 @dataclasses.dataclass(frozen=True)
 class Turning:
     """What becomes of some columns: azimuths with the start of their range, vectors (x, y), and mirrored ones."""
@@ -132,7 +82,7 @@ class Turning:
             samples = [table[name][:SAMPLE_ROWS] for table in tables if name in table]
             if not samples:
                 continue
-            kind = changes.of(name) or kind_of_name(name)
+            kind = changes.of(name) or change_of(name)
             if kind is None and all(sample.dtype.kind in "iu" for sample in samples):
                 kind = "unchanged"  # whole numbers are counts and types
             if kind == "mirrored" and changes.of(name) is None and all((sample >= 0).all() for sample in samples):
@@ -189,7 +139,7 @@ def _vector(name: str, tables: Sequence[Mapping[str, np.ndarray]], changes: Colu
     """The vector (x, y) that a column is a component of."""
     partner = changes.partner(name)
     if partner is None:
-        partner, is_x = _component(name)
+        partner, is_x = other_component(name)
     else:
         is_x = [name, partner] in [list(vector) for vector in changes.vectors]
     if not all(partner in table for table in tables):

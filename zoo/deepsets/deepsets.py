@@ -172,8 +172,8 @@ def jet_coordinates(four_momenta: Tensor, mask: Tensor) -> JetCoordinates:
     jets = reduce(torch.where(mask[..., None], momenta, 0.0), "batch particle component -> batch 1 component", "sum")
     jets = harmless_padding(jets, reduce(mask, "batch particle -> batch 1", "any"))
     jet_pt = reduce(pt, "batch particle -> batch 1", "sum").clamp(min=torch.finfo(pt.dtype).tiny)
-    y = kinematics.finite_rapidity(momenta) - kinematics.finite_rapidity(jets)
-    phi = kinematics.delta_phi(kinematics.phi(momenta), kinematics.phi(jets))
+    (y_i, phi_i), (y_jet, phi_jet) = ((kinematics.finite_rapidity(p), kinematics.phi(p)) for p in (momenta, jets))
+    y, phi = kinematics.from_axis(y_i, phi_i, y_jet, phi_jet)
     return JetCoordinates(pt / jet_pt, torch.where(mask, y, 0.0), torch.where(mask, phi, 0.0))
 
 

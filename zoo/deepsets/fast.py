@@ -42,7 +42,7 @@ def jet_coordinates(four_momenta: Tensor, starts: Tensor) -> tuple[Tensor, Tenso
     jets, jet_pt = sums[:, :4], sums[:, 4].clamp(min=torch.finfo(sums.dtype).tiny)
     of_jet = torch.stack([jet_pt, kinematics.finite_rapidity(jets), kinematics.phi(jets)], dim=-1)
     jet_pt, jet_rapidity, jet_phi = of_jet.repeat_interleave(starts.diff(), dim=0).unbind(-1)
-    return pt / jet_pt, rapidity - jet_rapidity, kinematics.delta_phi(phi, jet_phi)
+    return pt / jet_pt, *kinematics.from_axis(rapidity, phi, jet_rapidity, jet_phi)
 
 
 def _sum(terms: Tensor, starts: Tensor, dtype: torch.dtype) -> Tensor:

@@ -78,17 +78,32 @@ def finite_rapidity(four_momenta: Tensor) -> Tensor:
     return rapidity(four_momenta).clamp(-LARGEST_RAPIDITY, LARGEST_RAPIDITY)
 
 
-def relative_to_axis(four_momenta: Tensor, axis: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Pseudorapidity and azimuth of particles, less those of an axis, each float64 (...).
+def from_axis(eta: Tensor, phi: Tensor, axis_eta: Tensor, axis_phi: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Where particles are, seen from an axis, such as that of their jet.
 
     .. math:: \Delta\eta = \eta - \eta_\mathrm{axis}, \quad \Delta\phi = \phi - \phi_\mathrm{axis}
+
+    Args:
+        eta: pseudorapidities or rapidities of the particles, (...).
+        phi: their azimuths.
+        axis_eta: the same of the axis, broadcast against ``eta``.
+        axis_phi: its azimuth.
+
+    Returns:
+        The differences, (...) each, the second in [-pi, pi).
+    """
+    return eta - axis_eta, delta_phi(phi, axis_phi)
+
+
+def relative_to_axis(four_momenta: Tensor, axis: Tensor) -> tuple[Tensor, Tensor]:
+    """Pseudorapidity and azimuth of particles, less those of an axis (`from_axis`), each float64 (...).
 
     Args:
         four_momenta: (..., 4) in GeV.
         axis: four-momenta (..., 4) in GeV, such as those of jets, broadcast against ``four_momenta``.
     """
     momenta, axis = four_momenta.double(), axis.double()
-    return finite_eta(momenta) - finite_eta(axis), delta_phi(phi(momenta), phi(axis))
+    return from_axis(finite_eta(momenta), phi(momenta), finite_eta(axis), phi(axis))
 
 
 def relative_to_jet(four_momenta: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:

@@ -214,8 +214,7 @@ def _shapes(belongs: Tensor, shares: Tensor, fractions: Tensor, angles: Tensor) 
 
 def _plane(momenta: Tensor, jets: Tensor) -> Tensor:
     """Pseudorapidity and azimuth relative to the jet, (batch, particle, 2)."""
-    deta = kinematics.finite_eta(momenta) - kinematics.finite_eta(jets)[:, None]
-    return torch.stack([deta, kinematics.delta_phi(kinematics.phi(momenta), kinematics.phi(jets)[:, None])], dim=-1)
+    return torch.stack(kinematics.relative_to_axis(momenta, jets[:, None]), dim=-1)
 
 
 def _mass(momenta: Tensor) -> Tensor:

@@ -15,15 +15,10 @@ from zoo.data.features import COLUMN_OF_FORMULA, FORMULAS, FUNCTIONS, Feature, F
 from zoo.data.readers import read_jets
 from zoo.data.store import MOMENTUM_COLUMNS
 from zoo.data.weaver.data_config import IS_TRAINING, PREFIX, Input, WeaverYaml
+from zoo.physics.quantities import QUANTITIES
 
-#: Columns of public files that follow from the momenta, by the quantity that they hold.
-_KNOWN = {
-    "part_pt": "hypot(part_px, part_py)",
-    "part_eta": "eta",
-    "part_phi": "phi",
-    "part_deta": "deta",
-    "part_dphi": "dphi",
-}
+#: Columns of public files that follow from the momenta, by the formula of what they hold.
+_KNOWN = {name: quantity.same_as for name, quantity in QUANTITIES.items() if quantity.same_as}
 
 #: Functions of weaver's language that are called otherwise in formulas.
 _OTHERWISE = {

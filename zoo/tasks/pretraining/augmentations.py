@@ -25,8 +25,8 @@ def rotate(four_momenta: Tensor, mask: Tensor, angle: Tensor) -> Tensor:
         angle: (batch,) in radians.
     """
     centre_eta, centre_phi = _centre(four_momenta, mask)
-    eta = kinematics.finite_eta(four_momenta.double()) - centre_eta
-    phi = kinematics.delta_phi(kinematics.phi(four_momenta.double()), centre_phi)
+    momenta = four_momenta.double()
+    eta, phi = kinematics.from_axis(kinematics.finite_eta(momenta), kinematics.phi(momenta), centre_eta, centre_phi)
     sin, cos = angle.double().sin()[:, None], angle.double().cos()[:, None]
     return _at(four_momenta, centre_eta + cos * eta - sin * phi, centre_phi + sin * eta + cos * phi)
 

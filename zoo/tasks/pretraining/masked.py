@@ -24,26 +24,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.data.batch import JetBatch
-from zoo.data.features import RELATIVE_TO_JET, Feature, FeatureTable
+from zoo.data.features import RELATIVE_TO_JET, Feature, FeatureTable, jet_columns
 from zoo.kernels.packing import leading_mask
 from zoo.physics import kinematics
+from zoo.physics.quantities import QUANTITIES
 from zoo.tasks.pretraining.objective import Pretraining
 from zoo.tasks.pretraining.report import Drawings, draw_codes, draw_momenta, draw_scatter
 from zoo.tasks.task import require
 
-#: What is predicted of the momentum of a hidden particle, each with its label: relative to the visible jet, or to the
-#: detector where no feature is relative to the jet, as those of events, which have no axis.
-RELATIVE = {
-    "log_pt_fraction": r"$\ln\,p_T / p_T^{\mathrm{visible\ jet}}$",
-    "deta": r"$\Delta\eta$",
-    "dphi": r"$\Delta\phi$",
-}
-ABSOLUTE = {"log_pt": r"$\ln\,p_T / \mathrm{GeV}$", "eta": r"$\eta$", "phi": r"$\phi$"}
+#: What is predicted of the momentum of a hidden particle: relative to the visible jet, or to the detector where no
+#: feature is relative to the jet, as those of events, which have no axis.
+RELATIVE = ("log_pt_fraction", "deta", "dphi")
+ABSOLUTE = ("log_pt", "eta", "phi")
 
-#: Formulas that tell the type of a particle, alone or with its charge.
-TYPES = frozenset(
-    {"is_charged_hadron", "is_neutral_hadron", "is_photon", "is_electron", "is_muon", "is_jet", "is_b_jet"}
-)
+#: Quantities that tell the type of a particle, alone or with its charge.
+TYPES = frozenset(name for name, quantity in QUANTITIES.items() if quantity.is_type)
 
 #: Hidden particles that the codes are fitted to.
 FIT_PARTICLES = 20_000
@@ -111,20 +106,15 @@ def hide(batch: JetBatch, hidden: Tensor, table: FeatureTable) -> HiddenParticle
     )
 
 
-def momentum_of(table: FeatureTable) -> dict[str, str]:
-    """Formulas of what is predicted of a hidden momentum, and their labels: `RELATIVE` or `ABSOLUTE`."""
+def momentum_of(table: FeatureTable) -> tuple[str, ...]:
+    """Formulas of what is predicted of a hidden momentum: `RELATIVE` or `ABSOLUTE`."""
     return RELATIVE if table.is_relative_to_jet else ABSOLUTE
 
 
 def visible_jets(four_momenta: Tensor, visible: Tensor) -> dict[str, Tensor]:
     """Momenta of the jets that the visible particles make, in the words of `JET_COLUMNS`, float64 (batch,) each."""
     jets = four_momenta.double().masked_fill(~visible[..., None], 0).sum(1)
-    return {
-        "jet_pt": kinematics.pt(jets),
-        "jet_eta": kinematics.finite_eta(jets),
-        "jet_phi": kinematics.phi(jets),
-        "jet_energy": jets[:, 0],
-    }
+    return jet_columns(jets)
 
 
 def _features_relative_to(jets: dict[str, Tensor], batch: JetBatch, table: FeatureTable) -> Tensor:
@@ -381,7 +371,7 @@ class MaskedParticles(Pretraining):
 
     def drawings(self, shown: dict[str, np.ndarray]) -> Drawings:
         """Distributions of hidden momenta, true and drawn; expected against true; and how often each code is there."""
-        labels = tuple(momentum_of(self.feature_table).values())
+        labels = tuple(QUANTITIES[name].label for name in momentum_of(self.feature_table))
         width = len(labels)
         true = shown["true"][:, :width]
         drawings: Drawings = {}

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.data.batch import JetBatch
+from zoo.physics.quantities import SUBSTRUCTURE_LABELS
 from zoo.physics.substructure import observables, substructure
 from zoo.tasks.pretraining.objective import Pretraining, mean_representation
 from zoo.tasks.pretraining.report import Drawings, draw_scatter
@@ -20,13 +21,8 @@ from zoo.tasks.pretraining.report import Drawings, draw_scatter
 #: Jets that mean and spread of the observables are fitted to.
 FIT_JETS = 10_000
 
-#: Observables that the report shows, with their labels.
-SHOWN = {
-    "mass": r"$\ln\,m / \mathrm{GeV}$",
-    "tau3_1.0": r"$\ln\,\tau_3$",
-    "e3_1.0": r"$\ln\,e_3$",
-    "smallest_pair_mass": r"$\ln\,m_{\min}^{\mathrm{subjets}} / \mathrm{GeV}$",
-}
+#: Observables that the report shows.
+SHOWN = ("mass", "tau3_1.0", "e3_1.0", "smallest_pair_mass")
 
 
 class Substructure(Pretraining):
@@ -115,4 +111,5 @@ class Substructure(Pretraining):
     def drawings(self, shown: dict[str, np.ndarray]) -> Drawings:
         """Predicted against true observables."""
         caption = "Predicted against true observables, number of jets in colour (logarithmic)."
-        return {"observables": (caption, draw_scatter(tuple(SHOWN.values()), shown["true"], shown["expected"]))}
+        labels = tuple(SUBSTRUCTURE_LABELS[name] for name in SHOWN)
+        return {"observables": (caption, draw_scatter(labels, shown["true"], shown["expected"]))}
