@@ -128,6 +128,7 @@ def test_a_wheel_trains_and_predicts_outside_of_a_checkout(installed, tmp_path):
     place, versions = run([installed / "python", "-c", facts], tmp_path).splitlines()
     assert Path(place).is_relative_to(installed.parent)
     assert versions == f"{zoo.__version__} {zoo.__version__}"
+    assert run([installed / "zoo", "--version"], tmp_path) == f"zoo {zoo.__version__}\n"
 
     few = ["--trainer.max_epochs", "1", "--data.train_jets", "400", "--data.num_workers", "0"]
     config = "configs/quickstart/pfn.yaml"
@@ -135,15 +136,6 @@ def test_a_wheel_trains_and_predicts_outside_of_a_checkout(installed, tmp_path):
     assert "AUC" in run(fit, tmp_path)
     assert (tmp_path / "runs" / "pfn" / "report" / "metrics.json").is_file()
 
-    scores = [
-        "--model",
-        "lorentznet.top_tagging",
-        "sample:top_tagging/test",
-        "--out",
-        "scores.csv",
-        "--rows",
-        "0",
-        "50",
-    ]
-    run([installed / "zoo", "predict", *scores], tmp_path)
+    scores = "predict sample:top_tagging/test --model lorentznet.top_tagging --rows 0 50 --out scores.csv"
+    run([installed / "zoo", *scores.split()], tmp_path)
     assert len((tmp_path / "scores.csv").read_text().splitlines()) == 51

@@ -13,8 +13,8 @@ from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-from zoo.model_table import paper_link
-from zoo.registry import ModelFacts, list_models, model_facts
+from zoo.model_table import HEADINGS, ModelRow, model_rows, paper_link
+from zoo.registry import list_models, model_facts
 from zoo.report.tables import label_of, markdown_table, rounded
 
 ROOT = Path(__file__).parents[2]
@@ -114,7 +114,6 @@ def start_page() -> str:
 def models_page() -> str:
     """Tables of all registered models, and what each builder says."""
     measured = {row["model"]: row for row in read_csv("models")}
-    facts = [model_facts(name) for name in list_models()]
     parts = [
         "# All models",
         "`zoo.create_model(name, input_dim=..., num_classes=...)` builds each with the numbers of its paper. The times "
@@ -122,21 +121,22 @@ def models_page() -> str:
         "`@zoo.register_model` adds a model of yours.",
     ]
     for sees in ("jets", "events"):
-        rows = [model_row(fact, measured.get(fact.name, {})) for fact in facts if fact.sees == sees]
-        heading = ("name", "paper", "what sets it apart", "parameters", "ms a jet" if sees == "jets" else "ms an event")
+        rows = [_model_cells(row, measured.get(row.facts.name, {})) for row in model_rows(sees)]
+        heading = (*HEADINGS, "ms a jet" if sees == "jets" else "ms an event")
         parts += [f"## Models of {sees}", markdown_table(heading, rows)]
     parts += ["## Builders"]
-    parts += [
-        f"::: {path_of(fact.builder)}\n    options: {{heading_level: 3, show_root_full_path: false}}" for fact in facts
-    ]
+    for name in list_models():
+        path = path_of(model_facts(name).builder)
+        parts += [f"::: {path}\n    options: {{heading_level: 3, show_root_full_path: false}}"]
     return "\n\n".join(parts)
 
 
-def model_row(facts: ModelFacts, measured: dict[str, str]) -> tuple[str, ...]:
-    """What is known of a model, with what ``benchmarks/results/models.csv`` has measured of it."""
-    parameters = f"{int(measured['parameters']):,}" if measured else ""
+def _model_cells(row: ModelRow, measured: dict[str, str]) -> tuple[str, ...]:
+    """A row of the registry's table, with a link to the builder and the time of ``benchmarks/results/models.csv``."""
+    facts = row.facts
     name = f"[`{facts.name}`](#{path_of(facts.builder)})"
-    return name, paper_link(facts.paper.id), facts.variant, parameters, measured.get("ms_per_jet", "")
+    parameters = f"{row.parameters:,}"
+    return name, paper_link(facts.paper.id), facts.variant, parameters, row.unchanged_by, measured.get("ms_per_jet", "")
 
 
 def path_of(builder: Callable[..., object]) -> str:
