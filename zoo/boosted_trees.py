@@ -27,7 +27,7 @@ from zoo.files import atomic_write, only_one
 from zoo.limits import parse_yaml
 from zoo.metrics import SIGNAL_EFFICIENCIES, background_class
 from zoo.old_configs import renew_settings
-from zoo.report import Predictions, print_table, write_report
+from zoo.report import Predictions, judge_classes, print_table, write_report
 from zoo.report.pictures import SIGNAL_COLOURS, labelled_axes, render
 
 if TYPE_CHECKING:
@@ -155,13 +155,12 @@ def _train(
     }
     metrics = write_report(
         run_folder / "report",
-        predictions,
-        title=TITLES[inputs],
+        judge_classes(
+            predictions, TITLES[inputs], background=background, signal_efficiencies=judged["signal_efficiencies"]
+        ),
         history=run_folder / "metrics.csv",
         config=run_folder / "config.yaml",
         facts=facts,
-        background=background,
-        signal_efficiencies=judged["signal_efficiencies"],
     )
     print_table(metrics)
     print(f"report: {run_folder / 'report'}")

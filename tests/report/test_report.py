@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
@@ -23,7 +24,9 @@ from sklearn.metrics import roc_auc_score
 
 import zoo
 from tests.test_files import small_disk
-from zoo.report import Predictions, compare_label_counts, compare_runs, print_table, write_report
+from zoo import report
+from zoo.metrics import SIGNAL_EFFICIENCIES
+from zoo.report import Predictions, compare_label_counts, compare_runs, judge_classes, print_table
 from zoo.report.drawings import draw_confusion, draw_training
 from zoo.report.pictures import add_legend, labelled_axes
 
@@ -49,6 +52,20 @@ def merged_predictions(**changes) -> Predictions:
     """The same with a label made of three sources: 0 and 2 are background."""
     source = np.where(predictions().label == 1, 1, 2 * (np.arange(600) % 3 == 0))
     return predictions(**{"source": source, "sources": ("ttH", "tttt", "ttZ"), **changes})
+
+
+def write_report(
+    folder: Path,
+    predictions: Predictions,
+    *,
+    title: str,
+    background: int = 0,
+    signal_efficiencies=SIGNAL_EFFICIENCIES,
+    **made: Any,
+) -> dict:
+    """The report on the classes of some predictions."""
+    judged = judge_classes(predictions, title, background=background, signal_efficiencies=signal_efficiencies)
+    return report.write_report(folder, judged, **made)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,9 @@
 """What a tested run leaves behind: figures with errors, predictions, pictures, a page; and a table of several runs."""
 
+from zoo.report.answers import Answers
+from zoo.report.classification import judge_classes
 from zoo.report.comparison import compare_label_counts, compare_runs
+from zoo.report.findings import Drawings, Findings
 from zoo.report.predictions import Predictions
 from zoo.report.tables import (
     figures_table,
@@ -11,19 +14,22 @@ from zoo.report.tables import (
     print_table,
     rounded,
 )
-from zoo.report.writing import write_report, write_training_report
+from zoo.report.writing import write_report
 
 __all__ = [
+    "Answers",
+    "Drawings",
+    "Findings",
     "Predictions",
     "compare_label_counts",
     "compare_runs",
     "figures_table",
     "for_terminal",
+    "judge_classes",
     "markdown_table",
     "plain_figures_table",
     "print_figures",
     "print_table",
     "rounded",
     "write_report",
-    "write_training_report",
 ]

@@ -18,13 +18,14 @@ from rich.table import Table
 from zoo.files import require_output, write_together
 from zoo.limits import parse_json
 from zoo.old_configs import renew_settings
+from zoo.report.classification import FORMAT
 from zoo.report.drawings import INTERVAL_NOTE, Scan, scale_rejection
 from zoo.report.figures import FEW_JETS, curves_of
 from zoo.report.files import make_folder
 from zoo.report.pictures import SIGNAL_COLOURS, add_legend, coloured, labelled_axes, render
 from zoo.report.predictions import Predictions
 from zoo.report.tables import for_terminal, label_of, markdown_table, rounded
-from zoo.report.writing import FORMAT, VERSION
+from zoo.report.writing import VERSION
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -17,8 +17,9 @@ from zoo.metrics import (
     significance_improvement,
 )
 from zoo.report.figures import FEW_JETS, count_jets, curves_of, effective_background
+from zoo.report.findings import Drawings
 from zoo.report.history import number_in, read_rows
-from zoo.report.pictures import BACKGROUND_COLOUR, SIGNAL_COLOURS, add_legend, coloured, labelled_axes, render
+from zoo.report.pictures import BACKGROUND_COLOUR, SIGNAL_COLOURS, add_legend, coloured, labelled_axes
 from zoo.report.predictions import Predictions
 from zoo.report.tables import rounded
 
@@ -52,13 +53,9 @@ def caption(picture: str, rows: str) -> str:
 
 
 def draw_pictures(
-    predictions: Predictions,
-    title: str,
-    background: int,
-    history: Path | None,
-    signal_efficiencies: Sequence[float],
-) -> dict[str, dict[str, bytes]]:
-    """Every picture of a report, as PNG and PDF."""
+    predictions: Predictions, title: str, background: int, signal_efficiencies: Sequence[float]
+) -> Drawings:
+    """Every picture of a report on classes."""
     curves = curves_of(predictions, background)
     heading = (title, f"{len(predictions):,} test {predictions.rows}")
     drawings: dict[str, Callable[[Figure], None]] = {
@@ -71,10 +68,7 @@ def draw_pictures(
         drawings["confusion"] = lambda figure: draw_confusion(figure, predictions, heading)
     elif predictions.sources:
         drawings["scores_by_source"] = lambda figure: _draw_scores_by_source(figure, predictions, background, heading)
-    logged = {} if history is None else read_history(history)
-    if logged:
-        drawings["training"] = lambda figure: draw_training(figure, logged, title)
-    return {name: render(draw) for name, draw in drawings.items()}
+    return {name: (caption(name, predictions.rows), draw) for name, draw in drawings.items()}
 
 
 def _draw_rejection(

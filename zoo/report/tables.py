@@ -73,7 +73,7 @@ def print_table(metrics: dict[str, Any], console: Console | None = None) -> None
     """Print the figures of a report on the terminal.
 
     Args:
-        metrics: what :func:`write_report` returned, or the contents of a ``metrics.json``.
+        metrics: what `zoo.report.write_report` returned, or the contents of a ``metrics.json``.
         console: where to print; by default the standard output.
     """
     console = console or Console()
@@ -89,8 +89,8 @@ def print_table(metrics: dict[str, Any], console: Console | None = None) -> None
 
 
 def print_figures(document: dict[str, Any]) -> None:
-    """Print the figures of `write_training_report` on the terminal, a line each."""
-    print(f"{document['title']}: {document['jets']:,} validation {document['rows']}")
+    """Print the metrics of a report without classes on the terminal, a line each."""
+    print(f"{document['title']}: {document['jets']:,} {document.get('split', 'validation')} {document['rows']}")
     for name, figure in document["metrics"].items():
         print(f"  {name}: {rounded(figure['value'], figure['error']).replace('±', '+-')}")
 

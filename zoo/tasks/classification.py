@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics import MeanMetric
@@ -9,9 +10,11 @@ from torchmetrics import MeanMetric
 from zoo.data import JetDataModule
 from zoo.data.batch import JetBatch
 from zoo.metrics import SIGNAL_EFFICIENCIES, TaggingMetrics
-from zoo.model import declared
+from zoo.report import Answers, Findings, Predictions, judge_classes
+from zoo.score_files import join_columns, score_columns
 from zoo.tasks.task import OutputSize, Task, refuse_numbers
 from zoo.training.fine_tuning import FineTuning
+from zoo.training.judged import Judged
 
 
 class Classification(Task):
@@ -42,6 +45,7 @@ class Classification(Task):
     """
 
     needs_labels = True
+    folder_kind = "tagger"
     monitor = "val_auc"
 
     def __init__(
@@ -68,8 +72,7 @@ class Classification(Task):
         Raises:
             ValueError: if the model gives another number of logits than ``num_classes``.
         """
-        further = (context,) if declared(self.model).context_dim else ()
-        logits = self.model(features, four_momenta, mask, *further)
+        logits = super().forward(features, four_momenta, mask, context)
         if logits.shape != (len(mask), self.num_classes):
             raise ValueError(
                 f"model.model: {type(self.model).__name__} gives logits {tuple(logits.shape)} for {len(mask)} jets of "
@@ -93,6 +96,9 @@ class Classification(Task):
         losses = self._logits_and_losses(batch, batch_idx)[1]
         return (batch.weight * losses).sum() / len(losses), len(losses)
 
+    def on_validation_epoch_start(self) -> None:
+        """Nothing: its metrics begin anew where they end."""
+
     def validation_step(self, batch: JetBatch, batch_idx: int) -> None:
         """Add a batch to the validation figures."""
         logits, losses = self._logits_and_losses(batch, batch_idx)
@@ -106,6 +112,9 @@ class Classification(Task):
         self.log_dict(figures | {"val_loss": self.val_loss.compute()})
         self.val_metrics.reset()
         self.val_loss.reset()
+
+    def on_test_epoch_start(self) -> None:
+        """Nothing, see `on_validation_epoch_start`."""
 
     def test_step(self, batch: JetBatch, batch_idx: int) -> dict[str, Tensor]:
         """Add a batch to the test figures, and hand its predictions on as `predict_step`."""
@@ -129,6 +138,32 @@ class Classification(Task):
         if not logits.isfinite().all():
             refuse_numbers("logits", logits.isfinite().all(dim=-1), batch, batch_idx)
         return _predictions(logits, batch)
+
+    def table(self, columns: dict[str, np.ndarray], judged: Judged) -> Predictions:
+        """The logits, label, weight, index and, where classes are merged, source of some jets; see `Task.table`."""
+        merged = judged.data.merged_classes
+        columns = {name: values for name, values in columns.items() if name != "source" or merged.is_merged}
+        sources = merged.sources if merged.is_merged else ()
+        fields = judged.data.observed(judged.split, columns["index"])
+        rows = judged.data.description.rows
+        return Predictions(**columns, classes=merged.names, sources=sources, rows=rows, fields=fields)
+
+    def score_columns(self, columns: dict[str, np.ndarray], judged: Judged) -> dict[str, np.ndarray]:
+        """``index``, ``label``, ``weight``, ``source``, the score of each class and the fields; see `Task`."""
+        predictions = self.table(columns, judged)
+        names = ("index", "label", "weight", *(["source"] if predictions.sources else []))
+        scores = score_columns(predictions.logits, predictions.classes)
+        of_jets = {name: getattr(predictions, name) for name in names} | scores
+        return Answers(join_columns(of_jets, predictions.fields)).sorted()
+
+    def findings(self, columns: dict[str, np.ndarray], judged: Judged) -> Findings:
+        """Metrics of tagging, curves and scores; see `Task.findings`."""
+        return judge_classes(
+            self.table(columns, judged),
+            judged.title,
+            background=self.test_metrics.background,
+            signal_efficiencies=self.test_metrics.signal_efficiencies,
+        )
 
     def _logits_and_losses(self, batch: JetBatch, batch_idx: int) -> tuple[Tensor, Tensor]:
         # float32 whatever the precision of the model: the softmax of half-precision logits loses the loss's small end

@@ -1,21 +1,56 @@
 """What every task shares: optimiser, learning rate, the mean loss of an epoch, and what it declares of itself."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Literal, NamedTuple, NoReturn
 
+import numpy as np
 import torch
+import torchmetrics
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torchmetrics import MeanMetric
 
 from zoo.data import JetDataModule
 from zoo.data.batch import JetBatch
+from zoo.model import declared
+from zoo.report import Answers, Drawings, Findings, Predictions, plain_figures_table
+from zoo.score_files import join_columns
 from zoo.training.fine_tuning import FineTuner, FineTuning
+from zoo.training.judged import Judged
 
 #: How many jets an error message names.
 _NAMED_JETS = 8
+
+
+class Metric(NamedTuple):
+    """How good answers are in one respect, and the statistical error of that, one standard deviation; None: unknown."""
+
+    value: float
+    error: float | None
+
+
+class Columns(torchmetrics.Metric):
+    """Columns of all jets of an epoch, over all processes."""
+
+    full_state_update = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: tuple[str, ...] = ()
+        self.add_state("rows", default=[], dist_reduce_fx="cat")
+
+    def update(self, columns: Mapping[str, Tensor]) -> None:
+        """Add some jets, (batch,) each."""
+        self.names = tuple(columns)
+        self.rows.append(torch.stack([values.double().to(self.device) for values in columns.values()], dim=1))
+
+    def compute(self) -> dict[str, np.ndarray]:
+        """The columns, float64 (jet,) each."""
+        rows = torch.cat(self.rows) if isinstance(self.rows, list) else self.rows
+        return dict(zip(self.names, rows.cpu().numpy().T, strict=True))
 
 
 class OutputSize(NamedTuple):
@@ -59,6 +94,8 @@ class Task(LightningModule):
     needs_labels: ClassVar[bool] = False
     #: The split that its report judges; a task that is judged on validation jets has no test and no predictions.
     judged_split: ClassVar[Literal["test", "val"]] = "test"
+    #: What a pretrained folder of it answers with, see `zoo.hub.kinds`: ``task`` is `answer` itself.
+    folder_kind: ClassVar[str] = "task"
     #: What its reports say behind the name of the model; empty: nothing.
     purpose: ClassVar[str] = ""
     #: Figure that chooses the best epoch, one of `epoch_figures`, unless ``checkpoints.monitor`` names another.
@@ -87,6 +124,16 @@ class Task(LightningModule):
         self._epoch_loss = {"sum": 0.0, "weight": 0.0}
 
     @property
+    def target_fields(self) -> tuple[str, ...]:
+        """Names of `JetBatch.targets` that it reads; ``data.targets`` names others."""
+        return ()
+
+    @property
+    def parameter_count(self) -> int:
+        """Number of its parameters, for the report."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    @property
     def epoch_figures(self) -> tuple[str, ...]:
         """Figures logged after an epoch that may choose the best one: highest is best, of a ``loss`` lowest."""
         return ("train_loss", "val_loss")
@@ -100,9 +147,38 @@ class Task(LightningModule):
         """
         return []
 
+    def forward(self, features: Tensor, four_momenta: Tensor, mask: Tensor, context: Tensor | None = None) -> Tensor:
+        """What the model gives, (batch, output); one whose ``context_dim`` is 0 is given no context."""
+        further = (context,) if declared(self.model).context_dim else ()
+        return self.model(features, four_momenta, mask, *further)
+
     def loss(self, batch: JetBatch, batch_idx: int) -> tuple[Tensor, float]:
-        """Loss of one batch, and the weight that it has in the mean of the epoch."""
+        """Loss of one batch, and the weight that it has in the mean of the epoch: most often its number of jets."""
         raise NotImplementedError
+
+    def answer(
+        self, features: Tensor, four_momenta: Tensor, mask: Tensor, context: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """What it says of jets: the columns of its predictions by name, (batch,) each."""
+        raise NotImplementedError
+
+    def metrics(self, columns: Mapping[str, np.ndarray]) -> dict[str, Metric]:
+        """How good its answers are; none unless a task says.
+
+        Args:
+            columns: of all judged jets, (jet,) each: those of `answer`, ``label``, ``weight`` and ``index``, and each
+                target as ``<name>_true``.
+        """
+        return {}
+
+    def drawings(self, columns: Mapping[str, np.ndarray], heading: tuple[str, str]) -> Drawings:
+        """The pictures of a report: caption and what draws it, by name.
+
+        Args:
+            columns: as of `metrics`.
+            heading: above the left and the right end of the axes, see `zoo.report.pictures.labelled_axes`.
+        """
+        return {}
 
     def training_step(self, batch: JetBatch, batch_idx: int) -> Tensor:
         """Loss of one batch, as a part of the mean over the jets of all processes."""
@@ -148,6 +224,96 @@ class Task(LightningModule):
             optimizer, lambda step: warmup_cosine(step, int(steps), self.warmup, self.final_learning_rate)
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin anew."""
+        self._judged, self._val_loss = Columns().to(self.device), MeanMetric().to(self.device)
+
+    def validation_step(self, batch: JetBatch, batch_idx: int) -> dict[str, Tensor]:
+        """Add a batch to the loss and to the metrics.
+
+        Returns:
+            The columns of `metrics`, on the CPU.
+        """
+        loss, weight = self.loss(batch, batch_idx)
+        self._val_loss.update(loss, weight)
+        return self._judge(batch, batch_idx)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log ``val_loss`` and every metric as ``val_<name>``."""
+        self.log("val_loss", self._val_loss.compute())
+        self._log_metrics("val")
+
+    def on_test_epoch_start(self) -> None:
+        """Begin anew."""
+        self._judged = Columns().to(self.device)
+
+    def test_step(self, batch: JetBatch, batch_idx: int) -> dict[str, Tensor]:
+        """Add a batch to the metrics; as `validation_step`, without the loss."""
+        return self._judge(batch, batch_idx)
+
+    def on_test_epoch_end(self) -> None:
+        """Log every metric as ``test_<name>``."""
+        self._log_metrics("test")
+
+    def predict_step(self, batch: JetBatch, batch_idx: int) -> dict[str, Tensor]:
+        """Its answer to one batch, with the columns ``label``, ``weight`` and ``index``, on the CPU."""
+        answer = self.answer(*batch.inputs)
+        for name, values in answer.items():
+            if not values.isfinite().all():
+                refuse_numbers(name, values.isfinite(), batch, batch_idx)
+        columns = {name: getattr(batch, name) for name in ("label", "weight", "index")}
+        return {name: values.detach().cpu() for name, values in {**answer, **columns}.items()}
+
+    def table(self, columns: dict[str, np.ndarray], judged: Judged) -> Answers | Predictions:
+        """What ``predictions.arrow`` holds.
+
+        Args:
+            columns: of `predict_step` or `test_step`, joined.
+            judged: of which split.
+        """
+        known = {name: values for name, values in columns.items() if name != "label" or (values >= 0).any()}
+        return Answers(join_columns(known, judged.data.observed(judged.split, columns["index"])))
+
+    def score_columns(self, columns: dict[str, np.ndarray], judged: Judged) -> dict[str, np.ndarray]:
+        """What a file of predictions for other programs holds, in the order of the files; arguments as of `table`."""
+        return self.table(columns, judged).sorted()
+
+    def findings(self, columns: dict[str, np.ndarray], judged: Judged) -> Findings:
+        """The sections of its report; arguments as of `table`."""
+        found = self.metrics(columns)
+        rows, split = judged.data.description.rows, {"val": "validation"}.get(judged.split, judged.split)
+        values = {name: {"value": float(metric.value), "error": metric.error} for name, metric in found.items()}
+        return Findings(
+            title=judged.title,
+            document={
+                "format": "zoo-task-report",
+                "task": type(self).__name__,
+                "split": split,
+                "jets": judged.jets,
+                "rows": rows,
+                "metrics": values,
+            },
+            opening=f"Judged on {judged.jets:,} {split} {rows}.",
+            table=plain_figures_table(values),
+            note=f"Errors are one standard deviation from the number of {split} {rows}; they do not hold the spread "
+            "between trainings.",
+            drawings=self.drawings(columns, (judged.title, f"{judged.jets:,} {split} {rows}")),
+            files={"predictions.arrow": self.table(columns, judged).to_bytes()},
+            closing=f"Predictions: `predictions.arrow` ({', '.join(columns)}). Metrics: `metrics.json`.",
+        )
+
+    def _judge(self, batch: JetBatch, batch_idx: int) -> dict[str, Tensor]:
+        targets = {f"{name}_true": batch.targets[name] for name in self.target_fields}
+        columns = self.predict_step(batch, batch_idx) | {name: values.cpu() for name, values in targets.items()}
+        self._judged.update(columns)
+        return columns
+
+    def _log_metrics(self, split: str) -> None:
+        for name, metric in self.metrics(self._judged.compute()).items():
+            self.log(f"{split}_{name}", float(metric.value))
+            if metric.error is not None:
+                self.log(f"{split}_{name}_error", float(metric.error))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the sums of the epoch's mean loss, so that a resumed epoch logs the mean of all its batches."""

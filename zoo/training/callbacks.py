@@ -4,6 +4,7 @@ import math
 import random
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from zoo.data.hints import did_you_mean
 from zoo.files import remove_drafts
 from zoo.kernels.building import current_names
 from zoo.model import declared
-from zoo.report import Predictions, write_report
-from zoo.score_files import join_columns, score_columns, write_scores
+from zoo.report import write_report
+from zoo.score_files import write_scores
+from zoo.training.judged import Judged
 from zoo.training.run_folder import checkpoint_path
 
 _EPOCH_FIGURES = ("val_loss", "val_probe_auc", "val_auc", "val_accuracy", "val_background_rejection_0.3")
@@ -302,7 +304,7 @@ class MatchData(Callback):
 
 
 class WriteReport(Callback):
-    """Turns the test's predictions into ``report/`` of the run folder.
+    """Turns what a task answered for its judged split, outside a training, into ``report/`` of the run folder.
 
     Args:
         run_folder: the run; its ``metrics.csv`` and ``config.yaml`` enter the report where they exist.
@@ -310,15 +312,17 @@ class WriteReport(Callback):
 
     Attributes:
         facts: how the weights came to be, for the page; whoever loads them says.
-        metrics: what `zoo.report.write_report` returned; None before the end of a test.
+        document: what `zoo.report.write_report` returned; None before the end of a test or validation.
     """
 
     def __init__(self, run_folder: Path, title: str) -> None:
         self.run_folder = run_folder
         self.title = title
         self.facts: dict[str, Any] = {}
-        self.metrics: dict[str, Any] | None = None
+        self.document: dict[str, Any] | None = None
         self._batches: list[dict[str, Tensor]] = []
+        self._jets = 0
+        self._show: Callable[[dict[str, Any]], None] | None = None
 
     def on_test_batch_end(
         self,
@@ -329,31 +333,63 @@ class WriteReport(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep the predictions of a batch."""
-        self._batches.append(outputs)
+        """Keep the answers of a batch, of a task that is judged by its test."""
+        self._keep(pl_module, "test", outputs, batch)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: dict[str, Tensor],
+        batch: JetBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep the answers of a batch, of a task that is judged by its validation; those of a training are not."""
+        if trainer.state.fn == "validate":
+            self._keep(pl_module, "val", outputs, batch)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the report."""
+        """Write the report of a test."""
+        self._write(trainer, pl_module, "test")
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the report of a validation."""
+        self._write(trainer, pl_module, "val")
+
+    def show(self) -> None:
+        """Print the metrics, and where the report lies."""
+        self._show(self.document)
+        print(f"report: {self.run_folder / 'report'}")
+
+    def _keep(self, pl_module: LightningModule, split: str, outputs: dict[str, Tensor], batch: JetBatch) -> None:
+        if pl_module.judged_split == split:
+            self._batches.append(outputs)
+            self._jets += len(batch.mask)
+
+    def _write(self, trainer: Trainer, pl_module: LightningModule, split: str) -> None:
+        if not self._batches:
+            return
         history, config = self.run_folder / "metrics.csv", self.run_folder / "config.yaml"
-        judged = pl_module.test_metrics
-        self.metrics = write_report(
+        logged = {name: value.item() for name, value in trainer.callback_metrics.items()}
+        judged = Judged(trainer.datamodule, split, self.title, self._jets, logged)
+        findings = pl_module.findings(_joined(trainer, self._batches), judged)
+        self._show = findings.show
+        self.document = write_report(
             self.run_folder / "report",
-            _joined_predictions(trainer, self._batches),
-            title=self.title,
+            findings,
             history=history if history.exists() else None,
             config=config if config.exists() else None,
-            facts=self.facts | {"parameters": sum(parameter.numel() for parameter in pl_module.parameters())},
-            background=judged.background,
-            signal_efficiencies=judged.signal_efficiencies,
+            facts=self.facts | {"parameters": pl_module.parameter_count},
         )
-        self._batches = []
+        self._batches, self._jets = [], 0
 
 
 class WritePredictions(Callback):
     """Writes what ``predict`` gave to one file, a row a jet with its number and the data module's observers.
 
-    An ``.arrow`` file holds the logits, see `zoo.report.Predictions`; one of another ending the score of each class for
-    other programs, see `zoo.score_files`.
+    An ``.arrow`` file holds what the report of the task does, such as logits (`zoo.report.Predictions`); one of another
+    ending the columns for other programs, see `zoo.score_files`.
 
     Args:
         path: file to write; an older one is replaced.
@@ -362,6 +398,7 @@ class WritePredictions(Callback):
     def __init__(self, path: Path) -> None:
         self.path = path
         self._batches: list[dict[str, Tensor]] = []
+        self._jets = 0
 
     def on_predict_batch_end(
         self,
@@ -374,41 +411,23 @@ class WritePredictions(Callback):
     ) -> None:
         """Keep the predictions of a batch."""
         self._batches.append(outputs)
+        self._jets += len(batch.mask)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the file."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        predictions = _joined_predictions(trainer, self._batches)
+        columns, judged = _joined(trainer, self._batches), Judged(trainer.datamodule, "predict", "", self._jets, {})
         if self.path.suffix == ".arrow":
-            predictions.save(self.path)
+            pl_module.table(columns, judged).save(self.path)
         else:
-            write_scores(self.path, _columns(predictions))
-        self._batches = []
+            write_scores(self.path, pl_module.score_columns(columns, judged))
+        self._batches, self._jets = [], 0
 
 
-def _joined_predictions(trainer: Trainer, batches: list[dict[str, Tensor]]) -> Predictions:
+def _joined(trainer: Trainer, batches: list[dict[str, Tensor]]) -> dict[str, np.ndarray]:
     if trainer.world_size > 1:
         raise ValueError("trainer.devices: predictions are collected in one process; give --trainer.devices 1")
-    columns = {name: torch.cat([batch[name] for batch in batches]).numpy() for name in batches[0]}
-    data = trainer.datamodule
-    merged = data.merged_classes
-    if not merged.is_merged:
-        del columns["source"]
-    sources = merged.sources if merged.is_merged else ()
-    fields = data.observed("test" if trainer.testing else "predict", columns["index"])
-    return Predictions(**columns, classes=merged.names, sources=sources, rows=data.description.rows, fields=fields)
-
-
-def _columns(predictions: Predictions) -> dict[str, np.ndarray]:
-    """What a file for other programs holds: ``index``, ``label``, ``weight``, ``source``, the scores, the fields.
-
-    The rows are in the order of the files; batches are of jets of similar length.
-    """
-    names = ("index", "label", "weight", *(["source"] if predictions.sources else []))
-    of_jets = {name: getattr(predictions, name) for name in names}
-    columns = join_columns(of_jets | score_columns(predictions.logits, predictions.classes), predictions.fields)
-    order = np.argsort(predictions.index)
-    return {name: values[order] for name, values in columns.items()}
+    return {name: torch.cat([batch[name] for batch in batches]).numpy() for name in batches[0]}
 
 
 def _require_finite(trainer: Trainer) -> None:

@@ -25,10 +25,8 @@ from zoo.errors import MISTAKE
 from zoo.files import atomic_write, only_one, require_output
 from zoo.limits import parse_yaml
 from zoo.old_configs import is_old, renew_settings
-from zoo.report import print_figures, print_table
 from zoo.score_files import require_kind
 from zoo.tasks import Task
-from zoo.tasks.pretraining.report import WritePretrainingReport
 from zoo.training.callbacks import (
     MatchData,
     ProgressBar,
@@ -236,8 +234,7 @@ class TrainingCLI(LightningCLI):
     def after_validate(self) -> None:
         """Say where the report of the validation lies, of a task that is judged by it."""
         if self.task.judged_split == "val":
-            print_figures(self._report.metrics)
-            print(f"report: {self._report.run_folder / 'report'}")
+            self._report.show()
 
     def before_test(self) -> None:
         """Take the checkpoint's weights; the report has its own table."""
@@ -246,8 +243,7 @@ class TrainingCLI(LightningCLI):
 
     def after_test(self) -> None:
         """Print the table, and where the report lies."""
-        print_table(self._report.metrics)
-        print(f"report: {self._report.run_folder / 'report'}")
+        self._report.show()
 
     def before_predict(self) -> None:
         """Take the checkpoint's weights; the predictions go to a file, not to memory."""
@@ -290,7 +286,7 @@ class TrainingCLI(LightningCLI):
         name = model.class_path  # in full, unless it is ours: another's may have the same last word
         name = name.rpartition(".")[2] if name.startswith("zoo.") else name
         title = f"{name}, {self.task.purpose}" if self.task.purpose else name
-        self._report = (WriteReport if self.task.judged_split == "test" else WritePretrainingReport)(folder, title)
+        self._report = WriteReport(folder, title)
         self._predictions = WritePredictions(_predictions_path(folder, self._option("predictions")))
         arguments = model.get("init_args", {})
         match = MatchData(arguments.get("input_dim"), arguments.get("num_classes"))

@@ -15,9 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.data.batch import JetBatch
+from zoo.report import Drawings
 from zoo.tasks.pretraining.augmentations import augment
 from zoo.tasks.pretraining.objective import Pretraining, mean_representation
-from zoo.tasks.pretraining.report import Drawings, draw_similarities
+from zoo.tasks.pretraining.report import draw_similarities
 from zoo.tasks.task import require
 
 
@@ -143,7 +144,7 @@ class Contrastive(Pretraining):
             shown |= {"same": (one * other).sum(1), "other": (one * other.roll(1, 0)).sum(1)}
         return losses, figures, shown
 
-    def drawings(self, shown: dict[str, np.ndarray]) -> Drawings:
+    def shown_drawings(self, shown: dict[str, np.ndarray]) -> Drawings:
         """How near versions of the same jet and other jets are."""
         caption = "Cosine of two versions of the same jet, and of two jets of similar length."
         return {"similarities": (caption, draw_similarities(shown["same"], shown["other"]))}

@@ -28,8 +28,9 @@ from zoo.data.features import RELATIVE_TO_JET, Feature, FeatureTable, jet_column
 from zoo.kernels.packing import leading_mask
 from zoo.physics import kinematics
 from zoo.physics.quantities import QUANTITIES
+from zoo.report import Drawings
 from zoo.tasks.pretraining.objective import Pretraining
-from zoo.tasks.pretraining.report import Drawings, draw_codes, draw_momenta, draw_scatter
+from zoo.tasks.pretraining.report import draw_codes, draw_momenta, draw_scatter
 from zoo.tasks.task import require
 
 #: What is predicted of the momentum of a hidden particle: relative to the visible jet, or to the detector where no
@@ -369,7 +370,7 @@ class MaskedParticles(Pretraining):
             shown |= self._shown(answer, generator)
         return sum(parts.values()), figures, shown
 
-    def drawings(self, shown: dict[str, np.ndarray]) -> Drawings:
+    def shown_drawings(self, shown: dict[str, np.ndarray]) -> Drawings:
         """Distributions of hidden momenta, true and drawn; expected against true; and how often each code is there."""
         labels = tuple(QUANTITIES[name].label for name in momentum_of(self.feature_table))
         width = len(labels)

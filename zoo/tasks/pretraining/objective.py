@@ -11,11 +11,13 @@ from zoo.data import JetDataModule
 from zoo.data.batch import JetBatch
 from zoo.kernels.segments import offsets, segment_mean
 from zoo.registry import is_readout
+from zoo.report import Drawings, Findings, plain_figures_table
 from zoo.tasks.pretraining.backbone import backbone_names, require_backbone
 from zoo.tasks.pretraining.probe import LinearProbe, probe_rows
-from zoo.tasks.pretraining.report import Drawings
+from zoo.tasks.pretraining.report import error_of_mean
 from zoo.tasks.task import OutputSize, Task, refuse_numbers, require
 from zoo.training.checkpoints import BACKBONE
+from zoo.training.judged import Judged
 
 
 class Pretraining(Task):
@@ -38,6 +40,7 @@ class Pretraining(Task):
     """
 
     judged_split = "val"
+    folder_kind = "backbone"
 
     def __init__(
         self,
@@ -87,14 +90,40 @@ class Pretraining(Task):
 
         Returns:
             Loss of each item that is predicted, (item,); further figures, (item,) each, whose means are logged as
-            ``val_<name>``; and the ``jet`` (item,) of each as ``batch.index`` numbers it, with what `drawings` shows,
-            items first, outside a training.
+            ``val_<name>``; and the ``jet`` (item,) of each as ``batch.index`` numbers it, with what `shown_drawings`
+            shows, items first, outside a training.
         """
         raise NotImplementedError
 
-    def drawings(self, shown: dict[str, np.ndarray]) -> Drawings:
+    def shown_drawings(self, shown: dict[str, np.ndarray]) -> Drawings:
         """Pictures of what the validation batches showed."""
         raise NotImplementedError
+
+    @property
+    def parameter_count(self) -> int:
+        """Number of the parameters that it trains."""
+        return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
+
+    def findings(self, columns: dict[str, np.ndarray], judged: Judged) -> Findings:
+        """The metrics that the validation logged, and pictures of what it showed; see `Task.findings`."""
+        shown = dict(columns)
+        error_of_loss = error_of_mean(shown.pop("loss"), shown.pop("jet"))
+        logged = judged.logged
+        errors = {name: logged.get(f"{name}_error") for name in logged} | {"val_loss": error_of_loss}
+        metrics = {
+            name: {"value": value, "error": errors[name]}
+            for name, value in logged.items()
+            if not name.endswith("_error")
+        }
+        rows = judged.data.description.rows
+        return Findings(
+            title=judged.title,
+            document={"format": "zoo-pretraining-report", "jets": judged.jets, "rows": rows, "metrics": metrics},
+            opening=f"Validated on {judged.jets:,} {rows}.",
+            table=plain_figures_table(metrics),
+            note=f"Errors are one standard deviation from the number of {rows}.",
+            drawings=self.shown_drawings(shown),
+        )
 
     def loss(self, batch: JetBatch, batch_idx: int) -> tuple[Tensor, float]:
         """Mean loss of the items of a batch, and their number; zero where there are none."""

@@ -1,87 +1,14 @@
-"""What a pretraining leaves behind: its figures, and pictures of what it predicts."""
+"""What the reports of pretrainings draw, and the errors of means over particles."""
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
-
-from zoo.data.batch import JetBatch
-from zoo.report import write_training_report
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-#: By name, a caption and what draws it.
-Drawings = dict[str, tuple[str, Callable[["Figure"], None]]]
-
 _TRUE_COLOUR, _PREDICTED_COLOUR = "#717581", "#bd1f01"
-
-
-class WritePretrainingReport(Callback):
-    """Turns a validation outside a training into ``report/`` of the run folder.
-
-    Args:
-        run_folder: the run; its ``metrics.csv`` and ``config.yaml`` enter the report where they exist.
-        title: name of the model.
-
-    Attributes:
-        facts: how the weights came to be, for the page; whoever loads them says.
-        metrics: what `write_training_report` returned; None before the end of a validation.
-    """
-
-    def __init__(self, run_folder: Path, title: str) -> None:
-        self.run_folder = run_folder
-        self.title = title
-        self.facts: dict[str, Any] = {}
-        self.metrics: dict[str, Any] | None = None
-        self._batches: list[dict[str, Tensor]] = []
-        self._jets = 0
-
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: dict[str, Tensor],
-        batch: JetBatch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Keep what a batch shows."""
-        if trainer.state.fn == "validate":
-            self._batches.append(outputs)
-            self._jets += len(batch.mask)
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the report."""
-        if trainer.state.fn != "validate":
-            return
-        shown = {name: torch.cat([batch[name] for batch in self._batches]).numpy() for name in self._batches[0]}
-        history, config = self.run_folder / "metrics.csv", self.run_folder / "config.yaml"
-        self.metrics = write_training_report(
-            self.run_folder / "report",
-            title=self.title,
-            jets=self._jets,
-            rows=trainer.datamodule.description.rows,
-            figures=_figures(trainer, shown.pop("loss"), shown.pop("jet")),
-            drawings=pl_module.drawings(shown),
-            history=history if history.exists() else None,
-            config=config if config.exists() else None,
-            facts=self.facts | {"parameters": sum(p.numel() for p in pl_module.parameters() if p.requires_grad)},
-        )
-        self._batches, self._jets = [], 0
-
-
-def _figures(trainer: Trainer, loss: np.ndarray, jet: np.ndarray) -> dict[str, dict[str, Any]]:
-    """What the validation logged, each with its error where there is one."""
-    logged = {name: value.item() for name, value in trainer.callback_metrics.items()}
-    errors = {name: logged.get(f"{name}_error") for name in logged} | {"val_loss": error_of_mean(loss, jet)}
-    return {
-        name: {"value": value, "error": errors[name]} for name, value in logged.items() if not name.endswith("_error")
-    }
 
 
 def error_of_mean(values: np.ndarray, jet: np.ndarray) -> float | None:

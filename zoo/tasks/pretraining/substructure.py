@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from zoo.data.batch import JetBatch
 from zoo.physics.quantities import SUBSTRUCTURE_LABELS
 from zoo.physics.substructure import observables, substructure
+from zoo.report import Drawings
 from zoo.tasks.pretraining.objective import Pretraining, mean_representation
-from zoo.tasks.pretraining.report import Drawings, draw_scatter
+from zoo.tasks.pretraining.report import draw_scatter
 
 #: Jets that mean and spread of the observables are fitted to.
 FIT_JETS = 10_000
@@ -108,7 +109,7 @@ class Substructure(Pretraining):
             shown |= {"true": true[:, places], "expected": expected[:, places]}
         return losses.mean(1), figures, shown
 
-    def drawings(self, shown: dict[str, np.ndarray]) -> Drawings:
+    def shown_drawings(self, shown: dict[str, np.ndarray]) -> Drawings:
         """Predicted against true observables."""
         caption = "Predicted against true observables, number of jets in colour (logarithmic)."
         labels = tuple(SUBSTRUCTURE_LABELS[name] for name in SHOWN)

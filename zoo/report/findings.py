@@ -1,0 +1,42 @@
+"""What a task says of the jets that it was judged on: the sections of a report."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from zoo.report.tables import print_figures
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+#: By name of the picture, its caption and what draws it.
+Drawings = dict[str, tuple[str, Callable[["Figure"], None]]]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Findings:
+    """The sections of a report; `zoo.report.write_report` adds how the weights came to be.
+
+    Args:
+        title: name of the model or run; the seeds of one training share it.
+        document: what ``metrics.json`` says of the jets: ``format``, ``rows`` (``jets`` or ``events``), ``jets`` (their
+            number, or that of each class), ``metrics`` (by name, each with ``value`` and ``error``), and what else is
+            known.
+        opening: what was judged, the first line of the page.
+        table: the metrics in Markdown.
+        note: what the errors are.
+        drawings: the pictures, but that of the training.
+        files: further files of the report, by their names.
+        closing: where predictions and numbers are, the last line before the settings; empty: no such line.
+        show: prints the metrics of ``metrics.json`` on the terminal.
+    """
+
+    title: str
+    document: dict[str, Any]
+    opening: str
+    table: str
+    note: str
+    drawings: Drawings
+    files: dict[str, bytes] = dataclasses.field(default_factory=dict)
+    closing: str = ""
+    show: Callable[[dict[str, Any]], None] = print_figures
