@@ -108,6 +108,21 @@ def test_columns_and_context_turn_about_the_beam():
         assert np.array_equal(turned.fields["met"], jets.fields["met"])
 
 
+def test_columns_are_boosted_along_the_beam():
+    """The pseudorapidity of massless particles as a column, beside that of the boosted momenta; the azimuth stays."""
+    jets = read_some("sample:top_tagging/test", 6)
+    jets = jets._replace(columns={"part_eta": pseudorapidity(jets), "part_phi": pseudorapidity(jets)})
+    boosted = transform(jets, "beam boost", transformations()["beam boost"])
+    np.testing.assert_allclose(boosted.columns["part_eta"], pseudorapidity(boosted), rtol=1e-9)
+    assert np.abs(boosted.columns["part_eta"] - jets.columns["part_eta"]).min() > 0.1
+    assert np.array_equal(boosted.columns["part_phi"], jets.columns["part_phi"])
+
+
+def pseudorapidity(jets) -> np.ndarray:
+    _, px, py, pz = jets.four_momenta.T
+    return np.arcsinh(pz / np.hypot(px, py))
+
+
 def test_broken_promises_are_seen(jets):
     model = Counting(7, 2)
     found = changes(model, jets)

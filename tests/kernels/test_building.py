@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from zoo import create_model
 from zoo.kernels.building import current_names, renamed_weights
 
 
@@ -39,3 +40,15 @@ def test_a_weight_of_no_name_is_still_told():
     weights["decoders.0.weight"] = weights.pop("decoder.0.weight")
     with pytest.raises(RuntimeError, match=r'Missing key.*"head.0.weight"(.|\n)*Unexpected key.*"decoders.0.weight"'):
         Renamed().load_state_dict(weights)
+
+
+@pytest.mark.parametrize(
+    ("name", "old"),
+    [("pfn", "f"), ("efn", "f"), ("cnn_jetimage", "decoder"), ("fully_connected_for_events", "layers.9")],
+)
+def test_models_load_the_weights_of_before(name, old):
+    """The names that the parts had in files that exist."""
+    source, target = (create_model(name, input_dim=7, num_classes=2) for _ in range(2))
+    weights = source.state_dict()
+    target.load_state_dict({key.replace("head.", f"{old}."): value for key, value in weights.items()})
+    torch.testing.assert_close(target.state_dict(), weights, rtol=0, atol=0)

@@ -1,5 +1,6 @@
 """Jets to check models on, and what is done to them."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -16,10 +17,10 @@ from zoo.data.packed import PackedJets
 from zoo.data.readers import read_jets
 from zoo.data.turning import ColumnChanges, Turning
 from zoo.physics.lorentz import boost_matrix, rotation_matrix
-from zoo.physics.quantities import change_of
+from zoo.physics.quantities import QUANTITIES, change_of
 
-#: Azimuth in radians by which jets are turned about the beam.
-TURN = 1.0
+#: Azimuth in radians by which jets are turned about the beam, and velocity by which they are boosted along it.
+TURN, VELOCITY = 1.0, 0.3
 
 
 def inputs(
@@ -77,18 +78,22 @@ def transformations() -> dict[str, Tensor]:
 
     return {
         "beam rotation": rotation_matrix(vector(0.0, 0.0, 1.0), vector(TURN)[0]),
-        "beam boost": boost_matrix(vector(0.0, 0.0, 0.3)),
+        "beam boost": boost_matrix(vector(0.0, 0.0, VELOCITY)),
         "rotation": rotation_matrix(vector(1.0, 2.0, 2.0), vector(1.0)[0]),
         **{f"boost, gamma {gamma}": boost(gamma) for gamma in (2, 10, 100)},
     }
 
 
 def transform(jets: PackedJets, name: str, matrix: Tensor) -> PackedJets:
-    """Jets after one of the `transformations`; columns and fields turn along where it is known how, about the beam."""
+    """Jets after one of the `transformations`; about and along the beam, columns and fields follow as known."""
     moved = jets._replace(four_momenta=jets.four_momenta @ matrix.numpy().T)
-    if name != "beam rotation":
-        return moved
-    return moved._replace(columns=_turned(jets.columns), fields=_turned(jets.fields))
+    along = {"beam rotation": _turned, "beam boost": _boosted}.get(name)
+    return moved if along is None else moved._replace(columns=along(jets.columns), fields=along(jets.fields))
+
+
+def _boosted(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    shifted = {name for name in values if name in QUANTITIES and QUANTITIES[name].boost == "shifted"}
+    return {name: column + math.atanh(VELOCITY) if name in shifted else column for name, column in values.items()}
 
 
 def _turned(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
