@@ -4,26 +4,27 @@
     python -m benchmarks.four_tops
     python -m benchmarks.four_tops --models pfn_for_events lightgbm --seeds 1
 
-Networks are trained as ``configs/four_tops`` says, trees (``lightgbm``, and ``lightgbm_pairs`` with the kinematics of
-pairs of objects) on the same events. What follows ``--`` goes to every training of a network. Trainings run in
-processes of one thread each. What is finished is not trained again, and what was interrupted goes on. The table and its
-picture are those of ``zoo report``.
+Networks are trained as the rows ``four_tops/...`` of ``configs/README.md``, trees (``lightgbm``, and ``lightgbm_pairs``
+with the kinematics of pairs of objects) on the same events. What follows ``--`` goes to every training of a network.
+Trainings run in processes of one thread each. What is finished is not trained again, and what was interrupted goes on.
+The table and its picture are those of ``zoo report``.
 """
 
 import argparse
 import os
 from pathlib import Path
 
+from benchmarks.rows import read_rows
 from benchmarks.train_models import REPOSITORY, train_all
 from zoo.boosted_trees import train_boosted_trees
 from zoo.report import compare_runs
 
-CONFIGS = REPOSITORY / "configs" / "four_tops"
-NETWORKS = sorted(path.stem for path in CONFIGS.glob("*_for_events*.yaml"))
+ROWS = "four_tops"
+NETWORKS = sorted(name.removeprefix(f"{ROWS}/") for name in read_rows() if name.startswith(ROWS) and "_for_" in name)
 
 #: Name -> what the trees see; their data are those of the network beside them.
 TREES = {"lightgbm": "objects", "lightgbm_pairs": "pairs"}
-CONFIG_OF_TREES = CONFIGS / "pfn_for_events.yaml"
+CONFIG_OF_TREES = REPOSITORY / "configs" / "data" / "four_tops.yaml"
 
 
 def grow(name: str, seed: int, run: Path) -> None:
@@ -49,7 +50,7 @@ def main() -> None:
         if model in TREES:
             grow(model, seed, run)
     trainings = [
-        (CONFIGS / f"{model}.yaml", run, ["--seed-everything", str(seed), *options.further])
+        (f"{ROWS}/{model}", run, ["--seed-everything", str(seed), *options.further])
         for (model, seed), run in runs.items()
         if model in NETWORKS
     ]

@@ -1,9 +1,10 @@
 """How much a backbone saves in labels: the same model from scratch and fine-tuned, on few and many labelled jets.
 
     python -m benchmarks.label_efficiency --labels 600 1200 6055 12110 60550 --seeds 1 2 3 \\
-        --trainings scratch=configs/top_tagging/lorentznet.yaml fine-tuned=configs/finetune/lorentznet.yaml
+        --trainings scratch=quickstart/lorentznet fine-tuned=finetune/lorentznet
 
-Every training is of the first jets (or events) of its training split, and all are tested on the same ones. What follows
+A training is a row of ``configs/README.md``, or YAML files with commas between. Every training is of the first jets (or
+events) of its training split, and all are tested on the same ones. What follows
 ``--`` goes to every training, such as ``--data.batch_size 64``. Trainings run in processes of one thread each. What is
 finished is not trained again, and what was interrupted goes on. At the end stand a table and a picture of the AUC, in
 Markdown, CSV and PNG. ``--beside`` names further runs for them, which were trained otherwise or before:
@@ -16,16 +17,19 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.rows import read_rows
 from benchmarks.train_models import train_all
 from zoo.report import compare_label_counts
 
 
-def named_config(text: str) -> tuple[str, Path]:
-    """``NAME=YAML`` taken apart."""
-    name, equals, config = text.partition("=")
-    if not (name and equals and config):
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=YAML, such as scratch=configs/quickstart/pfn.yaml")
-    return name, Path(config)
+def named_training(text: str) -> tuple[str, str]:
+    """``NAME=ROW`` taken apart."""
+    name, equals, row = text.partition("=")
+    if not (name and equals and (row.endswith(".yaml") or row in read_rows())):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not NAME=ROW with a row of configs/README.md, such as scratch=quickstart/pfn, nor NAME=YAML"
+        )
+    return name, row
 
 
 def tested_runs(folder: Path, name: str, labels: Sequence[int]) -> dict[int, list[Path]]:
@@ -38,7 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--trainings", nargs="+", type=named_config, default=[], metavar="NAME=YAML")
+    parser.add_argument("--trainings", nargs="+", type=named_training, default=[], metavar="NAME=ROW")
     parser.add_argument(
         "--beside", nargs="+", default=[], metavar="NAME", help="further runs of the folder: NAME-LABELS-seedSEED"
     )

@@ -24,30 +24,31 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
-from benchmarks import models
+from benchmarks import models, rows
 from benchmarks.compare import write_rows
 from benchmarks.jets import DEFAULT_FILE
 from zoo.report import compare_runs
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-CONFIGS = REPOSITORY / "configs" / "quickstart"
-MODELS = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+#: Those of the packaged sample; see ``configs/README.md``.
+ROWS = "quickstart"
+MODELS = sorted(name.removeprefix(f"{ROWS}/") for name in rows.read_rows() if name.startswith(f"{ROWS}/"))
 
 
 def real_jets(file: Path) -> list[str]:
     """Arguments that put rows of the first 100,000 jets of the reference set in the place of the packaged sample."""
-    rows = {"train": [0, 60_550], "val": [60_550, 66_550], "test": [80_000, 100_000]}
+    parts = {"train": [0, 60_550], "val": [60_550, 66_550], "test": [80_000, 100_000]}
     arguments = ["--data.train_jets", "12110"]
-    for split, (start, stop) in rows.items():
+    for split, (start, stop) in parts.items():
         arguments += [f"--data.{split}.files", f"[{file}]", f"--data.{split}.rows", f"[{start}, {stop}]"]
     return arguments
 
 
-def train(config: Path, run: Path, further: Sequence[str]) -> str | None:
+def train(row: str, run: Path, further: Sequence[str]) -> str | None:
     """Do one training, or what is left of it, in a process of one thread.
 
     Args:
-        config: of the training.
+        row: of the results, or the configurations of the training; see `benchmarks.rows.arguments`.
         run: its run folder; where it holds a report nothing is done.
         further: arguments of ``zoo fit``.
 
@@ -56,14 +57,14 @@ def train(config: Path, run: Path, further: Sequence[str]) -> str | None:
     """
     if (run / "report" / "metrics.json").is_file():
         return None
-    command = [sys.executable, str(REPOSITORY / "train.py"), "fit", "--config", str(config), "--ckpt-path", "last"]
+    command = [sys.executable, str(REPOSITORY / "train.py"), "fit", *rows.arguments(row), "--ckpt-path", "last"]
     options = ["--run-folder", str(run), "--trainer.enable_progress_bar", "false"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([*command, *options, *further], env=environment, capture_output=True, text=True, check=False)
     return None if done.returncode == 0 else done.stderr[-2000:]
 
 
-def train_all(trainings: Sequence[tuple[Path, Path, Sequence[str]]], processes: int | None) -> set[Path]:
+def train_all(trainings: Sequence[tuple[str, Path, Sequence[str]]], processes: int | None) -> set[Path]:
     """Do many trainings, each with the arguments of `train`; what failed says why.
 
     Returns:
@@ -85,12 +86,12 @@ def write_table(folder: Path, path: Path) -> None:
     with models.RESULTS.open(newline="") as file:
         costs = {row["model"]: row for row in csv.DictReader(file)}
     with (folder / "comparison" / "comparison.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    for row in rows:
+        judged = list(csv.DictReader(file))
+    for row in judged:
         run = json.loads((folder / row["runs"].split()[0] / "report" / "metrics.json").read_text())
         row["epochs"] = run["settings"]["trainer"]["max_epochs"]
         row |= {name: costs[run["title"]][name] for name in ("parameters", "ms_per_jet")}
-    write_rows(rows, path)
+    write_rows(judged, path)
 
 
 def main() -> None:
@@ -110,7 +111,7 @@ def main() -> None:
     folder = Path("runs") / f"models-{options.jets}"
     further = [*(real_jets(options.file) if options.jets == "real" else []), *options.further]
     trainings = [
-        (CONFIGS / f"{model}.yaml", folder / f"{model}-seed{seed}", ["--seed-everything", str(seed), *further])
+        (f"{ROWS}/{model}", folder / f"{model}-seed{seed}", ["--seed-everything", str(seed), *further])
         for model in options.models
         for seed in options.seeds
     ]

@@ -75,7 +75,7 @@ def test_every_requirement_is_imported_and_every_import_required():
 
 def test_configs_are_found_in_the_package_and_own_ones_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    name = "configs/quickstart/pfn.yaml"
+    name = "configs/model/pfn.yaml"
     packaged = Path(find_config(name))
     assert packaged.read_text() == (ROOT / name).read_text()
     assert find_configs(["fit", "--config", name, f"--config={name}", "--run_folder", name]) == [
@@ -131,8 +131,9 @@ def test_a_wheel_trains_and_predicts_outside_of_a_checkout(installed, tmp_path):
     assert run([installed / "zoo", "--version"], tmp_path) == f"zoo {zoo.__version__}\n"
 
     few = ["--trainer.max_epochs", "1", "--data.train_jets", "400", "--data.num_workers", "0"]
-    config = "configs/quickstart/pfn.yaml"
-    fit = [installed / "zoo", "fit", "--config", config, "--run-folder", "runs/pfn", *few]
+    parts = ("model/pfn", "data/top_tagging_sample", "recipe/short_pfn")
+    configs = [word for part in parts for word in ("--config", f"configs/{part}.yaml")]
+    fit = [installed / "zoo", "fit", *configs, "--run-folder", "runs/pfn", *few]
     assert "AUC" in run(fit, tmp_path)
     assert (tmp_path / "runs" / "pfn" / "report" / "metrics.json").is_file()
 

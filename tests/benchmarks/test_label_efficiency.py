@@ -1,7 +1,5 @@
 """Which trainings the study of label efficiency does, and which it compares."""
 
-from pathlib import Path
-
 import pytest
 
 from benchmarks import label_efficiency
@@ -19,7 +17,7 @@ def test_every_number_of_labels_with_every_seed(monkeypatch, tmp_path):
 
     monkeypatch.setattr(label_efficiency, "train_all", all_but_one)
     monkeypatch.setattr(label_efficiency, "compare_label_counts", lambda found, out: compared.append((found, out)))
-    configs = ["--trainings", "scratch=a.yaml", "fine-tuned=b.yaml", "--out", str(tmp_path)]
+    configs = ["--trainings", "scratch=quickstart/pfn", "fine-tuned=b.yaml", "--out", str(tmp_path)]
     numbers, further = ["--labels", "1000", "100", "--seeds", "1", "2"], ["--data.batch_size", "7"]
     monkeypatch.setattr("sys.argv", ["label_efficiency", *configs, *numbers, "--", *further])
     label_efficiency.main()
@@ -27,7 +25,7 @@ def test_every_number_of_labels_with_every_seed(monkeypatch, tmp_path):
     assert len(trainings) == 8
     for config, run, options in trainings:
         name, labels, seed = run.name.rsplit("-", 2)
-        assert config == Path({"scratch": "a.yaml", "fine-tuned": "b.yaml"}[name])
+        assert config == {"scratch": "quickstart/pfn", "fine-tuned": "b.yaml"}[name]
         assert options == ["--data.train_jets", labels, "--seed_everything", seed.removeprefix("seed"), *further]
     assert {run.name.split("-")[-2] for _, run, _ in trainings[:4]} == {"100"}
     (found, out), *more = compared
@@ -66,7 +64,8 @@ def test_runs_of_another_kind_stand_beside_the_trainings(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--trainings", "a.yaml"], "not NAME=YAML"),
+        (["--trainings", "a.yaml"], "is not NAME=ROW"),
+        (["--trainings", "one=quickstart/pnf"], "is not NAME=ROW"),
         (["--trainings", "one=a.yaml", "--labels", "10", "20", "--epochs", "3"], "one for each of the 2"),
         ([], "nothing to compare"),
         (["--beside", "trees"], "holds no tested run trees-LABELS-seedSEED"),
@@ -85,7 +84,7 @@ def test_finished_trainings_are_not_repeated_and_failures_are_told(tmp_path, cap
     finished, broken = tmp_path / "finished", tmp_path / "broken"
     (finished / "report").mkdir(parents=True)
     (finished / "report" / "metrics.json").write_text("{}")
-    missing = tmp_path / "no.yaml"
+    missing = str(tmp_path / "no.yaml")
     assert train_all([(missing, finished, []), (missing, broken, [])], processes=1) == {finished}
     shown = capfd.readouterr().out
     assert "broken failed" in shown

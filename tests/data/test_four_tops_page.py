@@ -15,7 +15,7 @@ from zoo.data.features_yaml import read_context, read_features
 
 REPOSITORY = Path(__file__).parents[2]
 PAGE = (REPOSITORY / "docs" / "four_tops.md").read_text()
-CONFIGS = sorted((REPOSITORY / "configs" / "four_tops").glob("*.yaml"))
+CONFIGS = sorted((REPOSITORY / "configs" / "data").glob("four_tops*.yaml"))
 TRAINING_ROWS = 11_090
 
 
@@ -46,9 +46,9 @@ def test_configurations_split_and_merge_as_the_page_says():
     for path in CONFIGS:
         data = yaml.safe_load(path.read_text())["data"]
         assert data["merge"] == merge, path
-        assert path.stem == "sample" or {name: data[name]["rows"] for name in splits} == splits, path
+        assert path.stem == "four_tops_sample" or {name: data[name]["rows"] for name in splits} == splits, path
 
 
 def test_files_that_the_page_names_are_there():
-    for name in set(re.findall(r"configs/four_tops/\w+\.yaml", PAGE)):
+    for name in set(re.findall(r"configs/[\w/]+\.yaml", PAGE)):
         assert (REPOSITORY / name).is_file(), name

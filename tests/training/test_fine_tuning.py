@@ -463,11 +463,10 @@ def test_pickled_backbone_is_refused(tmp_path):
 
 def test_linear_probe_of_the_shipped_model(tmp_path):
     """Only the head moves, on the configuration that ships."""
-    config = str(Path(__file__).parents[2] / "configs" / "finetune" / "lorentznet_linear_probe.yaml")
+    parts = ("model/lorentznet", "data/top_tagging_sample", "recipe/linear_probe")
+    configs = [word for part in parts for word in ("--config", f"configs/{part}.yaml")]
     few = ["--data.train_jets", "64", "--data.val.rows", "[0, 32]", "--trainer.max_epochs", "1"]
-    line = command.main(
-        ["fit", "--config", config, "--run_folder", str(tmp_path / "run"), "--test_after_fit", "false", *few]
-    )
+    line = command.main(["fit", *configs, "--run_folder", str(tmp_path / "run"), "--test_after_fit", "false", *few])
     before = zoo.load_pretrained("lorentznet.top_tagging").model.state_dict()
     moved = {name for name, value in line.model.model.state_dict().items() if not torch.equal(value, before[name])}
     assert moved == {name for name in before if name.startswith("head.")}

@@ -21,20 +21,16 @@ import wandb
 import yaml
 from sklearn.metrics import roc_auc_score
 
-import zoo
 from tests.data.writers import LINES
 from zoo import cli
 from zoo.data.datasets import resolve_file
 from zoo.data.store import open_store, write_store
 from zoo.files import only_one
-from zoo.old_configs import renew_settings
 from zoo.report import Predictions
 from zoo.training import command
 from zoo.training.checkpoints import CheckpointError, read_checkpoint
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-FOLDERS = ("quickstart", "top_tagging", "jetclass", "four_tops")
-CONFIGS = sorted((REPOSITORY / "configs").glob("*/*.yaml"))
 
 
 def small_config(folder: Path) -> dict:
@@ -96,45 +92,6 @@ class FakeRun:
 
 def metrics(folder: Path) -> dict:
     return json.loads((folder / "run" / "report" / "metrics.json").read_text())["metrics"]
-
-
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(REPOSITORY)))
-def test_every_config_builds(path):
-    line = command.main(["--config", str(path)], run=False)
-    data, model = line.datamodule, line.model.model.eval()
-    inputs = [torch.zeros(1, 0, data.input_dim), torch.zeros(1, 0, 4), torch.zeros(1, 0, dtype=torch.bool)]
-    if data.context_dim:
-        inputs.append(torch.zeros(1, data.context_dim))
-    assert model(*inputs).shape == (1, len(data.classes))
-    arguments = renew_settings(yaml.safe_load(path.read_text()))["model"]["init_args"]["model"]["init_args"]
-    assert arguments.get("input_dim", data.input_dim) == data.input_dim
-    assert getattr(model, "context_dim", 0) == data.context_dim
-    assert f"--config {path.relative_to(REPOSITORY)}" in path.read_text(), "opens with the command that uses it"
-    assert not Path(line.config["run_folder"]).is_relative_to(REPOSITORY / "configs")
-
-
-def test_configs_are_found():
-    assert {path.parent.name for path in CONFIGS} >= set(FOLDERS)
-
-
-#: Models that reproduce the answers of other programs with their weights, and that nobody should train.
-FOR_IMPORTED_WEIGHTS = {
-    "lorentznet_release",
-    "lorentznet_qg_release",
-    "particle_transformer_weaver",
-    "particle_transformer_weaver_pre_activation",
-    "particlenet_weaver",
-}
-
-
-def test_every_model_has_its_configs():
-    """One of jets on the sample and on the reference set; one of events, which looks at other objects, on events."""
-    there = {folder: {path.stem for path in CONFIGS if path.parent.name == folder} for folder in FOLDERS}
-    of_events = {name for name in zoo.list_models() if "_for_events" in name}
-    of_jets = set(zoo.list_models()) - of_events - FOR_IMPORTED_WEIGHTS
-    assert of_jets <= there["quickstart"] & there["top_tagging"]
-    assert of_events <= there["four_tops"]
-    assert not of_events & (there["quickstart"] | there["top_tagging"])
 
 
 def change(config: dict, key: str, value: object) -> None:

@@ -1,4 +1,4 @@
-"""The command line of a training: ``fit|validate|test|predict --config configs/<dataset>/<model>.yaml``."""
+"""The command line of a training: ``fit|validate|test|predict --config MODEL --config DATA --config RECIPE``."""
 
 import argparse
 import importlib
@@ -85,7 +85,9 @@ class TrainingParser(LightningArgumentParser):
         """Print what is wrong and leave with status 2."""
         if not self.exit_on_error:  # a nested parser, whose message the outer one completes
             super().error(message, ex)
-        self.exit(MISTAKE, f"zoo: error: {_without_types(message)}\n(all keys: zoo fit --all-keys)\n")
+        is_without_model = "class_path 'torch.nn.Module'" in message and "is not accepted" in message
+        hint = "; name the config of the model before those of data and recipe" if is_without_model else ""
+        self.exit(MISTAKE, f"zoo: error: {_without_types(message)}{hint}\n(all keys: zoo fit --all-keys)\n")
 
     def add_function_arguments(
         self, function: Callable[..., Any], *args: Any, linked_targets: set[str] | None = None, **options: Any
@@ -345,7 +347,7 @@ def main(arguments: Sequence[str] | None = None, run: bool = True) -> TrainingCL
     """Run one subcommand.
 
     Args:
-        arguments: as on the command line, ``["fit", "--config", "configs/quickstart/lorentznet.yaml"]``.
+        arguments: as on the command line, ``["fit", "--config", "configs/quickstart.yaml"]``.
         run: False: only build model, data module and trainer; ``arguments`` then name no subcommand.
 
     Returns:

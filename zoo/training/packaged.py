@@ -11,7 +11,7 @@ def find_config(name: str) -> str:
     """The path of a config: as it is, or, where there is no such file, the packaged one of that name.
 
     Args:
-        name: such as ``configs/finetune/quickstart.yaml``.
+        name: such as ``configs/quickstart.yaml``.
 
     Example:
         >>> find_config("configs/mine.yaml")
