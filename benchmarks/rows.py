@@ -40,10 +40,14 @@ _HEAD = """# Configurations
 *Written by `python -m benchmarks.rows`, of `rows.yaml` and `benchmarks/results`.*
 
 A configuration is put together from three files or more: the model (`model/`), the data (`data/`) and the recipe
-(`recipe/`); a later file completes or changes what an earlier one says, and options change it last
+(`recipe/`), in this order; a later file completes or changes what an earlier one says, and options change it last
 ([docs/training.md](../docs/training.md#configurations)). `quickstart.yaml`, of README's first command, is whole.
-Each row below is one training; `--ckpt_path last` goes on with it after an interruption, `--seed_everything 2
---run_folder runs/...` trains it again. Errors of a figure are those of the number of test jets.
+The shell makes one `--config` of each name in the braces. Each row below is one training; `--ckpt_path last` goes on
+with it after an interruption, `--seed_everything 2 --run_folder runs/...` trains it again. Errors of a figure are those
+of the number of test jets.
+
+The files of the jets and events are those of `data/`, see
+[docs/data_conversion.md](../docs/data_conversion.md#where-the-configurations-look).
 """
 
 
@@ -103,10 +107,11 @@ def _short(value: float, digits: int) -> str:
 
 
 def command(name: str) -> str:
-    """The command of a row, a file or option a line."""
-    words = arguments(name)
-    pairs = [shlex.join(words[i : i + 2]) for i in range(0, len(words), 2)]
-    return "python train.py fit " + " \\\n    ".join(pairs)
+    """The command of a row, as bash and zsh understand it."""
+    row = read_rows()[name]
+    lines = [f"python train.py fit --config=configs/{{{','.join(row['configs'])}}}.yaml"]
+    lines.append(f"    --run_folder {row['run_folder']} {row.get('options', '')}".rstrip())
+    return " \\\n".join(lines)
 
 
 def page() -> str:

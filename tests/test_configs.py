@@ -31,13 +31,19 @@ FOR_IMPORTED_WEIGHTS = {
 
 
 def commands() -> dict[str, list[str]]:
-    """The words behind ``fit`` of each command of the page, by the name above it."""
+    """The words behind ``fit`` of each command of the page, as a shell makes them, by the name above it."""
     blocks = [block for text in re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL) for block in text.split("\n\n")]
     found = {}
     for block in blocks:
         name = block.splitlines()[0].removeprefix("# ")
-        found[name] = shlex.split(block[block.index("train.py fit") :].replace("\\\n", " "))[2:]
+        words = block[block.index("train.py fit") :].replace("\\\n", " ").replace("'", '"')
+        found[name] = shlex.split(re.sub(r"(\S*)\{(\S*)\}(\S*)", expanded, words))[2:]
     return found
+
+
+def expanded(braces: re.Match) -> str:
+    before, names, after = braces.groups()
+    return " ".join(f"{before}{name}{after}" for name in names.split(","))
 
 
 COMMANDS = commands()
