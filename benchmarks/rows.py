@@ -43,7 +43,7 @@ A configuration is put together from three files or more: the model (`model/`), 
 (`recipe/`), in this order; a later file completes or changes what an earlier one says, and options change it last
 ([docs/training.md](../docs/training.md#configurations)). `quickstart.yaml`, of README's first command, is whole.
 The shell makes one `--config` of each name in the braces. Each row below is one training; `--ckpt_path last` goes on
-with it after an interruption, `--seed_everything 2 --run_folder runs/...` trains it again. Errors of a figure are those
+with it after an interruption, `--seed_everything 2 --run-folder runs/...` trains it again. Errors of a figure are those
 of the number of test jets.
 
 The files of the jets and events are those of `data/`, see
@@ -109,8 +109,8 @@ def _short(value: float, digits: int) -> str:
 def command(name: str) -> str:
     """The command of a row, as bash and zsh understand it."""
     row = read_rows()[name]
-    lines = [f"python train.py fit --config=configs/{{{','.join(row['configs'])}}}.yaml"]
-    lines.append(f"    --run_folder {row['run_folder']} {row.get('options', '')}".rstrip())
+    lines = [f"zoo fit --config=configs/{{{','.join(row['configs'])}}}.yaml"]
+    lines.append(f"    --run-folder {row['run_folder']} {row.get('options', '')}".rstrip())
     return " \\\n".join(lines)
 
 

@@ -36,7 +36,12 @@ def commands() -> dict[str, list[str]]:
     found = {}
     for block in blocks:
         name = block.splitlines()[0].removeprefix("# ")
-        words = block[block.index("train.py fit") :].replace("\\\n", " ").replace("'", '"')
+        words = (
+            block[block.index("zoo fit") :]
+            .replace("\\\n", " ")
+            .replace("'", '"')
+            .replace("--run-folder", "--run_folder")
+        )
         found[name] = shlex.split(re.sub(r"(\S*)\{(\S*)\}(\S*)", expanded, words))[2:]
     return found
 

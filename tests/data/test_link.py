@@ -6,9 +6,10 @@ import hashlib
 import numpy as np
 import pytest
 
+from zoo.cli import main
 from zoo.data import link as room
 from zoo.data.convert import convert
-from zoo.data.datasets import DATASETS, RemoteFile
+from zoo.data.datasets import DATASETS, RemoteFile, resolve_file
 from zoo.data.link import OtherFileWarning, link
 from zoo.data.readers import read_jets
 from zoo.data.store import write_store
@@ -43,7 +44,7 @@ def test_a_published_name_needs_the_published_bytes_or_a_word(file, tmp_path, pu
     published("mine.arrow")
     assert link("top_tagging", file, tmp_path / "a").is_symlink()
     published("mine.arrow", b"other")
-    with pytest.raises(ValueError, match=r"is not the mine.arrow that was published, whose MD5 is .*say --as mine"):
+    with pytest.raises(ValueError, match=r"is not the mine.arrow that was published, whose MD5 is .*say --called mine"):
         link("top_tagging", file, tmp_path / "b")
     assert not (tmp_path / "b").exists()
     with pytest.warns(OtherFileWarning, match="its rows are other ones, or fewer"):
@@ -65,6 +66,17 @@ def test_jets_of_another_data_set_are_refused(file, tmp_path):
     (tmp_path / "no.h5").write_text("nothing")
     with pytest.raises(ValueError, match="none of the known formats"):
         link("top_tagging", tmp_path / "no.h5", tmp_path / "data")
+
+
+def test_the_command_and_the_remedy_that_names_it(file, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match="put it there with 'zoo data download top_tagging', or 'zoo data link"):
+        resolve_file("data/top_tagging/val.arrow")
+    with pytest.raises(FileNotFoundError, match="put it there with 'zoo data link four_tops FILE'"):
+        resolve_file("data/four_tops/events.csv")
+    main(["data", "link", "top_tagging", str(file), "--called", "val.arrow"])
+    assert capsys.readouterr().out == "data/top_tagging/val.arrow\n"
+    assert resolve_file("data/top_tagging/val.arrow").samefile(file)
 
 
 def test_a_converted_folder_is_linked(file, tmp_path):

@@ -35,6 +35,7 @@ COMMANDS = {
             "extract": data.extract,
             "verify": data.verify,
             "download": data.download,
+            "link": data.link,
         },
     ),
     "convert": data.convert,

@@ -1,9 +1,14 @@
 """Commands of files of jets and events: what they hold, and how they become others."""
 
+import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Literal
 
 from zoo.cli.signatures import Option
+
+#: Where the configurations look for the files of each data set.
+FOLDER = Path("data")
 
 #: Options that several commands share.
 Force = Annotated[bool, Option(help="replace an output that exists")]
@@ -129,12 +134,36 @@ def download(name: str, *, out: Annotated[Path | None, Option("DIR")] = None) ->
 
     Args:
         name: such as top_tagging.
-        out: folder to write (default: NAME).
+        out: folder to write (default: data/NAME, where the configurations look).
     """
     from zoo.data.download import download
 
-    for path in download(name, out or Path(name)):
+    for path in download(name, out or FOLDER / name):
         print(path)
+
+
+def link(
+    name: str,
+    file: str,
+    *,
+    called: Annotated[str | None, Option("NAME")] = None,
+    out: Annotated[Path | None, Option("DIR")] = None,
+) -> None:
+    """Link a file that lies elsewhere to where the configurations look for it.
+
+    Args:
+        name: of the data set, such as top_tagging, whose jets the file must hold.
+        file: file of jets or converted folder.
+        called: name of the link, such as train.h5 (default: that of the file, whose bytes must then be those that were
+            published under it).
+        out: folder to write (default: data/NAME).
+    """
+    from zoo.data.link import link
+
+    with warnings.catch_warnings(record=True) as noted:
+        print(link(name, file, out or FOLDER / name, called=called))
+    for warning in noted:
+        print(warning.message, file=sys.stderr)
 
 
 def convert(

@@ -340,6 +340,9 @@ def expand_pattern(name: str | Path) -> list[str]:
 def _remedy(path: Path) -> str:
     if ":" in "".join(path.parts[:1]):
         return "an address is given as text, as a path has but one of its slashes"
+    if len(path.parts) > 2 and path.parts[0] == "data" and (facts := DATASETS.get(path.parts[1])):
+        fetched = f"'zoo data download {facts.name}', or " if facts.files else ""
+        return f"put it there with {fetched}'zoo data link {facts.name} FILE'"
     return f"give a path that exists or a name like {_EXAMPLE}"
 
 

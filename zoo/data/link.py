@@ -42,12 +42,12 @@ def link(name: str, file: str | Path, folder: str | Path, *, called: str | None 
     if published is not None and md5_of(path) != published:
         difference = f"{path}: is not the {target.name} that was published, whose MD5 is {published}"
         if called is None:
-            raise ValueError(f"{difference}; fetch it with 'zoo data download {name}', or say --as {target.name}")
+            raise ValueError(f"{difference}; fetch it with 'zoo data download {name}', or say --called {target.name}")
         warnings.warn(OtherFileWarning(f"{difference}; its rows are other ones, or fewer"), stacklevel=2)
     if os.path.lexists(target):
         if target.resolve() == path.resolve():
             return target
-        raise FileExistsError(f"{target} exists; move it away, or name the link with --as")
+        raise FileExistsError(f"{target} exists; move it away, or give the link another name with --called")
     target.parent.mkdir(parents=True, exist_ok=True)
     target.symlink_to(path.resolve())
     return target
