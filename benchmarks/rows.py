@@ -42,9 +42,9 @@ _HEAD = """# Configurations
 A configuration is put together from three files or more: the model (`model/`), the data (`data/`) and the recipe
 (`recipe/`), in this order; a later file completes or changes what an earlier one says, and options change it last
 ([docs/training.md](../docs/training.md#configurations)). `quickstart.yaml`, of README's first command, is whole.
-The shell makes one `--config` of each name in the braces. Each row below is one training; `--ckpt_path last` goes on
-with it after an interruption, `--seed_everything 2 --run-folder runs/...` trains it again. Errors of a figure are those
-of the number of test jets.
+The shell makes one `--config` of each name in the braces. Each row below is one training. After an interruption
+`zoo fit --run-folder runs/NAME --ckpt-path last` goes on with it; another `--seed-everything` and `--run-folder` train
+it again. Errors of a figure are those of the number of test jets.
 
 The files of the jets and events are those of `data/`, see
 [docs/data_conversion.md](../docs/data_conversion.md#where-the-configurations-look).
@@ -69,7 +69,7 @@ def arguments(name: str) -> list[str]:
         return [word for config in name.split(",") for word in ("--config", config)]
     row = read_rows()[name]
     configs = [word for config in row["configs"] for word in ("--config", f"configs/{config}.yaml")]
-    return [*configs, "--run_folder", row["run_folder"], *shlex.split(row.get("options", ""))]
+    return [*configs, "--run-folder", row["run_folder"], *shlex.split(row.get("options", ""))]
 
 
 def expectation(row: dict[str, Any]) -> list[str]:

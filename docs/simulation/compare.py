@@ -1,6 +1,6 @@
 """Compare simulated jets with the Top Tagging Reference set: pictures, one number an observable, classifier AUC.
 
-    python docs/simulation/compare.py --reference ../shared/data/top_tagging/train_100k.h5 \
+    python docs/simulation/compare.py --reference data/top_tagging/train.h5 \
         --simulated zoo/data/samples/top_tagging_train.arrow --jets 6000 --out docs/simulation
 
 Needs the extras ``sim`` (FastJet) and ``test`` (scikit-learn). Only the training rows 20,000 to 60,549 of the

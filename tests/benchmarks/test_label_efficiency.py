@@ -26,7 +26,7 @@ def test_every_number_of_labels_with_every_seed(monkeypatch, tmp_path):
     for config, run, options in trainings:
         name, labels, seed = run.name.rsplit("-", 2)
         assert config == {"scratch": "quickstart/pfn", "fine-tuned": "b.yaml"}[name]
-        assert options == ["--data.train_jets", labels, "--seed_everything", seed.removeprefix("seed"), *further]
+        assert options == ["--data.train_jets", labels, "--seed-everything", seed.removeprefix("seed"), *further]
     assert {run.name.split("-")[-2] for _, run, _ in trainings[:4]} == {"100"}
     (found, out), *more = compared
     assert (out, more) == (tmp_path / "comparison", [])

@@ -163,4 +163,4 @@ def _configs(
         return ()
     if run_folder is not None and subcommand != "fit":
         raise FileNotFoundError(f"{run_folder}: is no run, it has no config.yaml; give the folder of a training")
-    raise ValueError(f"give a configuration: zoo {subcommand} --config configs/quickstart/lorentznet.yaml")
+    raise ValueError(f"give a configuration: zoo {subcommand} --config configs/quickstart.yaml")
