@@ -39,7 +39,7 @@ from benchmarks.jets import DEFAULT_FILE
 from zoo.data import JetDataModule
 from zoo.data.convert import convert
 from zoo.data.datamodule import Split
-from zoo.data.features import FeatureTable, feature_table
+from zoo.data.features import FeatureTable, feature_table, particle_inputs
 from zoo.data.manifest import read_manifest
 from zoo.data.readers import read_jets
 from zoo.data.store import MOMENTUM_COLUMNS, JetTable, write_store
@@ -94,12 +94,10 @@ def write_weaver(table: JetTable, folder: Path) -> None:
     """Write jets and the configuration of the features as weaver-core reads them."""
     particles = {name: torch.from_numpy(table.particles[name]).double() for name in MOMENTUM_COLUMNS}
     momenta = torch.stack(list(particles.values()), dim=1)
-    jet_of_particle = torch.repeat_interleave(torch.from_numpy(table.counts))
-    jets = torch.zeros(len(table), 4, dtype=torch.float64).index_add_(0, jet_of_particle, momenta)
-    jet_eta, jet_phi = kinematics.finite_eta(jets), kinematics.phi(jets)
-    sign = torch.where(jet_eta < 0, -1.0, 1.0)
-    particles["part_deta"] = (kinematics.finite_eta(momenta) - jet_eta[jet_of_particle]) * sign[jet_of_particle]
-    particles["part_dphi"] = kinematics.delta_phi(kinematics.phi(momenta), jet_phi[jet_of_particle])
+    counts = torch.from_numpy(table.counts)
+    of_particles = particle_inputs(momenta, counts)
+    particles |= {"part_deta": of_particles.deta, "part_dphi": of_particles.dphi}
+    jets = torch.zeros(len(table), 4, dtype=torch.float64).index_add_(0, torch.repeat_interleave(counts), momenta)
     offsets = pa.array(table.offsets.astype(np.int32))
     columns = {
         name: pa.ListArray.from_arrays(offsets, pa.array(values.float().numpy())) for name, values in particles.items()

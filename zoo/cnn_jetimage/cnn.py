@@ -19,6 +19,9 @@ class JetImageCNN(JetModel):
     As in arXiv:1511.05190 the first filters are wide, 11x11, for most pixels of a jet image are empty; the others are
     3x3, and a layer of 64 reads them out.
 
+    The logits are differentiable, also twice, in the weights and in the particles' pT, and piecewise constant in their
+    positions, as the image is.
+
     Note: departures from the paper.
         - Batch normalisation follows each convolution, in place of a local response normalisation after the last.
         - The image is finer (there 25x25), so the later convolutions have 64 filters in place of 32, and all maxima

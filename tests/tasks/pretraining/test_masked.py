@@ -1,5 +1,6 @@
 """What masked particles hide stays hidden, and what they predict."""
 
+import dataclasses
 import math
 
 import pytest
@@ -158,8 +159,16 @@ def test_targets_are_the_hidden_particles_relative_to_the_visible_jet(jets, hidd
     assert found.counts.tolist() == hidden.sum(1).tolist()
 
 
-def test_types_and_columns_are_targets_where_the_features_have_them(jets, hidden):
+@pytest.mark.parametrize("by_column", [False, True])
+def test_types_and_columns_are_targets_where_the_features_have_them(jets, hidden, by_column):
+    """Whether the features call a type by the name of the zoo or by that of the column."""
     table = feature_table("kinpid")
+    if by_column:
+        columns = {one.formula: one.columns[0] for one in table.features if one.name.startswith("part_is")}
+        table = FeatureTable(
+            tuple(dataclasses.replace(one, formula=columns.get(one.formula, one.formula)) for one in table.features)
+        )
+        assert "part_isMuon" in {one.formula for one in table.features}
     features = torch.zeros(*jets.mask.shape, table.input_dim)
     charge, photon, muon = (table.names.index(name) for name in ("part_charge", "part_isPhoton", "part_isMuon"))
     is_muon = torch.arange(jets.mask.shape[1]) % 3 == 0
