@@ -26,8 +26,6 @@ from benchmarks.jets import load_batches
 from zoo import create_model
 from zoo.data.batch import JetBatch
 from zoo.deepsets.deepsets import jet_coordinates
-from zoo.kernels.packing import pack
-from zoo.kernels.segments import offsets
 
 RESULTS = Path(__file__).parent / "results" / "pfn.csv"
 PEER = Path(__file__).parent / "energyflow_pfn.py"
@@ -35,10 +33,7 @@ PEER = Path(__file__).parent / "energyflow_pfn.py"
 
 def inputs_of_energyflow(batch: JetBatch) -> np.ndarray:
     """Momentum fraction, rapidity and azimuth, (batch, particle, 3), zero for padding."""
-    fraction, rapidity, phi = jet_coordinates(pack(batch.four_momenta, batch.mask), offsets(batch.mask.sum(1)))
-    padded = torch.zeros(*batch.mask.shape, 3)
-    padded[batch.mask] = torch.stack([fraction, rapidity, phi], dim=-1).float()
-    return padded.numpy()
+    return torch.stack(jet_coordinates(batch.four_momenta, batch.mask), dim=-1).float().numpy()
 
 
 @contextmanager

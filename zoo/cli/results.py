@@ -32,15 +32,16 @@ def baseline(
 
     Args:
         kind: boosted decision trees (extra 'trees').
-        config: a config of zoo fit; its data, seed and signal are used.
+        config: a config of zoo fit, such as those of configs/data/; its data, seed and signal are used.
         run_folder: folder of this run.
         inputs: hardest objects, these and their pairs, the substructure of jets, or this and the shapes of subjets.
         seed: of the trees (default: seed_everything of the config).
         train_jets: train on N rows of the split, the first of each file (default: as the config says).
     """
     from zoo.boosted_trees import train_boosted_trees
+    from zoo.training.packaged import find_config
 
-    train_boosted_trees(config, run_folder, inputs=inputs, seed=seed, train_jets=train_jets)
+    train_boosted_trees(Path(find_config(str(config))), run_folder, inputs=inputs, seed=seed, train_jets=train_jets)
 
 
 def significance(
