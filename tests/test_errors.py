@@ -2,6 +2,9 @@
 
 import errno
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -132,3 +135,24 @@ def test_an_interrupt_is_no_traceback(monkeypatch, capsys):
     with pytest.raises(SystemExit, match="130"):
         main(["hub", "list"])
     assert capsys.readouterr().err == "zoo: interrupted\n"
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    """As ``zoo data list | head``; in a process of its own, whose output nobody reads."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "zoo.cli", "data", "list"]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_a_broken_pipe_to_anything_else_is_a_bug(monkeypatch):
+    def lose_worker() -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr("zoo.hub.sharing.show_pretrained", lose_worker)
+    with open(os.devnull, "w") as out:
+        monkeypatch.setattr("sys.stdout", out)
+        with pytest.raises(BrokenPipeError):
+            main(["hub", "list"])

@@ -1,6 +1,7 @@
 """The rooms import one way, and `import zoo` stays light."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import zoo
 from zoo.registry import ROOMS
 
 PACKAGE = Path(zoo.__file__).parent
+README = PACKAGE.parent / "README.md"
 
 #: Which rooms each room may import. Models are the rooms that the registry opens; a file with a line of its own stands
 #: above the others of its room.
@@ -144,3 +146,13 @@ def test_what_zoo_offers_is_there():
     assert set(zoo.__all__) <= set(dir(zoo))
     with pytest.raises(AttributeError, match="no attribute 'create_modle'"):
         _ = zoo.create_modle
+
+
+@pytest.mark.skipif(not README.is_file(), reason="an installed package has no README")
+def test_the_map_of_the_readme_is_that_of_the_house():
+    """Every room that it names is there, and every room is named."""
+    rows = README.read_text().partition("| room | job |")[2].partition("\n\n")[0].splitlines()
+    named = {name.rstrip("/") for row in rows[2:] for name in re.findall(r"`([\w/.]+)`", row.split("|")[1])}
+    assert [name for name in named if not any((place / name).exists() for place in (README.parent, PACKAGE))] == []
+    rooms = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert rooms <= {name.rpartition("/")[2] for name in named}

@@ -9,6 +9,7 @@ import contextlib
 import errno
 import os
 import re
+import select
 import sys
 import traceback
 from collections.abc import Iterator
@@ -36,6 +37,7 @@ def one_line_for_users() -> Iterator[None]:
     """End the program with one line on stderr and status 2 if the user can mend an error; leave the others alone."""
     try:
         yield
+        sys.stdout.flush()  # while a failure can still be told apart
     except BrokenPipeError:
         if not _reader_has_gone():
             raise
@@ -73,12 +75,12 @@ def message_for_user(error: BaseException | None) -> str | None:
 
 def _reader_has_gone() -> bool:
     """Whether nobody reads the output any more, as behind ``| head``; what is left of it then goes nowhere."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    if not any(event & select.POLLERR for _, event in poll.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
 
 
 def _message(error: BaseException) -> str | None:

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 
 #: What only this package itself uses.
-INTERNAL = {"card", "cli", "configs", "files", "limits", "pretrained", "progress", "torch_files"}
+INTERNAL = {"card", "cli", "configs", "errors", "files", "limits", "pretrained", "progress", "torch_files"}
 
 #: File of results -> its heading, what was trained and tested, and the guide that says more.
 TRAINED = {
