@@ -14,12 +14,13 @@ They need nothing but the jets that ship with the package. What a plain torch mo
 import pytest
 
 # before they are imported, for a failure shows the numbers only where pytest has rewritten the asserts
-pytest.register_assert_rewrite("zoo.testing.promises", "zoo.testing.subject")
+pytest.register_assert_rewrite("zoo.testing.page", "zoo.testing.promises", "zoo.testing.subject")
 
+from zoo.testing.page import Page  # noqa: E402
 from zoo.testing.promises import Promises  # noqa: E402
 
 
-class ModelContract(Promises):
+class ModelContract(Promises, Page):
     """All promises of a model, as a class of tests; see `zoo.testing.subject.Subject` for what a subclass may say."""
 
 

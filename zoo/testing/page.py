@@ -1,0 +1,236 @@
+"""A model is written down twice: what its page says, in plain dense torch, and what runs are the same function.
+
+The page is the witness of the fast path, and the form that can be exported, differentiated twice and mapped.
+"""
+
+import copy
+from collections.abc import Callable, Iterable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from zoo.kernels import reference
+from zoo.model import JetModel
+from zoo.registry import has_encode
+from zoo.testing.subject import Subject, gradients
+
+#: How far the two may be apart, relative to the largest number of a tensor.
+TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
+#: Of gradients in float32: a ReLU whose input is zero but for rounding is open in one form and closed in the other. The
+#: gradients of LorentzNet's page in float32 are as far, 3e-3, from those of the same page in float64.
+GRADIENT_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-2}
+#: Of the largest gradient of a model: what is smaller in all of a tensor, such as the gradient of a bias before a batch
+#: normalisation in training, is zero but for rounding, and is compared with this.
+SMALL_GRADIENT = 1e-2
+
+#: Sizes of batches (jet, particle) to which an exported model is given.
+SIZES = [(1, 1), (8, 2), (3, 50), (1, 128)]
+
+
+class Page(Subject):
+    """The two forms of a `JetModel`; of a plain module, which has one, everything is skipped."""
+
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+    @pytest.mark.parametrize("train", [False, True])
+    def test_fast_path_equals_the_page(self, train: bool, dtype: torch.dtype) -> None:
+        """Logits, all gradients, and running statistics after the step."""
+        model = self._two_forms().to(dtype)
+        if dtype == torch.float32 and not self.page_in_float32:
+            pytest.skip("its answers depend on the rounding of float32")
+        compare(model.train(train), self._inputs(model), "forward")
+
+    @pytest.mark.parametrize("train", [False, True])
+    def test_fast_representation_equals_that_of_the_page(self, train: bool) -> None:
+        model = self._two_forms()
+        if not has_encode(model):
+            pytest.skip("has no representation of single particles")
+        compare(model.train(train), self._few, "encode")
+
+    @pytest.mark.parametrize("particles", [0, 1])
+    def test_fast_path_equals_the_page_on_jets_of_next_to_nothing(self, particles: int) -> None:
+        """In training, when there are too few particles for a variance."""
+        model = self._two_forms()
+        inputs = [value[:1, :1] for value in self._few] + self.context(model, 1)
+        inputs[2] = torch.full_like(inputs[2], bool(particles))
+        compare(model.train(), inputs, "forward")
+
+    def test_another_number_in_the_page_is_found(self) -> None:
+        """Control: one weight in the middle, the one that matters most, moved by a thousandth of its size."""
+        model = self._two_forms()
+        inputs, other = self._inputs(model), copy.deepcopy(model)
+        weights = [parameter for parameter in model.parameters() if parameter.ndim > 1]
+        middle = len(weights) // 2
+        (influence,) = torch.autograd.grad(model(*inputs).std(0).sum(), weights[middle])
+        changed = [parameter for parameter in other.parameters() if parameter.ndim > 1][middle]
+        with torch.no_grad():
+            changed.view(-1)[(influence * weights[middle]).abs().argmax()] *= 1.001
+        with pytest.raises(AssertionError, match="not close"):
+            compare(model, inputs, "forward", other=other)
+
+    @pytest.mark.slow
+    def test_an_exported_model_takes_batches_of_any_size(self) -> None:
+        """One program for jets of 1 to 128 particles and batches of 1 to 8."""
+        model, jets = self._page(), self.jets
+
+        def sized(batch: int, particles: int) -> tuple[Tensor, ...]:
+            rows = torch.arange(particles) % jets.mask.shape[1]
+            inputs = [value[:batch, rows] for value in (jets.features.double(), jets.four_momenta.double(), jets.mask)]
+            return (*inputs, *self.context(model, batch))
+
+        batch, particles = torch.export.Dim("batch", min=1), torch.export.Dim("particles", min=1)
+        example = sized(4, 50)
+        axes = ({0: batch, 1: particles},) * 3 + ({0: batch},) * len(example[3:])
+        program = torch.export.export(model, example, dynamic_shapes=axes, strict=False).module()
+        for size in SIZES:
+            inputs = sized(*size)
+            torch.testing.assert_close(program(*inputs), model(*inputs), rtol=0, atol=1e-9)
+
+    def test_the_page_is_differentiable_twice(self) -> None:
+        """With respect to parameters beside a difference of first derivatives; with respect to inputs finite.
+
+        The particles are few, and the step is small, so that no ReLU switches on it. They are given a mass, for at a
+        vanishing one, which rapidities cut, they have no derivative.
+        """
+        model = self._page()
+        features, momenta, mask = (value[:, :6] for value in self._few)
+        inputs = [features, momenta * momenta.new_tensor([1.1, 1, 1, 1])]
+        context = self.context(model, len(mask))
+        leaves = [value.clone().requires_grad_() for value in inputs]
+        parameters: dict[str, Tensor] = dict(model.named_parameters())
+        to_logits = torch.randn_like(model(*inputs, mask, *context))
+        forth, across = ({name: torch.randn_like(value) for name, value in parameters.items()} for _ in range(2))
+
+        def first(weights: dict[str, Tensor], *, graph: bool) -> Tensor:
+            """Derivative along a direction of the parameters, at these weights."""
+            with reference():
+                logits = torch.func.functional_call(model, weights, (*leaves, mask, *context))
+            found = torch.autograd.grad((logits * to_logits).sum(), list(weights.values()), create_graph=graph)
+            return _sum(gradient * to for gradient, to in zip(found, forth.values(), strict=True))
+
+        second = torch.autograd.grad(first(parameters, graph=True), [*parameters.values(), *leaves], allow_unused=True)
+        found = _sum(of * to for of, to in zip(second, across.values(), strict=False) if of is not None)
+        step = 1e-9
+        there, back = (
+            first(
+                {name: (value + size * across[name]).detach().requires_grad_() for name, value in parameters.items()},
+                graph=False,
+            )
+            for size in (step, -step)
+        )
+        assert found.abs() > 0
+        torch.testing.assert_close(found, (there - back) / (2 * step), rtol=1e-4, atol=0)
+        assert all(of.isfinite().all() for of in second if of is not None)
+
+    def test_a_fast_path_differentiated_twice_names_the_remedy(self) -> None:
+        model = self._two_forms()
+        logits = model(*self._inputs(model))
+        with pytest.raises(RuntimeError, match=r"differentiate twice.*zoo\.kernels\.reference\(\)"):
+            torch.autograd.grad(logits.sum(), list(model.parameters()), create_graph=True)
+
+    def test_the_page_can_be_mapped_over_jets_and_over_weights(self) -> None:
+        """`torch.func.vmap` over one jet at a time, and over an ensemble of weights."""
+        model = self._page()
+        inputs = self._inputs(model)
+        expected = model(*inputs)
+        alone = torch.func.vmap(lambda *jet: model(*(value[None] for value in jet))[0])(*inputs)
+        torch.testing.assert_close(alone, expected, rtol=0, atol=1e-9)
+        members = [model, copy.deepcopy(model)]
+        with torch.no_grad():
+            for parameter in members[1].parameters():
+                parameter.mul_(1.01)
+        state = torch.func.stack_module_state(members)
+        together = torch.func.vmap(lambda *of: torch.func.functional_call(model, of, tuple(inputs)))(*state)
+        torch.testing.assert_close(together, torch.stack([each(*inputs) for each in members]), rtol=0, atol=1e-9)
+        assert (together[1] - together[0]).abs().max() > 1e-6
+
+    @pytest.mark.parametrize("train", [False, True])
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+    def test_the_page_is_finite_in_half_precision(self, train: bool, dtype: torch.dtype) -> None:
+        """The fast path is asked the same by `zoo.testing.promises`."""
+        model = self._page().float().train(train)
+        few = [value[:3, :12].float() if value.is_floating_point() else value[:3, :12] for value in self._few]
+        with reference(), torch.autocast("cpu", dtype=dtype):
+            logits = model(*few, *(value.float() for value in self.context(model, 3)))
+            logits.float().square().sum().backward()
+        assert logits.isfinite().all()
+        assert all(value.isfinite().all() for value in gradients(model).values())
+
+    @property
+    def _few(self) -> list[Tensor]:
+        """Features, momenta and mask of up to 30 particles of eight jets, one of them empty and one of one particle.
+
+        Some jets have holes, and some rows of the batch are padding for all.
+        """
+        jets = self.jets
+        mask = pad(jets.mask[:, :30], (0, 3))
+        mask[2], mask[5, 1:], mask[3, 4:7] = False, False, False
+        return [jets.features[:, :33].double(), jets.four_momenta[:, :33].double(), mask]
+
+    def _inputs(self, model: nn.Module) -> list[Tensor]:
+        few = self._few
+        return few + self.context(model, len(few[0]))
+
+    def _page(self) -> JetModel:
+        """A model with random weights and running statistics of real jets, without dropout, in float64."""
+        model = self.settled(noise=0.02)
+        if not isinstance(model, JetModel):
+            pytest.skip("a plain module, without a page")
+        for module in model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0  # the two draw other random numbers
+        return model
+
+    def _two_forms(self) -> JetModel:
+        model = self._page()
+        if type(model).fast_forward is JetModel.fast_forward:
+            pytest.skip("has one form only")
+        return model
+
+
+def _sum(parts: Iterable[Tensor]) -> Tensor:
+    return torch.stack([part.sum() for part in parts]).sum()
+
+
+def answers(
+    model: nn.Module, inputs: list[Tensor], call: Callable[..., Tensor], cotangent: Tensor
+) -> dict[str, Tensor]:
+    """The values of a call, gradients of all parameters and inputs, and all buffers afterwards."""
+    model.zero_grad()
+    leaves = [value.clone().requires_grad_(value.is_floating_point()) for value in inputs]
+    values = call(*leaves)
+    (values * cotangent.to(values.dtype)).sum().backward()
+    differentiable: dict[str, Tensor] = {f"input {n}": leaf for n, leaf in enumerate(leaves) if leaf.requires_grad}
+    differentiable |= {f"parameter {name}": parameter for name, parameter in model.named_parameters()}
+    found = {
+        f"gradient of {name}": torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
+        for name, leaf in differentiable.items()
+    }
+    return {"values": values.detach()} | found | dict(model.named_buffers())
+
+
+def require_same(ours: dict[str, Tensor], theirs: dict[str, Tensor], dtype: torch.dtype) -> None:
+    """Compare what `answers` found."""
+    assert ours.keys() == theirs.keys()
+    largest = max(value.abs().max().item() for key, value in theirs.items() if key.startswith("gradient of p"))
+    for key, expected in theirs.items():
+        scale = expected.abs().max().item() if expected.numel() else 0.0
+        if key.startswith("gradient"):
+            scale = max(scale, SMALL_GRADIENT * largest)
+        tolerance = (GRADIENT_TOLERANCE if key.startswith("gradient") else TOLERANCE)[dtype] * scale
+        assert expected.isfinite().all(), key
+        torch.testing.assert_close(ours[key], expected, rtol=0, atol=tolerance, msg=lambda m, k=key: f"{k}: {m}")
+
+
+def compare(model: JetModel, inputs: list[Tensor], what: str, *, other: JetModel | None = None) -> None:
+    """Fast path of one model beside the reference of a copy, or of an ``other`` model."""
+    dtype = next(model.parameters()).dtype
+    inputs = [value.to(dtype) if value.is_floating_point() else value for value in inputs]
+    slow = copy.deepcopy(model) if other is None else other
+    with torch.no_grad():
+        cotangent = torch.randn_like(getattr(copy.deepcopy(model), what)(*inputs))
+    fast = answers(model, inputs, getattr(model, what), cotangent)
+    with reference():
+        expected = answers(slow, inputs, getattr(slow, what), cotangent)
+    require_same(fast, expected, dtype)
