@@ -1,6 +1,8 @@
 """Names and builders."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import get_args
 
@@ -79,3 +81,34 @@ def test_the_command_shows_paper_and_size(capsys):
     row = next(line for line in capsys.readouterr().out.splitlines() if " pfn_for_events " in line)
     assert "arXiv:1810.05165" in row
     assert "84,738" in row
+
+
+WATCHED_IMPORT = """
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+class Watch(TorchDispatchMode):
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor) and result.numel() > 10_000:
+            print("made", tuple(result.shape), "by", function)
+        return result
+
+def state():
+    probed = set(vars(torch.ops.mkldnn))
+    return torch.get_rng_state().tolist(), torch.get_num_threads(), torch.get_default_dtype(), probed
+
+before = state()
+with Watch():
+    import zoo.registry
+    names = zoo.registry.list_models()
+assert len(names) > 20
+if state() != before:
+    print("changed the state of torch")
+"""
+
+
+def test_importing_all_models_only_defines_them():
+    """No memory is taken, no operator of torch probed, and nothing of torch's state set."""
+    result = subprocess.run([sys.executable, "-c", WATCHED_IMPORT], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == ""

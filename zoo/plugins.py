@@ -1,9 +1,13 @@
 """Models and tasks of other installed packages, found by the entry points that they declare.
 
-A package offers its models in its ``pyproject.toml``, by the module that registers them::
+A package offers its models in its ``pyproject.toml`` by the module that registers them, and its tasks by the module that
+defines them::
 
     [project.entry-points."zoo.models"]
     mypackage = "mypackage.models"
+
+    [project.entry-points."zoo.tasks"]
+    mypackage = "mypackage.tasks"
 
 Nothing is imported before somebody asks for a name that is not the zoo's own, and a package that cannot be imported
 is a warning that names it.
