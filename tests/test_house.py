@@ -54,6 +54,7 @@ MAY_IMPORT = {
         "physics",
         "kernels",
         "model",
+        "plugins",
         "registry",
         "data",
         "metrics",

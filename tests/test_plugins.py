@@ -25,6 +25,8 @@ from zoo.plugins import BrokenPluginWarning
 from zoo.publish import publish_run
 from zoo.registry import model_facts, registered_name
 from zoo.report import Predictions
+from zoo.tasks import Classification
+from zoo.tasks.names import find_task, list_tasks, task_name
 from zoo.training import command
 
 MODEL = '''
@@ -61,11 +63,22 @@ def mymodel(input_dim: int, num_classes: int) -> Sum:
 '''
 
 
-def install(folder: Path, distribution: str, package: str, code: str, entry_points: str) -> None:
+TASK = '''
+"""A task as another group would write it."""
+
+from zoo.tasks import Classification
+
+
+class Mine(Classification):
+    """Nothing new."""
+'''
+
+
+def install(folder: Path, distribution: str, package: str, code: dict[str, str], entry_points: str) -> None:
     """What pip leaves behind: the package, and what its distribution says of itself."""
     (folder / package).mkdir(parents=True)
-    (folder / package / "__init__.py").write_text("")
-    (folder / package / "models.py").write_text(code)
+    for module, text in {"__init__": "", **code}.items():
+        (folder / package / f"{module}.py").write_text(text)
     facts = folder / f"{distribution.replace('-', '_')}-1.2.dist-info"
     facts.mkdir()
     (facts / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.2\n")
@@ -76,10 +89,10 @@ def install(folder: Path, distribution: str, package: str, code: str, entry_poin
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where one package is installed that works, and one that cannot be imported."""
     folder = tmp_path_factory.mktemp("site")
-    install(folder, "my-models", "mypackage", MODEL, "[zoo.models]\nmypackage = mypackage.models\n")
-    install(
-        folder, "old-models", "brokenpackage", "import nothing_like_it", "[zoo.models]\nold = brokenpackage.models\n"
-    )
+    entries = "[zoo.models]\nmypackage = mypackage.models\n[zoo.tasks]\nmypackage = mypackage.tasks\n"
+    install(folder, "my-models", "mypackage", {"models": MODEL, "tasks": TASK}, entries)
+    entries = "[zoo.models]\nold = brokenpackage.models\n[zoo.tasks]\nold = brokenpackage.models:Theirs\n"
+    install(folder, "old-models", "brokenpackage", {"models": "import nothing_like_it"}, entries)
     return folder
 
 
@@ -124,6 +137,20 @@ def test_a_model_of_another_package_has_its_full_name(installed):
     assert registered_name("mypackage.models.mymodel") == "mypackage.mymodel"
     assert registered_name("mypackage.models.Sum") is None
     assert zoo.create_model("mypackage.mymodel", input_dim=3, num_classes=4).head.out_features == 4
+
+
+def test_a_task_of_another_package_has_its_full_name(installed):
+    with pytest.warns(BrokenPluginWarning, match=r"Theirs of zoo\.tasks"):
+        assert {name for name in list_tasks() if "." in name} == {"mypackage.Mine"}
+    task = find_task("mypackage.Mine")
+    assert (task.__module__, task_name(task)) == ("mypackage.tasks", "mypackage.Mine")
+    assert find_task("Classification") is Classification
+    with pytest.raises(ValueError, match=r"no task is called 'mypackage\.Other'; known tasks: .*mypackage\.Mine"):
+        find_task("mypackage.Other")
+    with pytest.raises(ValueError, match=r"brokenpackage\.Theirs'; its package cannot be imported \(ModuleNotFoundErr"):
+        find_task("brokenpackage.Theirs")
+    with pytest.raises(ValueError, match=r"no task is called 'os\.system'"):
+        find_task("os.system")
 
 
 def test_a_package_that_cannot_be_imported_is_a_warning_and_no_more(site):
@@ -271,7 +298,7 @@ def test_from_a_training_to_predictions(run, installed, tmp_path, capsys):
     main(["predict", "sample:top_tagging/test", "--rows", "0", "40", "--model", str(out), "--out", str(scores)])
     assert "mypackage.mymodel for qcd, top" in capsys.readouterr().out
     tested = Predictions.load(run / "report" / "predictions.arrow")
-    expected = torch.from_numpy(tested.logits).softmax(1)[tested.index.argsort(), 1]
+    expected = torch.tensor(tested.logits).softmax(1)[tested.index.argsort(), 1]
     with open(scores, newline="") as file:
         found = [float(row["score_top"]) for row in csv.DictReader(file)]
     torch.testing.assert_close(torch.tensor(found), expected, rtol=1e-5, atol=1e-6)

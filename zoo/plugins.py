@@ -1,7 +1,6 @@
 """Models and tasks of other installed packages, found by the entry points that they declare.
 
-A package offers its models in its ``pyproject.toml`` by the module that registers them, and its tasks by the module that
-defines them::
+A package offers in its ``pyproject.toml`` the module that registers its models, and the one that defines its tasks::
 
     [project.entry-points."zoo.models"]
     mypackage = "mypackage.models"
