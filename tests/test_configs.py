@@ -12,6 +12,7 @@ import yaml
 
 import zoo
 from benchmarks import rows
+from zoo.model import declared
 from zoo.training import command
 
 REPOSITORY = Path(__file__).parents[1]
@@ -67,7 +68,7 @@ def test_every_row_builds(name):
         inputs.append(torch.zeros(1, data.context_dim))
     assert model(*inputs).shape == (1, len(data.classes))
     assert line.config.model.init_args.model.init_args.input_dim == data.input_dim
-    assert getattr(model, "context_dim", 0) == data.context_dim
+    assert declared(model).context_dim == data.context_dim
     assert re.fullmatch(r"runs/[\w-]+", line.config.run_folder)
     for split in filter(None, data.splits.values()):
         for file in split.files:

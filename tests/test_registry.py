@@ -10,6 +10,7 @@ import pytest
 from torch import nn
 
 from zoo import create_model, list_models
+from zoo.model import JetModel
 from zoo.model_table import models_markdown, show_models, symmetries_text
 from zoo.registry import Sees, model_facts, register_model
 
@@ -81,6 +82,17 @@ def test_the_command_shows_paper_and_size(capsys):
     row = next(line for line in capsys.readouterr().out.splitlines() if " pfn_for_events " in line)
     assert "arXiv:1810.05165" in row
     assert "84,738" in row
+
+
+def test_a_model_without_a_page_is_not_built():
+    """It would answer None."""
+
+    class Unwritten(JetModel):
+        def stages(self) -> dict[str, list[str]]:
+            return {}
+
+    with pytest.raises(TypeError, match=r"Unwritten.*reference_forward"):
+        Unwritten()
 
 
 WATCHED_IMPORT = """

@@ -1,7 +1,7 @@
 """The interface of a model: what it computes, and what it says of itself."""
 
 import math
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from zoo.kernels.mode import differentiable_once, use_reference
 from zoo.kernels.packing import pack
 
 
-class JetModel(nn.Module):
+class JetModel(nn.Module, ABC):
     """A model of jets or events, called as ``model(features, four_momenta, mask[, context])``.
 
     A model is written down twice with the same parameters: `reference_forward` is its page, in plain dense torch beside
@@ -83,11 +83,6 @@ class JetModel(nn.Module):
     def _fast(self, values: Tensor) -> Tensor:
         is_reference = type(self).fast_forward is JetModel.fast_forward
         return values if is_reference else differentiable_once(values, type(self).__name__)
-
-    @property
-    def has_encode(self) -> bool:
-        """Whether it gives a representation of each particle, so that it can be pretrained."""
-        return self.embed_dim > 0
 
 
 def _without_rubbish(features: Tensor, four_momenta: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
