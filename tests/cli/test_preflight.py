@@ -1,5 +1,6 @@
 """Mistakes in the settings of a training that are told before the heavy imports."""
 
+import inspect
 import os
 import subprocess
 import sys
@@ -8,11 +9,18 @@ from pathlib import Path
 
 import pytest
 import yaml
+from lightning.pytorch import Trainer
 
-from tests.training.test_train import small_config
+import zoo.particle_transformer
+import zoo.tasks
+import zoo.training.callbacks
+from tests.training.test_train import change, small_config
 from zoo.cli import main
+from zoo.cli.sources import names, parameters
 from zoo.cli.training import KEYS, SECTIONS
+from zoo.data import JetDataModule
 from zoo.training import command
+from zoo.training.callbacks import RunCheckpoints
 
 
 @pytest.fixture
@@ -51,6 +59,46 @@ def test_files_that_cannot_be_read(config, tmp_path, capsys):
 def test_unknown_keys(config, tmp_path, capsys, key):
     message = refused(capsys, "fit", "--config", write(config | {key: {}}, tmp_path / "mine.yaml"))
     assert f"mine.yaml: there is no key {key!r}; " in message
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("trainer.max_epoch", 3, "trainer.max_epoch: there is no such key; did you mean 'max_epochs'?"),
+        ("data.batchsize", 3, "data.batchsize: there is no such key; did you mean 'batch_size'?"),
+        ("checkpoints.every_n_steps", 3, "did you mean 'every_n_train_steps'?"),
+        (
+            "model.init_args.model.class_path",
+            "zoo.lorentznet.lorentzmet",
+            "model.init_args.model.class_path: zoo.lorentznet has no 'lorentzmet'; did you mean 'lorentznet'?",
+        ),
+        ("model.init_args.model.class_path", "zoo.lorenznet.lorentznet", "there is no module zoo.lorenznet"),
+        (
+            "trainer.callbacks",
+            [{"class_path": "zoo.training.callbacks.Average"}],
+            "trainer.callbacks.0.class_path: zoo.training.callbacks has no 'Average'; did you mean 'WeightAverage'?",
+        ),
+    ],
+)
+def test_keys_and_classes_are_looked_up_in_their_sources(config, tmp_path, capsys, key, value, message):
+    change(config, key, value)
+    assert message in refused(capsys, "fit", "--config", write(config, tmp_path / "mine.yaml"))
+    if not isinstance(value, list) and not key.startswith("model"):
+        path = write(small_config(tmp_path), tmp_path / "mine.yaml")
+        assert message in refused(capsys, "fit", "--config", path, f"--{key}", str(value))
+
+
+@pytest.mark.parametrize("kind", [Trainer, JetDataModule, RunCheckpoints])
+def test_parameters_in_a_source_are_those_of_the_class(kind):
+    assert parameters(f"{kind.__module__}.{kind.__qualname__}") == {*inspect.signature(kind).parameters}
+
+
+def test_names_in_a_source_are_those_of_the_module():
+    for module in (zoo.particle_transformer, zoo.tasks, zoo.training.callbacks):
+        found = {name for name in vars(module) if not name.startswith("__")}
+        assert {name for name in names(module.__name__) if not name.startswith("__")} <= found
+    assert "particle_transformer_for_events_sm" in names("zoo.particle_transformer")
+    assert names("zoo") is None, "what is found by its __getattr__ is not known"
 
 
 def test_the_keys_are_those_of_the_command_line_itself(monkeypatch, capsys):

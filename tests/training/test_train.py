@@ -5,6 +5,7 @@ import csv
 import dataclasses
 import json
 import math
+import os
 import resource
 import shutil
 import subprocess
@@ -524,3 +525,16 @@ def test_full_disk_is_one_line(config, tmp_path):
     assert done.stderr.splitlines()[-1].startswith(f"zoo: error: {tmp_path}/run/checkpoints/best.ckpt: ")
     assert "Traceback" not in done.stderr
     assert not list((tmp_path / "run").rglob("*.draft"))
+
+
+@pytest.mark.slow
+def test_two_processes_by_the_command(config, tmp_path):
+    """Lightning starts the second by the words that the first was started with."""
+    options = ["--trainer.devices", "2", "--trainer.accelerator", "cpu", "--trainer.max_epochs", "1"]
+    command = [sys.executable, "-m", "zoo.cli", "fit", "--config", write(config, tmp_path), *options]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "no report, as it is made in one process: zoo test --run-folder" in done.stdout
+    last = read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    assert last["global_step"] == 8, "300 jets in batches of 20 of each of two"

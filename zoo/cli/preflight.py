@@ -1,6 +1,6 @@
 """Mistakes in the settings of a training that are found before torch and lightning are imported, which takes a while.
 
-What is not found here, such as a key of a model, is found by `zoo.training.command`, which asks the classes themselves.
+What is not found here, such as an argument of a model, is found by `zoo.training.command`, which asks the classes.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,14 +9,25 @@ from typing import Any
 
 import yaml
 
+from zoo.cli.sources import names, parameters
 from zoo.cli.training import KEYS, is_key
 from zoo.data.datasets import resolve_files
+from zoo.data.hints import did_you_mean
 from zoo.data.remote import is_remote
 from zoo.data.yaml_values import check_keys, read_yaml
+from zoo.old_configs import renew_settings
 from zoo.training.run_folder import checkpoint_to_resume, named_checkpoint, require_checkpoint
 
 #: Splits of the data that a subcommand reads.
 _SPLITS = {"fit": ("train", "val", "test"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
+
+
+#: Classes whose parameters are the keys of a section.
+_CLASSES = {
+    "trainer": "lightning.pytorch.trainer.trainer.Trainer",
+    "data": "zoo.data.datamodule.JetDataModule",
+    "checkpoints": "zoo.training.callbacks.RunCheckpoints",
+}
 
 
 def check_settings(subcommand: str, configs: Sequence[Path], words: Sequence[str]) -> None:
@@ -33,10 +44,13 @@ def check_settings(subcommand: str, configs: Sequence[Path], words: Sequence[str
     """
     settings: dict[str, Any] = {}
     for path in configs:
-        for name, value in _read_config(path).items():
+        for name, value in renew_settings(_read_config(path)).items():
             _merge(settings, _nested(name.split("."), value))
     for name, value in _pairs(words):
         _merge(settings, _nested(name.split("."), value))
+    for section, class_path in _CLASSES.items():
+        _check_section(section, settings.get(section), parameters(class_path))
+    _check_class_paths("", settings)
     folder, checkpoint = settings.get("run_folder"), settings.get("ckpt_path")
     if not isinstance(folder, str):
         raise ValueError("run_folder: give this run a folder, --run-folder runs/NAME, or name it in a file")
@@ -58,6 +72,25 @@ def _read_config(path: Path) -> dict[str, Any]:
     return read_yaml(path, check)
 
 
+def _check_section(section: str, values: Any, known: set[str] | None) -> None:
+    for key in values if isinstance(values, dict) and known is not None else ():
+        if key not in known:
+            raise ValueError(f"{section}.{key}: there is no such key; {did_you_mean(str(key), known)}")
+
+
+def _check_class_paths(key: str, value: Any) -> None:
+    """Refuse paths of what this package does not hold; others are imported later, by whatever way they go."""
+    if isinstance(value, list | dict):
+        for name, part in value.items() if isinstance(value, dict) else enumerate(value):
+            _check_class_paths(f"{key}.{name}" if key else str(name), part)
+    elif key.endswith(".class_path") and str(value).startswith("zoo."):
+        module, _, name = str(value).rpartition(".")
+        known = names(module)
+        if known is not None and name not in known:
+            public = [other for other in known if not other.startswith("_")]
+            raise ValueError(f"{key}: {module} has no {name!r}; {did_you_mean(name, public)}")
+
+
 def _pairs(words: Iterable[str]) -> Iterator[tuple[str, Any]]:
     """Keys and values of a command line."""
     words = list(words)
@@ -75,8 +108,8 @@ def _pairs(words: Iterable[str]) -> Iterator[tuple[str, Any]]:
             yield name, value
 
 
-def _nested(names: Sequence[str], value: Any) -> dict[str, Any]:
-    for name in reversed(names):
+def _nested(parts: Sequence[str], value: Any) -> dict[str, Any]:
+    for name in reversed(parts):
         value = {name: value}
     return value
 
@@ -97,11 +130,11 @@ def _section(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _require_files(split: str, names: Any) -> None:
+def _require_files(split: str, files: Any) -> None:
     """Refuse names of files of this machine that are not there; what is at an address is fetched when it is read."""
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+    if not isinstance(files, list) or not all(isinstance(name, str) for name in files):
         return  # the types are checked later
     try:
-        resolve_files([name for name in names if not is_remote(name)])
+        resolve_files([name for name in files if not is_remote(name)])
     except FileNotFoundError as error:
         raise FileNotFoundError(f"data.{split}.{error}") from None

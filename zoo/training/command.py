@@ -218,7 +218,8 @@ class TrainingCLI(LightningCLI):
             return
         if self.trainer.world_size > 1:
             if self.trainer.is_global_zero:
-                print(f"no report, as it is made in one process: zoo {subcommand} --trainer.devices 1")
+                again = f"zoo {subcommand} --run-folder {self._option('run_folder')} --trainer.devices 1"
+                print(f"no report, as it is made in one process: {again}")
             return
         self.trainer = self._trainer(training=False)
         self._load_weights(checkpoint_path(self._option("run_folder"), "best"))
