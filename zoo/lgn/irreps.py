@@ -24,12 +24,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from zoo.kernels.mode import use_reference
 from zoo.physics.lorentz import METRIC
 
 #: Dimension of each representation.
 IRREPS = {"scalar": 1, "vector": 4, "bivector": 6, "tensor": 9}
 
-#: Activations: for each representation (channel, node, component).
+#: Activations: for each representation (channel, ..., component), for instance (channel, node, component).
 Irreps = dict[str, Tensor]
 
 
@@ -121,9 +122,14 @@ def _clebsch_gordan() -> dict[Coupling, Tensor]:
 CLEBSCH_GORDAN = _clebsch_gordan()
 
 
-@cache
 def on_device(coupling: Coupling, device: torch.device) -> Tensor:
     """Coefficients as a matrix (left * right, out) on a device; float64, which as a buffer a module could round."""
+    # What is made while a model is traced is of that trace only and must not be kept.
+    return (_on_device.__wrapped__ if use_reference() else _on_device)(coupling, device)
+
+
+@cache
+def _on_device(coupling: Coupling, device: torch.device) -> Tensor:
     return CLEBSCH_GORDAN[coupling].flatten(1).T.contiguous().to(device)
 
 

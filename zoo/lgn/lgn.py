@@ -6,18 +6,27 @@ References:
 
 from collections import Counter
 from itertools import pairwise
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.kernels.building import psi, stages_of
-from zoo.kernels.packing import pack
-from zoo.kernels.pairs import Pairs, complete_pairs, pair_dot, pair_sum
-from zoo.kernels.segments import offsets, segment_sum
-from zoo.lgn.irreps import COMMUTANT, IRREPS, Irreps, compress, couple, square_couplings, vector_couplings
-from zoo.physics.lorentz import METRIC, resolve_masses, squared_mass
+from zoo.kernels.building import join_context, psi, renamed_weights, stages_of
+from zoo.kernels.mode import without_autocast
+from zoo.lgn import fast
+from zoo.lgn.irreps import (
+    CLEBSCH_GORDAN,
+    COMMUTANT,
+    IRREPS,
+    Coupling,
+    Irreps,
+    compress,
+    couple,
+    square_couplings,
+    vector_couplings,
+)
+from zoo.model import JetModel
+from zoo.physics.lorentz import resolve_masses, root, squared_mass
 from zoo.registry import Paper, register_model
 
 #: Unit of momentum inside the network, in GeV, which makes the products of momenta of a jet of order one.
@@ -26,15 +35,7 @@ GEV = 100.0
 TYPICAL_PARTICLES = 50.0
 
 
-class JetGraph(NamedTuple):
-    """What stays the same through all layers."""
-
-    momenta: Tensor  #: (node, 4) in units of `GEV`
-    pairs: Pairs
-    distances: Tensor  #: (pair,) psi of the squared momentum difference in GeV^2
-
-
-class LGN(nn.Module):
+class LGN(JetModel):
     r"""Lorentz group network over all pairs of particles of a jet.
 
     Activations are scalars, vectors, bivectors and tensors (`zoo.lgn.irreps`). They start as mixtures of the
@@ -87,43 +88,54 @@ class LGN(nn.Module):
             ClebschGordanLayer(names[layer], names[layer + 1], channels[layer], channels[layer + 1], num_bells)
             for layer in range(len(channels) - 1)
         )
-        self.decoder = Linear(sum(channels), num_classes)
+        self.head = Linear(sum(channels), num_classes)
+        renamed_weights(self, {"decoder": "head"})
 
     def stages(self) -> dict[str, list[str]]:
-        """What fine-tuning tells apart, from the input to the ``head``: the modules and parameters of each stage."""
-        return {"embedding": ["embedding"], **stages_of("layers", self.layers), "head": ["decoder"]}
+        """The embedding, each layer, and the head."""
+        return {"embedding": ["embedding"], **stages_of("layers", self.layers), "head": ["head"]}
 
-    def forward(self, features: Tensor, four_momenta: Tensor, mask: Tensor) -> Tensor:
-        """Logits (batch, class) of the jets; see the class for the shapes."""
-        with torch.autocast(four_momenta.device.type, enabled=False):
-            x, scalars, counts = self._nodes(four_momenta, mask)
-            graph = _graph(x, complete_pairs(counts))
-            activations = self.embedding({"scalar": scalars.T[..., None], "vector": graph.momenta[None]})
+    def reference_forward(
+        self, features: Tensor, four_momenta: Tensor, mask: Tensor, context: Tensor | None = None
+    ) -> Tensor:
+        """Logits (batch, class) on padded jets; see `JetModel`."""
+        with without_autocast(four_momenta):
+            x, scalars, is_node = self.nodes(four_momenta, mask)
+            is_pair = is_node[:, :, None] & is_node[:, None] & ~torch.eye(x.shape[1], dtype=torch.bool, device=x.device)
+            p_ij = x[:, :, None] - x[:, None]
+            distances = psi(squared_mass(p_ij))
+            activations = self.embedding({"scalar": scalars.movedim(-1, 0)[..., None], "vector": x[None] / GEV})
             invariants = [activations["scalar"]]
             for layer in self.layers:
-                activations = layer(activations, graph)
+                activations = layer(activations, p_ij / GEV, distances, is_pair)
                 invariants.append(activations["scalar"])
-            total = segment_sum(torch.cat(invariants).squeeze(-1).T, offsets(counts))
-            return self.decoder(total / TYPICAL_PARTICLES).to(self.decoder.weight.dtype)
+            total = torch.cat(invariants).where(is_node[..., None], 0).sum(2).squeeze(-1).T
+            return self._classify(total, context)
 
-    def _nodes(self, four_momenta: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Packed momenta (node, 4), scalars (node, 2), both float64, and number of nodes (jet,), beams last."""
-        batch, num_beams = len(mask), len(self.beams)
+    def fast_forward(
+        self, features: Tensor, four_momenta: Tensor, mask: Tensor, context: Tensor | None = None
+    ) -> Tensor:
+        """The same on packed jets."""
+        with without_autocast(four_momenta):
+            total = fast.total_invariants(self.embedding, self.layers, *self.nodes(four_momenta, mask), GEV)
+            return self._classify(total, context)
+
+    def nodes(self, four_momenta: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Particles, and behind them the beams: momenta (batch, node, 4) in GeV and scalars (batch, node, 2), both
+        float64, and which nodes there are (batch, node)."""
+        batch, num_beams = mask.shape[0], len(self.beams)
         beams = self.beams.to(four_momenta.device)
         x, mass2 = resolve_masses(four_momenta)
         sort = torch.cat([torch.ones_like(mass2), -mass2.new_ones(batch, num_beams)], dim=1)
         x = torch.cat([x, beams.expand(batch, -1, -1)], dim=1)
         mass2 = torch.cat([mass2, squared_mass(beams).expand(batch, -1)], dim=1)
-        mask = torch.cat([mask, mask.new_ones(batch, num_beams)], dim=1)
-        scalars = torch.stack([psi(mass2.abs().sqrt()), sort], dim=-1)
-        return pack(x, mask), pack(scalars, mask), mask.sum(1)
+        is_node = torch.cat([mask, mask.new_ones(batch, num_beams)], dim=1)
+        return x, torch.stack([psi(root(mass2.abs())), sort], dim=-1), is_node
 
-
-def _graph(x: Tensor, pairs: Pairs) -> JetGraph:
-    mass2 = squared_mass(x)
-    dot = pair_dot(x, x * x.new_tensor(METRIC), pairs)
-    distances = psi(mass2.index_select(0, pairs.i) + mass2.index_select(0, pairs.j) - 2 * dot)
-    return JetGraph(x / GEV, pairs, distances)
+    def _classify(self, total: Tensor, context: Tensor | None) -> Tensor:
+        """Logits of the sums (batch, channel) of the invariants of each jet."""
+        logits = self.head(join_context(total / TYPICAL_PARTICLES, context, self.context_dim))
+        return logits.to(self.head.weight.dtype)
 
 
 class ClebschGordanLayer(nn.Module):
@@ -134,9 +146,7 @@ class ClebschGordanLayer(nn.Module):
         \oplus \sum_{j \ne i} f_1(p_{ij}^2) \, p_{ij} \otimes F_j \Big), \quad p_{ij} = p_i - p_j
 
     followed by an MLP on the scalars and by `compress` on the others. The products are Clebsch-Gordan products of equal
-    channels, f are learned functions for each channel (`RadialFunctions`). Nothing but f is formed for pairs, since
-
-    .. math:: \sum_j f_{ij} \, p_{ij} \otimes F_j = p_i \otimes \sum_j f_{ij} F_j - \sum_j f_{ij} \, (p_j \otimes F_j)
+    channels, f are learned functions for each channel (`RadialFunctions`).
 
     Args:
         inputs: representations that come in.
@@ -155,7 +165,7 @@ class ClebschGordanLayer(nn.Module):
         self.moments = vector_couplings(inputs, outputs)
         moment_names = {name for coupling in self.moments for name in (coupling.left, coupling.right)}
         self.moment_inputs = [name for name in inputs if name in moment_names]
-        #: Representation of each term, in the order of `_terms`.
+        #: Representation of each term, in the order of `terms`.
         self.term_names = [
             *self.carried,
             *(coupling.out for coupling in self.squares),
@@ -166,28 +176,45 @@ class ClebschGordanLayer(nn.Module):
         self.mixing = Mixing({name: n * in_channels for name, n in Counter(self.term_names).items()}, out_channels)
         self.mlp = _scalar_mlp(out_channels)
 
-    def forward(self, activations: Irreps, graph: JetGraph) -> Irreps:
-        """Updated activations (channel, node, component)."""
-        grouped: dict[str, list[Tensor]] = {}
-        for name, term in zip(self.term_names, self._terms(activations, graph), strict=True):
-            grouped.setdefault(name, []).append(term)
-        mixed = compress(self.mixing({name: torch.cat(terms) for name, terms in grouped.items()}))
-        scalars = psi(mixed["scalar"].squeeze(-1)).T
-        return {**mixed, "scalar": self.mlp(scalars).T[..., None]}
+    def forward(self, activations: Irreps, p_ij: Tensor, distances: Tensor, is_pair: Tensor) -> Irreps:
+        """Updated activations.
 
-    def _terms(self, activations: Irreps, graph: JetGraph) -> list[Tensor]:
+        Args:
+            activations: (channel, batch, node, component).
+            p_ij: differences of momenta (batch, i, j, 4), in units of `GEV`.
+            distances: psi of their squares in GeV^2, (batch, i, j).
+            is_pair: (batch, i, j).
+        """
+        return self.mixed(self.terms(activations, p_ij, distances, is_pair))
+
+    def terms(self, activations: Irreps, p_ij: Tensor, distances: Tensor, is_pair: Tensor) -> list[Tensor]:
+        """What is mixed: F, F times F, and the two sums over the partners, (channel, batch, node, component) each."""
+        f_0, f_1 = self.radial(distances).where(is_pair, 0).chunk(2)  # (channel, batch, i, j) each
         carried = [activations[name] for name in self.carried]
         squares = couple(activations, activations, self.squares)
-        plain_weight, moment_weight = self.radial(graph.distances).chunk(2)
-        plain = _sum_partners(carried, plain_weight, graph.pairs)
-        momenta = {"vector": graph.momenta[None]}
-        moment_inputs = [activations[name] for name in self.moment_inputs]
-        at_j = couple(momenta, activations, self.moments)
-        sums = _sum_partners([*moment_inputs, *at_j], moment_weight, graph.pairs)
-        sum_of_inputs = dict(zip(self.moment_inputs, sums[: len(moment_inputs)], strict=True))
-        at_i = couple(momenta, sum_of_inputs, self.moments)
-        moments = [one - two for one, two in zip(at_i, sums[len(moment_inputs) :], strict=True)]
-        return [*carried, *squares, *plain, *moments]
+        sums = [torch.einsum("cbij,cbjr->cbir", f_0, values) for values in carried]
+        weighted = f_1[..., None] * p_ij
+        outer = {name: torch.einsum("cbijv,cbjr->cbivr", weighted, activations[name]) for name in self.moment_inputs}
+        return [*carried, *squares, *sums, *(_project(outer, coupling) for coupling in self.moments)]
+
+    def mixed(self, terms: list[Tensor]) -> Irreps:
+        """Mixtures of the terms, the scalars changed by the MLP and the others compressed."""
+        grouped: dict[str, list[Tensor]] = {}
+        for name, term in zip(self.term_names, terms, strict=True):
+            grouped.setdefault(name, []).append(term)
+        mixed = compress(self.mixing({name: torch.cat(terms) for name, terms in grouped.items()}))
+        scalars = self.mlp(psi(mixed["scalar"].squeeze(-1)).movedim(0, -1))
+        return {**mixed, "scalar": scalars.movedim(-1, 0)[..., None]}
+
+
+def _project(outer: dict[str, Tensor], coupling: Coupling) -> Tensor:
+    """Clebsch-Gordan map of the outer products (..., vector, component) of vectors and each representation."""
+    coefficients = CLEBSCH_GORDAN[coupling]
+    if coupling.left == "vector" and coupling.right in outer:
+        values = outer[coupling.right]
+    else:
+        values, coefficients = outer[coupling.left], coefficients.mT
+    return torch.einsum("cbivr,ovr->cbio", values, coefficients.to(values.device))
 
 
 def _scalar_mlp(channels: int) -> nn.Sequential:
@@ -199,13 +226,6 @@ def _scalar_mlp(channels: int) -> nn.Sequential:
         nn.init.kaiming_normal_(modules[-2].weight, nonlinearity="leaky_relu")
         nn.init.zeros_(modules[-2].bias)
     return nn.Sequential(*modules[:-1])
-
-
-def _sum_partners(values: list[Tensor], weight: Tensor, pairs: Pairs) -> list[Tensor]:
-    """Weighted sums over partners of values (channel, node, component) with weights (channel, pair)."""
-    columns = torch.cat(values, dim=-1)
-    total = torch.stack([pair_sum(*channel, pairs) for channel in zip(columns, weight, strict=True)])
-    return list(total.split([value.shape[-1] for value in values], dim=-1))
 
 
 class RadialFunctions(nn.Module):
@@ -224,9 +244,10 @@ class RadialFunctions(nn.Module):
         self.mixing = Linear(num_bells, num_functions)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Functions (function, pair) of float64 invariants (pair,)."""
-        bells = 1 / (1 + (self.sharpness.double()[:, None] * x).square())
-        return torch.addmm(self.mixing.bias.double()[:, None], self.mixing.weight.double(), bells)
+        """Functions (function, ...) of float64 invariants (...)."""
+        bells = 1 / (1 + (self.sharpness.double()[:, None] * x.flatten()).square())
+        functions = torch.addmm(self.mixing.bias.double()[:, None], self.mixing.weight.double(), bells)
+        return functions.view(functions.shape[0], *x.shape)
 
 
 class Mixing(nn.Module):
