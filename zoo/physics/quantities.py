@@ -7,6 +7,7 @@ columns that follow from momenta. A test works each one out on transformed parti
 """
 
 import dataclasses
+import functools
 import re
 from collections.abc import Callable
 from typing import Any, Literal
@@ -48,13 +49,7 @@ class Quantity:
     same_as: str | None = None
 
 
-def _of_momenta(formula: Callable[[Any], Any], label: str, **further: Any) -> Quantity:
-    return Quantity("particle", formula=formula, label=label, **further)
-
-
-def _of_column(column: str, formula: Callable[[Any], Any], label: str, **further: Any) -> Quantity:
-    return Quantity("particle", formula=formula, column=column, label=label, **further)
-
+_of_particle = functools.partial(Quantity, "particle")
 
 #: Types of particles: what features call them, and what columns do.
 _TYPES = {
@@ -69,29 +64,45 @@ _TYPES = {
 
 
 def _type(column: str) -> Quantity:
-    return _of_column(column, lambda of: of.columns[column], column.removeprefix("part_is"), is_type=True)
+    label = column.removeprefix("part_is")
+    return _of_particle(formula=lambda of: of.columns[column], column=column, label=label, is_type=True)
 
 
 #: Name -> quantity, of those that formulas of features may name.
 OF_FORMULAS = {
-    "log_pt": _of_momenta(lambda of: of.log_pt, r"$\ln\,p_T / \mathrm{GeV}$"),
-    "log_energy": _of_momenta(lambda of: of.log_energy, r"$\ln\,E / \mathrm{GeV}$", boost="changed"),
-    "log_pt_fraction": _of_momenta(
-        lambda of: of.log_pt - of.log_jet_pt, r"$\ln\,p_T / p_T^{\mathrm{jet}}$", is_relative=True
+    "log_pt": _of_particle(formula=lambda of: of.log_pt, label=r"$\ln\,p_T / \mathrm{GeV}$"),
+    "log_energy": _of_particle(formula=lambda of: of.log_energy, label=r"$\ln\,E / \mathrm{GeV}$", boost="changed"),
+    "log_pt_fraction": _of_particle(
+        formula=lambda of: of.log_pt - of.log_jet_pt, label=r"$\ln\,p_T / p_T^{\mathrm{jet}}$", is_relative=True
     ),
-    "log_energy_fraction": _of_momenta(
-        lambda of: of.log_energy - of.log_jet_energy, r"$\ln\,E / E^{\mathrm{jet}}$", is_relative=True, boost="changed"
+    "log_energy_fraction": _of_particle(
+        formula=lambda of: of.log_energy - of.log_jet_energy,
+        label=r"$\ln\,E / E^{\mathrm{jet}}$",
+        is_relative=True,
+        boost="changed",
     ),
-    "eta": _of_momenta(lambda of: of.eta, r"$\eta$", boost="shifted"),
-    "phi": _of_momenta(lambda of: of.phi, r"$\phi$", change="azimuths", unit="rad"),
+    "eta": _of_particle(formula=lambda of: of.eta, label=r"$\eta$", boost="shifted"),
+    "phi": _of_particle(formula=lambda of: of.phi, label=r"$\phi$", change="azimuths", unit="rad"),
     # the pseudorapidity of a jet, which has a mass, is shifted by another number than those of its particles
-    "delta_r": _of_momenta(lambda of: of.deta.hypot(of.dphi), r"$\Delta R$", is_relative=True, boost="changed"),
-    "deta": _of_momenta(lambda of: of.deta, r"$\Delta\eta$", is_relative=True, boost="changed"),
-    "dphi": _of_momenta(lambda of: of.dphi, r"$\Delta\phi$", is_relative=True, change="mirrored", unit="rad"),
-    "part_energy": _of_momenta(lambda of: of.four_momenta[:, 0], r"$E$ [GeV]", unit="GeV", boost="changed"),
-    "part_px": _of_momenta(lambda of: of.four_momenta[:, 1], r"$p_x$ [GeV]", unit="GeV", change="vectors"),
-    "part_py": _of_momenta(lambda of: of.four_momenta[:, 2], r"$p_y$ [GeV]", unit="GeV", change="vectors"),
-    "part_pz": _of_momenta(lambda of: of.four_momenta[:, 3], r"$p_z$ [GeV]", unit="GeV", boost="changed"),
+    "delta_r": _of_particle(
+        formula=lambda of: of.deta.hypot(of.dphi), label=r"$\Delta R$", is_relative=True, boost="changed"
+    ),
+    "deta": _of_particle(formula=lambda of: of.deta, label=r"$\Delta\eta$", is_relative=True, boost="changed"),
+    "dphi": _of_particle(
+        formula=lambda of: of.dphi, label=r"$\Delta\phi$", is_relative=True, change="mirrored", unit="rad"
+    ),
+    "part_energy": _of_particle(
+        formula=lambda of: of.four_momenta[:, 0], label=r"$E$ [GeV]", unit="GeV", boost="changed"
+    ),
+    "part_px": _of_particle(
+        formula=lambda of: of.four_momenta[:, 1], label=r"$p_x$ [GeV]", unit="GeV", change="vectors"
+    ),
+    "part_py": _of_particle(
+        formula=lambda of: of.four_momenta[:, 2], label=r"$p_y$ [GeV]", unit="GeV", change="vectors"
+    ),
+    "part_pz": _of_particle(
+        formula=lambda of: of.four_momenta[:, 3], label=r"$p_z$ [GeV]", unit="GeV", boost="changed"
+    ),
     "jet_pt": Quantity("jet", unit="GeV", label=r"Jet $p_T$ [GeV]", formula=lambda of: of.log_jet_pt.exp()),
     "jet_energy": Quantity(
         "jet", boost="changed", unit="GeV", label=r"Jet $E$ [GeV]", formula=lambda of: of.log_jet_energy.exp()
@@ -99,17 +110,28 @@ OF_FORMULAS = {
     "jet_eta": Quantity("jet", boost="changed", label=r"Jet $\eta$", formula=lambda of: of.jet_eta),
     "jet_phi": Quantity("jet", "azimuths", unit="rad", label=r"Jet $\phi$", formula=lambda of: of.jet_phi),
     **{name: _type(column) for name, column in _TYPES.items()},
-    "charge": _of_column("part_charge", lambda of: of.columns["part_charge"], "Charge"),
+    "charge": _of_particle(column="part_charge", formula=lambda of: of.columns["part_charge"], label="Charge"),
     # A particle's impact parameter across the beam has the sign of its angular momentum about the beam.
-    "tanh_d0": _of_column(
-        "part_d0val", lambda of: of.columns["part_d0val"].tanh(), r"$\tanh\,d_0 / \mathrm{mm}$", change="mirrored"
+    "tanh_d0": _of_particle(
+        column="part_d0val",
+        formula=lambda of: of.columns["part_d0val"].tanh(),
+        label=r"$\tanh\,d_0 / \mathrm{mm}$",
+        change="mirrored",
     ),
-    "d0_error": _of_column("part_d0err", lambda of: of.columns["part_d0err"].clamp(0, 1), r"$\sigma(d_0)$ [mm]"),
-    "tanh_dz": _of_column(
-        "part_dzval", lambda of: of.columns["part_dzval"].tanh(), r"$\tanh\,d_z / \mathrm{mm}$", boost="changed"
+    "d0_error": _of_particle(
+        column="part_d0err", formula=lambda of: of.columns["part_d0err"].clamp(0, 1), label=r"$\sigma(d_0)$ [mm]"
     ),
-    "dz_error": _of_column(
-        "part_dzerr", lambda of: of.columns["part_dzerr"].clamp(0, 1), r"$\sigma(d_z)$ [mm]", boost="changed"
+    "tanh_dz": _of_particle(
+        column="part_dzval",
+        formula=lambda of: of.columns["part_dzval"].tanh(),
+        label=r"$\tanh\,d_z / \mathrm{mm}$",
+        boost="changed",
+    ),
+    "dz_error": _of_particle(
+        column="part_dzerr",
+        formula=lambda of: of.columns["part_dzerr"].clamp(0, 1),
+        label=r"$\sigma(d_z)$ [mm]",
+        boost="changed",
     ),
 }
 
