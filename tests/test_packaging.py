@@ -85,6 +85,12 @@ def test_configs_are_found_in_the_package_and_own_ones_first(tmp_path, monkeypat
     Path(name).write_text("mine")
     assert find_config(name) == name
     assert find_config("configs/../files.py") == "configs/../files.py"
+    with pytest.raises(
+        FileNotFoundError, match=r"README.md: --config=configs/\{model/pfn,data/jetclass,recipe/jetclass_pfn"
+    ):
+        find_config("configs/jetclass/pfn.yaml")
+    with pytest.raises(FileNotFoundError, match=r"several files now, .*: --config configs/quickstart.yaml"):
+        find_config("configs/finetune/quickstart.yaml")
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import yaml
+
 #: In a checkout a link to the folder at its top.
 PACKAGED = Path(__file__).parents[1] / "configs"
 
@@ -13,6 +15,9 @@ def find_config(name: str) -> str:
     Args:
         name: such as ``configs/quickstart.yaml``.
 
+    Raises:
+        FileNotFoundError: if a config of older versions had the name; the message says what it is put together from now.
+
     Example:
         >>> find_config("configs/mine.yaml")
         'configs/mine.yaml'
@@ -21,7 +26,22 @@ def find_config(name: str) -> str:
     if path.exists() or path.parts[:1] != ("configs",) or ".." in path.parts:
         return name
     packaged = PACKAGED.joinpath(*path.parts[1:])
-    return str(packaged) if packaged.is_file() else name
+    if packaged.is_file():
+        return str(packaged)
+    if new := _options_of_row("/".join(path.with_suffix("").parts[1:])):
+        raise FileNotFoundError(f"{name}: is put together from several files now, see configs/README.md: {new}")
+    return name
+
+
+def _options_of_row(row: str) -> str | None:
+    """The options of a row of the results, which older versions had whole configs of; None if there is no such row."""
+    if row == "finetune/quickstart":
+        return "--config configs/quickstart.yaml"
+    found = yaml.safe_load((PACKAGED / "rows.yaml").read_text()).get(row)
+    if found is None:
+        return None
+    configs = ",".join(found["configs"])
+    return f"--config=configs/{{{configs}}}.yaml --run-folder {found['run_folder']} {found.get('options', '')}".rstrip()
 
 
 def find_configs(arguments: Sequence[str]) -> list[str]:
