@@ -16,7 +16,7 @@ def find_config(name: str) -> str:
         name: such as ``configs/quickstart.yaml``.
 
     Raises:
-        FileNotFoundError: if a config of older versions had the name; the message says what it is put together from now.
+        FileNotFoundError: if a config of older versions had the name; the message says what it is made of now.
 
     Example:
         >>> find_config("configs/mine.yaml")
