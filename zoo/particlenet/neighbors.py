@@ -32,8 +32,8 @@ def nearest(points: Tensor, mask: Tensor, num_neighbors: int) -> Slots:
     with torch.autocast(points.device.type, enabled=False):
         square = points.square().sum(-1)
         distance = torch.baddbmm(square[:, None, :], points, points.mT, alpha=-2)  # less the square of the point itself
-    row = torch.arange(mask.shape[1], device=mask.device)
-    distance = distance.masked_fill(~mask[:, None, :] | (row[:, None] == row), torch.inf)
+    distance.masked_fill_(~mask[:, None, :], torch.inf)
+    distance.diagonal(dim1=1, dim2=2).fill_(torch.inf)
     distance, slot = distance.topk(num_neighbors, largest=False)
     return Slots(slot, distance.isfinite() & mask[:, :, None])
 

@@ -116,7 +116,8 @@ def relative_to_jet(four_momenta: Tensor, counts: Tensor) -> tuple[Tensor, Tenso
     momenta = four_momenta.double()
     jet_of_particle = torch.repeat_interleave(counts, output_size=len(momenta))
     jets = momenta.new_zeros(len(counts), 4).index_add_(0, jet_of_particle, momenta)
-    return relative_to_axis(momenta, jets[jet_of_particle])
+    axis_eta, axis_phi = (of(jets)[jet_of_particle] for of in (finite_eta, phi))  # once a jet, not once a particle
+    return from_axis(finite_eta(momenta), phi(momenta), axis_eta, axis_phi)
 
 
 #: Smallest argument of a logarithm of `pair_features`, in GeV, GeV^2 or without unit.
