@@ -1,5 +1,6 @@
 """What Particle Transformer is given; that it equals weaver's on real jets is shown in test_importers.py."""
 
+import contextlib
 import math
 
 import numpy as np
@@ -12,6 +13,7 @@ from zoo.data.batch import collate, gather
 from zoo.data.datasets import resolve_file
 from zoo.data.features import feature_table
 from zoo.data.store import open_store
+from zoo.kernels import reference
 from zoo.particle_transformer import CouplingPairs, KinematicPairs, PairInputs, ParticleTransformer
 from zoo.physics.couplings import OBJECT_TYPES, electromagnetic_coupling, strong_coupling
 from zoo.physics.lorentz import boost_matrix
@@ -100,6 +102,23 @@ def test_learnt_pair_inputs_get_their_gradient(jets, train):
                 weight[row, column] -= sign * step
         assert gradient[row, column].abs() > 1e-6
         torch.testing.assert_close(gradient[row, column], (losses[0] - losses[1]) / (2 * step), rtol=1e-4, atol=1e-9)
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_one_formula_serves_page_and_fast_path(jets, train):
+    """Logits and the gradient of what is learnt of pairs, beside padding and a jet of no particle."""
+    mask = jets.mask.clone()
+    mask[2], mask[3, 1:] = False, False
+    model = ParticleTransformer(7, 2, pair_inputs=[SameColumn(), LearntPairs()], dropout=0.0, **SMALL).double()
+    results = []
+    for form in (contextlib.nullcontext(), reference()):
+        model.train(train).zero_grad()
+        with form:
+            logits = model(jets.features.double(), jets.four_momenta.double(), mask)
+            logits.square().sum().backward()
+        results.append((logits, model.pair_inputs[1].map.weight.grad.clone()))
+    torch.testing.assert_close(*results, rtol=1e-10, atol=1e-11)
+    assert results[0][1].abs().min() > 1e-6
 
 
 def test_what_cannot_learn_is_not_differentiated(jets):

@@ -130,3 +130,10 @@ def test_equal_transverse_momenta_have_one_order(model, jets):
     logits = model(features, four_momenta, mask)
     for order in ([3, 2, 1, 0], [1, 3, 0, 2], [2, 0, 3, 1]):
         assert torch.equal(model(features[:, order], four_momenta[:, order], mask), logits)
+
+
+def test_weights_saved_under_the_older_name_of_the_head_load(model):
+    saved = {name.replace("head.", "decoder."): value for name, value in model.state_dict().items()}
+    other = create_model("pcnn", input_dim=7, num_classes=2).double()
+    other.load_state_dict(saved)
+    torch.testing.assert_close(other.state_dict(), model.state_dict(), rtol=0, atol=0)
