@@ -224,7 +224,7 @@ def require_same(
         rounding = (expected - exact[key]).abs().max().item() if expected.numel() else 0.0
         assert expected.isfinite().all(), key
         torch.testing.assert_close(
-            ours[key], expected, rtol=0, atol=max(tolerance, 2 * rounding), msg=lambda m, k=key: f"{k}: {m}"
+            ours[key], expected, rtol=0, atol=max(tolerance, 2 * rounding), msg=f"{key}: {{}}".format
         )
 
 
