@@ -6,9 +6,9 @@ known: ``command``, ``settings`` (the configuration of the run), ``facts`` (seed
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -39,14 +39,13 @@ def write_card(name: str, config: PretrainedConfig) -> str:
     Raises:
         PretrainedError: if its metrics are not those of a report.
     """
-    is_backbone = config.kind == "backbone"
-    what = "trained without labels" if is_backbone else f"for the classes {', '.join(config.classes)}, trained"
+    words = _WORDS.get(config.kind, _WORDS["tagger"])
     parts = [
         _header(config.licence),
         f"# {name}",
-        f"`{config.model}` ({config.paper}) {what} on {config.dataset}.",
+        f"`{config.model}` ({config.paper}) {words.what(config)} on {config.dataset}.",
         "## Use",
-        (_use_of_backbone(name) if is_backbone else _use(name)) + _package(config.package),
+        words.use(name) + _package(config.package),
         "## Inputs",
         _inputs(config),
         "## Figures",
@@ -114,6 +113,60 @@ particles = backbone.encode(four_momenta, mask)  # (node, embed_dim), all real p
 It has no read-out and gives no scores: it is where a training on labels starts from. The folder may also be named by
 its path or as `hf://owner/repo@commit`. Loading compares all files with their checksums and the representation with the
 stored one."""
+
+
+def _use_of_task(name: str) -> str:
+    return f"""```python
+import zoo
+
+result = zoo.predict("{name}", "jets.h5")
+result.columns  # index and each answer by name, (row,)
+answer = zoo.load_pretrained("{name}")  # answer(four_momenta, mask): answers by name, (jet,) each
+```
+
+```bash
+zoo predict --model {name} jets.h5 --out answers.parquet
+```
+
+All take the path of the folder or `hf://owner/repo@commit`. Loading compares all files with their checksums and the
+answers with the stored ones."""
+
+
+class _Words(NamedTuple):
+    """How a card speaks of a kind of folder.
+
+    Args:
+        what: what was trained, of a config.
+        use: how it is used, of the name of its folder.
+        purpose: what it is good for.
+        is_plain: whether its metrics have values and errors only.
+        is_calibrated: whether it gives probabilities.
+    """
+
+    what: Callable[[PretrainedConfig], str]
+    use: Callable[[str], str]
+    purpose: str
+    is_plain: bool = False
+    is_calibrated: bool = False
+
+
+_WORDS = {
+    "tagger": _Words(
+        lambda config: f"for the classes {', '.join(config.classes)}, trained",
+        _use,
+        "comparisons, and as a start for trainings",
+        is_calibrated=True,
+    ),
+    "backbone": _Words(
+        lambda config: "trained without labels", _use_of_backbone, "a start for trainings", is_plain=True
+    ),
+    "task": _Words(
+        lambda config: f"trained as `{config.task['name']}` to give {', '.join(config.task['columns'])}",
+        _use_of_task,
+        "comparisons, and as a start for trainings",
+        is_plain=True,
+    ),
+}
 
 
 def _package(package: dict[str, Any] | None) -> str:
@@ -193,13 +246,15 @@ def _figures(config: PretrainedConfig) -> str:
         return "None: it was not tested. `zoo test` does that."
     rows = _rows(config)
     try:
-        is_plain = config.kind == "backbone"
-        table = plain_figures_table(config.metrics) if is_plain else figures_table(config.metrics, rows)
+        words = _WORDS.get(config.kind, _WORDS["tagger"])
+        table = plain_figures_table(config.metrics) if words.is_plain else figures_table(config.metrics, rows)
     except (AttributeError, KeyError, TypeError) as error:
         raise PretrainedError(f"config.json: 'metrics' are not those of a report ({error!r}); publish a run") from error
-    if config.kind == "backbone":
+    if "validation_jets" in config.training or config.kind == "backbone":
         return f"On {config.training.get('validation_jets', 0):,} validation {rows}.\n\n{table}"
     jets = config.training.get("jets", {})
+    if words.is_plain:
+        return f"On {jets or 0:,} test {rows}. Errors are one standard deviation from their number.\n\n{table}"
     tested = f"Tested on {sum(jets.values()):,} {rows} ({', '.join(f'{n:,} {name}' for name, n in jets.items())}). "
     return (
         f"{tested if jets else ''}Errors are one standard deviation from the number of test {rows}; they do not hold "
@@ -232,9 +287,9 @@ def _data(name: str) -> str:
 def _limits(config: PretrainedConfig) -> str:
     dataset = DATASETS.get(config.dataset)
     alike = f" ({dataset.conditions})" if dataset and dataset.conditions else ""
-    purposes = {"backbone": "a start for trainings", "tagger": "comparisons, and as a start for trainings"}
-    purpose = purposes.get(config.kind, "comparisons")
-    calibrated = "" if config.kind == "backbone" else _CALIBRATION
+    words = _WORDS.get(config.kind)
+    purpose = words.purpose if words else "comparisons"
+    calibrated = _CALIBRATION if words is None or words.is_calibrated else ""
     notes = "".join(f"\n- {note}" for note in config.training.get("notes", ()))
     rows = _rows(config)
     studies = "jet tagging on simulated jets" if rows == "jets" else f"simulated {rows}"

@@ -34,49 +34,31 @@ BATCH_JETS = 512
 LOOKED_AT_JETS = 20_000
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class JetScores:
-    """What a model says of the rows of a file, one entry a row in the order of the file.
+class _Rows:
+    """What answers for the rows of a file have in common; see `JetScores`."""
 
-    Args:
-        logits: float32 (row, class), NaN for a row that was left out.
-        label: int64 (row,), the class in the file; -1 where it is unknown, or the file's classes are not the model's.
-        index: int64 (row,), number of the row in the file.
-        classes: names of the classes.
-        rejected: number of jets that were left out, by the reasons of `zoo.data.store.bad_jets`.
-        mended: number of particles or numbers that were dropped or changed as the file was read, by what was done.
-        fields: further numbers of the jets that were asked for, (row,) each; NaN, or -1 of integers, for a row that was
-            left out.
-        oddities: what is odd about the jets, a line each; see `zoo.data.oddities` and `zoo.data.ranges`.
-    """
-
-    logits: np.ndarray
+    values: np.ndarray
     label: np.ndarray
     index: np.ndarray
-    classes: tuple[str, ...]
     rejected: dict[str, int]
-    mended: dict[str, int] = dataclasses.field(default_factory=dict)
-    fields: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
-    oddities: tuple[str, ...] = ()
+    mended: dict[str, int]
+    fields: dict[str, np.ndarray]
+    of_model: dict[str, np.ndarray]
+    names: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.index)
 
     @property
-    def score(self) -> np.ndarray:
-        """Score of each class, float64 (row, class), NaN for a row that was left out; see `score_columns`."""
-        return np.stack(list(score_columns(self.logits, self.classes).values()), axis=1)
-
-    @property
     def is_scored(self) -> np.ndarray:
-        """Whether a row has a score, bool (row,)."""
-        return ~np.isnan(self.logits[:, 0])
+        """Whether a row has an answer, bool (row,)."""
+        return ~np.isnan(self.values[:, 0])
 
     @property
     def columns(self) -> dict[str, np.ndarray]:
-        """What a file holds: ``index``, ``label`` if one is known, ``score_<class>`` for each class, and the fields."""
+        """What a file holds: ``index``, ``label`` if one is known, what the model says, and the fields."""
         label = {"label": self.label} if (self.label >= 0).any() else {}
-        return join_columns({"index": self.index, **label, **score_columns(self.logits, self.classes)}, self.fields)
+        return join_columns({"index": self.index, **label, **self.of_model}, self.fields)
 
     def save(self, path: str | Path, *, rntuple: bool = False, force: bool = False) -> None:
         """Write `columns` as ``.arrow``, ``.parquet``, ``.csv``, ``.h5`` or ``.root``; see `write_scores`.
@@ -100,7 +82,83 @@ class JetScores:
         reasons += [f"{left} not selected"] if left else []
         left_out = f", left out (NaN): {', '.join(reasons)}" if reasons else ""
         mended = "".join(f"; {count} {what}" for what, count in self.mended.items() if count)
-        return f"{scored:,} of {len(self):,} rows scored for {', '.join(self.classes)}{left_out}{mended}"
+        return f"{scored:,} of {len(self):,} rows scored for {', '.join(self.names)}{left_out}{mended}"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class JetScores(_Rows):
+    """What a model says of the rows of a file, one entry a row in the order of the file.
+
+    Args:
+        logits: float32 (row, class), NaN for a row that was left out.
+        label: int64 (row,), the class in the file; -1 where it is unknown, or the file's classes are not the model's.
+        index: int64 (row,), number of the row in the file.
+        classes: names of the classes.
+        rejected: number of jets that were left out, by the reasons of `zoo.data.store.bad_jets`.
+        mended: number of particles or numbers that were dropped or changed as the file was read, by what was done.
+        fields: further numbers of the jets that were asked for, (row,) each; NaN, or -1 of integers, for a row that was
+            left out.
+        oddities: what is odd about the jets, a line each; see `zoo.data.oddities` and `zoo.data.ranges`.
+    """
+
+    logits: np.ndarray
+    label: np.ndarray
+    index: np.ndarray
+    classes: tuple[str, ...]
+    rejected: dict[str, int]
+    mended: dict[str, int] = dataclasses.field(default_factory=dict)
+    fields: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    oddities: tuple[str, ...] = ()
+
+    @property
+    def values(self) -> np.ndarray:
+        """The logits."""
+        return self.logits
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The classes."""
+        return self.classes
+
+    @property
+    def of_model(self) -> dict[str, np.ndarray]:
+        """The score of each class as ``score_<class>``."""
+        return score_columns(self.logits, self.classes)
+
+    @property
+    def score(self) -> np.ndarray:
+        """Score of each class, float64 (row, class), NaN for a row that was left out; see `score_columns`."""
+        return np.stack(list(self.of_model.values()), axis=1)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class JetAnswers(_Rows):
+    """What a task that knows no classes says of the rows of a file, such as a regression.
+
+    Args:
+        values: float32 (row, name), NaN for a row that was left out.
+        label: int64 (row,), -1: the classes of the file mean nothing to it.
+        index: int64 (row,), number of the row in the file.
+        names: of its answers.
+        rejected: as of `JetScores`, and so the following.
+        mended: likewise.
+        fields: likewise.
+        oddities: likewise.
+    """
+
+    values: np.ndarray
+    label: np.ndarray
+    index: np.ndarray
+    names: tuple[str, ...]
+    rejected: dict[str, int]
+    mended: dict[str, int] = dataclasses.field(default_factory=dict)
+    fields: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    oddities: tuple[str, ...] = ()
+
+    @property
+    def of_model(self) -> dict[str, np.ndarray]:
+        """Its answers by name, (row,) each."""
+        return dict(zip(self.names, self.values.T, strict=True))
 
 
 def predict(
@@ -110,7 +168,7 @@ def predict(
     rows: tuple[int, int] | None = None,
     layout: str | Path | Description | None = None,
     fields: Sequence[str] | None = None,
-) -> JetScores:
+) -> JetScores | JetAnswers:
     """Scores of the jets in a file, with the features that travel with the weights.
 
     A file larger than the memory is read in pieces. Jets that no model may see, such as those with momenta that are not
@@ -144,42 +202,43 @@ def predict(
     if isinstance(description, WeaverYaml):
         description = dataclasses.replace(description, is_labelled=False)
         features = reading_table(description, features)
-    classes = tuple(tagger.config.classes)
-    if not classes:
+    classes, names = tuple(tagger.config.classes), tagger.names
+    if not names:
         raise ValueError(f"{tagger.config.model}: a backbone gives no scores; fine-tune it, or choose a tagger")
     source = open_source(path, description, labelled=False)
     is_empty = not len(source) and rows is None
     start, stop = (0, 0) if is_empty else check_rows(path, rows, len(source))  # an empty file has no scores
-    logits = np.full((stop - start, len(classes)), np.nan, dtype=np.float32)
-    label = np.full(len(logits), -1, dtype=np.int64)
+    values = np.full((stop - start, len(names)), np.nan, dtype=np.float32)
+    label = np.full(len(values), -1, dtype=np.int64)
     report, oddities = ReadReport(path, 0, {}), _Oddities(tagger, features)
     observers = description.kept_fields if isinstance(description, WeaverYaml) and fields is None else ()
     kept: dict[str, np.ndarray] = {}
     with source, progress_bar("jets") as progress:
-        task = progress.add_task(path.name, total=len(logits))
+        task = progress.add_task(path.name, total=len(values))
         for table, of_rows in source.chunks((start, stop)) if stop else ():
             report += of_rows
             progress.update(task, advance=of_rows.left_out)
             _check(tagger, features, table, path)
             for name in (*(fields or ()), *(name for name in observers if name in table.fields)):
-                values = _field(table, name, path)
-                column = kept.setdefault(name, missing_values(len(logits), values.dtype))
-                column[table.rows_in_source(np.arange(len(table))) - start] = values
+                field = _field(table, name, path)
+                column = kept.setdefault(name, missing_values(len(values), field.dtype))
+                column[table.rows_in_source(np.arange(len(table))) - start] = field
             oddities.add_table(path, table)
-            is_known = tuple(table.metadata.get("classes", ())) == classes
+            is_known = bool(classes) and tuple(table.metadata.get("classes", ())) == classes
             for jets in _by_length(table.counts):
                 row = table.rows_in_source(jets) - start
                 batch = _batch(tagger, features, table, jets)
                 oddities.add_batch(batch)
-                logits[row] = _logits(tagger, batch, path)
+                values[row] = _answers(tagger, batch, path)
                 label[row] = table.label[jets] if is_known else -1
                 progress.update(task, advance=len(jets))
-    warn_of(dataclasses.replace(report, rows=len(logits)), stacklevel=2)
-    kept = {name: kept[name] if name in kept else missing_values(len(logits), np.float64) for name in fields or kept}
+    warn_of(dataclasses.replace(report, rows=len(values)), stacklevel=2)
+    kept = {name: kept[name] if name in kept else missing_values(len(values), np.float64) for name in fields or kept}
     counts, odd = (dict(report.rejected), dict(report.mended)), tuple(oddities.find())
     if odd:
         warnings.warn(OddJetsWarning(f"{path}: odd: {'; '.join(odd)}"), stacklevel=2)
-    return JetScores(logits, label, np.arange(start, stop), classes, *counts, kept, odd)
+    said = JetScores if classes else JetAnswers
+    return said(values, label, np.arange(start, stop), names, *counts, kept, odd)
 
 
 def predict_file(
@@ -283,11 +342,11 @@ def _batch(tagger: Pretrained, features: FeatureTable, table: JetTable, jets: np
 
 
 @torch.inference_mode()
-def _logits(tagger: Pretrained, batch: JetBatch, path: Path) -> np.ndarray:
-    device = tagger.device
-    logits = tagger.model(*(tensor.to(device) for tensor in batch.inputs)).cpu()
-    finite = logits.isfinite().all(dim=1)
+def _answers(tagger: Pretrained, batch: JetBatch, path: Path) -> np.ndarray:
+    named = zip(("features", "four_momenta", "mask", "context"), batch.inputs, strict=False)
+    answers = tagger.answer({name: tensor.to(tagger.device) for name, tensor in named}).cpu()
+    finite = answers.isfinite().all(dim=1)
     if not finite.all():
         row = int(batch.index[~finite][0])
         raise ValueError(f"{path}: the model's answer to row {row} is not finite; look at its columns")
-    return logits.numpy()
+    return answers.numpy()

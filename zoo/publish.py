@@ -4,7 +4,7 @@ import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -29,13 +29,25 @@ from zoo.data.split_tables import SplitTables
 from zoo.data.store import JetTable
 from zoo.data.weaver.data_config import WeaverYaml
 from zoo.data.weaver.formulas import verified_table
-from zoo.hub import GOLDEN_JETS, MAX_PAIRS, Parts, PretrainedConfig, largest_change, save_parts
+from zoo.hub import (
+    GOLDEN_JETS,
+    KIND,
+    MAX_PAIRS,
+    Kind,
+    Parts,
+    PretrainedConfig,
+    build_task,
+    find_task,
+    largest_change,
+    save_parts,
+)
 from zoo.limits import parse_json, parse_yaml
 from zoo.old_configs import renew_settings
+from zoo.plugins import offered_by
 from zoo.registry import create_model, model_facts, registered_name
-from zoo.report import Predictions
+from zoo.report import Answers, Predictions
 from zoo.tasks.pretraining.backbone import backbone_names, read_backbone
-from zoo.training.checkpoints import read_model_weights
+from zoo.training.checkpoints import read_checkpoint, read_model_weights, require_same_model
 
 #: Jets whose logits are compared with the run's predictions.
 COMPARED_JETS = 64
@@ -55,19 +67,36 @@ _DATA_DEFAULTS = {
     "merge": None,
 }  # fmt: skip
 
-_REMEDY = {
-    "tagger": "test it with zoo test",
-    "backbone": "validate it with zoo validate",
-    "trees": "train the trees again with zoo baseline",
-}
+#: Arguments of a task that only a training needs.
+_OF_TRAINING = {"model", "learning_rate", "weight_decay", "warmup", "final_learning_rate", "fine_tuning"}
+
+_TREES_REMEDY = "train the trees again with zoo baseline"
+
+
+class Subject(NamedTuple):
+    """What a run makes a folder of.
+
+    Args:
+        kind: of the folder.
+        split: that the report judges.
+        needs_labels: whether its jets have classes.
+        remedy: what makes the report.
+        task: what was trained; None of trees.
+    """
+
+    kind: str
+    split: Literal["test", "val"]
+    needs_labels: bool
+    remedy: str
+    task: type[nn.Module] | None = None
 
 
 def publish_run(run: Path, out: Path, *, licence: str, paper: str | None = None) -> None:
     """Write the best checkpoint of a run, or its trees, with features and figures, as a pretrained folder.
 
     Args:
-        run: run folder of a training that was tested; of a pretraining, which becomes a folder of its backbone; or of
-            boosted trees.
+        run: run folder of a training that was tested, of any task; of a pretraining, which becomes a folder of its
+            backbone; or of boosted trees.
         out: folder to write; must not exist.
         licence: of the weights, such as ``MIT``.
         paper: of the architecture, such as ``arXiv:2201.08187``; None: the one that its builder names, which boosted
@@ -81,29 +110,33 @@ def publish_run(run: Path, out: Path, *, licence: str, paper: str | None = None)
     """
     run, out = Path(run), Path(out)
     settings = renew_settings(_read(run / "config.yaml", parse_yaml, "train it with zoo fit"))
-    kind = _kind(run, settings)
-    is_tagger = kind != "backbone"
-    report = _read(run / "report" / "metrics.json", parse_json, _REMEDY[kind])
+    subject = _subject(run, settings)
+    kind, labelled = subject.kind, subject.needs_labels
+    report = _read(run / "report" / "metrics.json", parse_json, subject.remedy)
     data = _DATA_DEFAULTS | settings["data"]
-    layout = read_description(data["layout"], data["weaver_yaml"], data["classes"], labelled=is_tagger)
-    split = data["test" if is_tagger else "val"]
+    layout = read_description(data["layout"], data["weaver_yaml"], data["classes"], labelled=labelled)
+    split = data[subject.split]
     table, context = find_features(data["features"], layout), named_context(data["context"])
     if isinstance(layout, WeaverYaml):  # the folder has to do without the data file
         table = verified_table(layout, *_first_rows(split, layout))
         layout = layout.keeping(table.columns)
     dataset = layout or describe_dataset(data["dataset"])
     classes = merge_classes(data["merge"], dataset.classes).names
-    build = {"tagger": _network, "backbone": _backbone, "trees": _trees}[kind]
+    build = {"tagger": _network, "backbone": _backbone, "trees": _trees, "task": _task}[kind]
     name, parts = build(run, settings["model"], Parts(nn.Identity(), table, context), len(classes))
-    jets, first_index = _first_jets(split, layout, is_tagger)
+    jets, first_index = _first_jets(split, layout, labelled)
     columns = (parts.feature_table.columns, parts.context_table.fields)
-    if is_tagger:
+    described = (
+        None if kind != "task" else _describe_task(settings["model"], parts, gather(jets, np.arange(1), *columns))
+    )
+    if subject.split == "test":
         compared = gather(jets, np.arange(min(len(jets), COMPARED_JETS)), *columns)
         compared = compared._replace(index=compared.index + first_index)
-        _require_same_predictions(parts, compared, run / "report" / "predictions.arrow")
+        tested = _tested(run / "report" / "predictions.arrow", described)
+        _require_same_predictions(parts, KIND[kind], compared, run / "report" / "predictions.arrow", *tested)
     config = PretrainedConfig(
         model=name,
-        classes=list(classes) if is_tagger else [],
+        classes=list(classes) if labelled else [],
         features=parts.feature_table.to_dict(),
         dataset=dataset.name,
         units=dataset.metadata["units"],
@@ -112,14 +145,15 @@ def publish_run(run: Path, out: Path, *, licence: str, paper: str | None = None)
         paper=paper or _paper(kind, name),
         training={
             "command": _command(kind, settings["model"]),
-            "jets" if is_tagger else "validation_jets": report["jets"],
+            "jets" if subject.split == "test" else "validation_jets": report["jets"],
             **{key: report[key] for key in ("settings", "facts", "versions")},
         },
         kind=kind,
         context=context.to_dict() if context.context_dim else None,
-        inputs=_measure_inputs(data, parts.feature_table, context, layout, is_tagger),
+        inputs=_measure_inputs(data, parts.feature_table, context, layout, labelled),
         observables=list(parts.model.forest.names) if kind == "trees" else None,
-        package=None if kind == "trees" else _package(run, name),
+        package=None if kind == "trees" else _package(run, name) or _package_of_task(run, subject.task),
+        task=described,
     )
     card = write_card(out.name, config)
     packed = gather(jets, _golden_rows(jets), *columns)
@@ -127,19 +161,27 @@ def publish_run(run: Path, out: Path, *, licence: str, paper: str | None = None)
     save_parts(out, parts, config, golden.four_momenta, golden.mask, card, padded_columns(packed, golden.mask))
 
 
-def _kind(run: Path, settings: dict[str, Any]) -> str:
-    """What a run makes a folder of.
+def _subject(run: Path, settings: dict[str, Any]) -> Subject:
+    """What a run makes a folder of: what its task says.
 
     Raises:
-        ValueError: if its configuration has no model or no data.
+        ValueError: if its configuration has no model or no data, or its task is not to be found.
     """
     model = settings.get("model")
     if isinstance(model, dict) and isinstance(settings.get("data"), dict):
         if model.get("class_path") == "lightgbm" and model.get("inputs") in TITLES:
-            return "trees"
+            return Subject("trees", "test", True, _TREES_REMEDY)
         network = (model.get("init_args") or {}).get("model")
         if isinstance(network, dict) and isinstance(network.get("class_path"), str):
-            return "tagger" if model["class_path"] == "zoo.tasks.Classification" else "backbone"
+            try:
+                task = find_task(model["class_path"])
+            except ValueError as error:
+                raise ValueError(
+                    f"{run / 'config.yaml'}: model.class_path: {error}; give the package of a task of yours an entry "
+                    "point of the group zoo.tasks, see docs/training.md"
+                ) from None
+            remedy = {"test": "test it with zoo test", "val": "validate it with zoo validate"}[task.judged_split]
+            return Subject(task.folder_kind, task.judged_split, task.needs_labels, remedy, task)
     raise ValueError(
         f"{run / 'config.yaml'}: has no 'data', or neither a task with a network under model nor boosted trees; "
         "give the run folder of zoo fit or of zoo baseline"
@@ -169,6 +211,38 @@ def _backbone(run: Path, model: dict[str, Any], inputs: Parts, num_classes: int)
         )
     network.load_state_dict(weights, strict=False)
     return name, inputs._replace(model=network.eval())
+
+
+def _task(run: Path, model: dict[str, Any], inputs: Parts, num_classes: int) -> tuple[str, Parts]:
+    """Name of the model, and the task with all that it trained."""
+    name, network = _registered(run, model, inputs, _num_outputs(model))
+    task = build_task(find_task(model["class_path"]), network, _arguments(model), inputs.feature_table)
+    checkpoint = run / "checkpoints" / "best.ckpt"
+    found = read_checkpoint(checkpoint)
+    require_same_model(task, found, checkpoint)
+    task.load_state_dict(found["state_dict"])
+    return name, inputs._replace(model=task.eval())
+
+
+def _num_outputs(model: dict[str, Any]) -> int:
+    return (model["init_args"]["model"].get("init_args") or {}).get("num_classes", 2)
+
+
+def _arguments(model: dict[str, Any]) -> dict[str, Any]:
+    """What a task is built with beside its model, but what only a training needs."""
+    return {name: value for name, value in model["init_args"].items() if name not in _OF_TRAINING}
+
+
+@torch.no_grad()
+def _describe_task(model: dict[str, Any], parts: Parts, jets: PackedJets) -> dict[str, Any]:
+    """What a folder says of a task; the names of its answers are those that it gives for some jets."""
+    batch = collate(jets, parts.feature_table, parts.context_table)
+    return {
+        "name": model["class_path"],
+        "arguments": _arguments(model),
+        "num_outputs": _num_outputs(model),
+        "columns": list(parts.model.answer(*batch.inputs)),
+    }
 
 
 def _registered(run: Path, model: dict[str, Any], inputs: Parts, num_classes: int) -> tuple[str, nn.Module]:
@@ -204,33 +278,60 @@ def _package(run: Path, name: str) -> dict[str, str] | None:
     return facts.distribution._asdict()
 
 
+def _package_of_task(run: Path, task: type[nn.Module]) -> dict[str, str] | None:
+    """What to install for the task of another package."""
+    package = task.__module__.partition(".")[0]
+    if package == "zoo":
+        return None
+    distribution = offered_by(package)
+    if distribution is None:
+        raise ValueError(
+            f"{run / 'config.yaml'}: model.class_path: no installed package offers {task.__name__}, so nobody could "
+            f"load the folder; give {package} an entry point of the group zoo.tasks (docs/training.md), and install it"
+        )
+    return distribution._asdict()
+
+
 def _trees(run: Path, model: dict[str, Any], inputs: Parts, num_classes: int) -> tuple[str, Parts]:
     """Name and parts of boosted trees; those on observables of jets need no features."""
     if model["inputs"] in OF_JETS:
         inputs = inputs._replace(feature_table=FeatureTable(()))
-    text = _read(run / "model.txt", str, _REMEDY["trees"])
+    text = _read(run / "model.txt", str, _TREES_REMEDY)
     try:
         trees = BoostedTrees(text, model["inputs"], inputs.feature_table.names, inputs.context_table.names)
     except ForestError as error:
-        raise ValueError(f"{run / 'model.txt'}: {error}; {_REMEDY['trees']}") from error
+        raise ValueError(f"{run / 'model.txt'}: {error}; {_TREES_REMEDY}") from error
     return TITLES[model["inputs"]], inputs._replace(model=trees.eval())
 
 
+def _tested(path: Path, task: dict[str, Any] | None) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the jets of a test, and what the model answered for them, (jet, answer)."""
+    if task is None:
+        predictions = Predictions.load(path)
+        return predictions.index, predictions.logits
+    answers = Answers.load(path)
+    if absent := [name for name in task["columns"] if name not in answers.columns]:
+        raise ValueError(f"{path}: has no column {absent[0]!r}; test the run again with zoo test")
+    return answers.index, np.stack([answers.columns[name] for name in task["columns"]], axis=1)
+
+
 @torch.no_grad()
-def _require_same_predictions(parts: Parts, jets: PackedJets, path: Path) -> None:
-    """Refuse a model that gives other logits than the test did, so that its figures would be those of another."""
-    tested = Predictions.load(path)
-    place = {row: i for i, row in enumerate(tested.index.tolist())}
+def _require_same_predictions(
+    parts: Parts, kind: Kind, jets: PackedJets, path: Path, index: np.ndarray, answers: np.ndarray
+) -> None:
+    """Refuse a model that answers otherwise than the test did, so that its figures would be those of another."""
+    place = {row: i for i, row in enumerate(index.tolist())}
     rows = jets.index.tolist()
     if absent := [row for row in rows if row not in place]:
         raise ValueError(f"{path}: has no row {absent[0]} of the test split of config.yaml; test the run again")
-    expected = torch.from_numpy(tested.logits[[place[row] for row in rows]])
+    expected = torch.from_numpy(answers[[place[row] for row in rows]])
     batch = collate(jets, parts.feature_table, parts.context_table)
-    deviation = largest_change(parts.model(*batch.inputs), expected, jumps=True)
+    named = dict(zip(("features", "four_momenta", "mask", "context"), batch.inputs, strict=False))
+    deviation = largest_change(kind.answer(parts.model, named), expected, jumps=True)
     if not deviation < PREDICTION_TOLERANCE:
         raise ValueError(
-            f"{path}: the weights and config.yaml give other logits for these jets, by {deviation:.1e} of the largest; "
-            "the figures of the report are not those of these weights: test the run again with zoo test"
+            f"{path}: the weights and config.yaml give other {kind.output} for these jets, by {deviation:.1e} of the "
+            "largest; the figures of the report are not those of these weights: test the run again with zoo test"
         )
 
 

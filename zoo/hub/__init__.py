@@ -7,6 +7,7 @@ and ``SHA256SUMS`` over the others. What it may be of is in `zoo.hub.kinds`. Not
 from zoo.hub.config import FORMAT_VERSION, PretrainedConfig, PretrainedError, parse_config
 from zoo.hub.contents import FILES, read_checked
 from zoo.hub.folder import (
+    KIND,
     PACKAGED,
     Pretrained,
     find_pretrained,
@@ -19,19 +20,24 @@ from zoo.hub.folder import (
     write_folder,
 )
 from zoo.hub.golden import GOLDEN_JETS, MAX_PAIRS, largest_change
-from zoo.hub.kinds import Parts, untrained
+from zoo.hub.kinds import Kind, Parts, untrained
+from zoo.hub.tasks import build_task, find_task
 
 __all__ = [
     "FILES",
     "FORMAT_VERSION",
     "GOLDEN_JETS",
+    "KIND",
     "MAX_PAIRS",
     "PACKAGED",
+    "Kind",
     "Parts",
     "Pretrained",
     "PretrainedConfig",
     "PretrainedError",
+    "build_task",
     "find_pretrained",
+    "find_task",
     "largest_change",
     "list_pretrained",
     "load_contents",

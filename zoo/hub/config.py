@@ -12,7 +12,7 @@ from zoo.limits import parse_json
 FORMAT_VERSION = 3
 
 #: What a folder may be of.
-KINDS = ("tagger", "backbone", "trees", "ensemble")
+KINDS = ("tagger", "backbone", "trees", "ensemble", "task")
 
 #: Most members of an ensemble.
 MAX_MEMBERS = 16
@@ -41,15 +41,17 @@ class PretrainedConfig:
         paper: of the architecture.
         training: how it came about, as far as it is known, see `zoo.card`.
         kind: ``tagger``; ``backbone``: the model up to its ``encode``, without its ``readout``; ``trees``: boosted
-            decision trees; or ``ensemble`` of other folders.
+            decision trees; ``ensemble`` of other folders; or ``task``: what another task than classification learnt.
         format_version: of the folder; folders of version 1 have no ``training``, ``kind`` and ``context``, those before
             version 3 do not keep the columns that the golden features are made of.
         context: the table of context features, with every centre and scale; None: the model takes no context.
         inputs: the ranges of what it was trained on, see `zoo.data.ranges.InputRanges`; None: nobody knows them.
         observables: names of what trees see, in their order; None for all else.
         members: names of the folders of an ensemble; None for all else.
-        package: of a model of another package: ``name`` and ``version`` of the distribution that offers it. It is what
-            a message names; nothing is imported or installed because a folder says so.
+        task: of the kind ``task``: the ``name`` of its class, the ``arguments`` that it is built with beside its model,
+            ``num_outputs`` of the model, and the names of the ``columns`` of its answers; None for all else.
+        package: of a model or task of another package: ``name`` and ``version`` of the distribution that offers it. It
+            is what a message names; nothing is imported or installed because a folder says so.
     """
 
     model: str
@@ -68,10 +70,11 @@ class PretrainedConfig:
     observables: list[str] | None = None
     members: list[str] | None = None
     package: dict[str, Any] | None = None
+    task: dict[str, Any] | None = None
 
 
 #: Keys of ``config.json`` that may be left out, which older folders do.
-_OPTIONAL = {"training", "kind", "context", "inputs", "observables", "members", "package"}
+_OPTIONAL = {"training", "kind", "context", "inputs", "observables", "members", "package", "task"}
 
 #: Names and versions of distributions, which stand in a message.
 _DISTRIBUTION = re.compile(r"\w[\w.+!-]{0,99}", re.ASCII)
@@ -105,15 +108,16 @@ def parse_config(path: Path, content: bytes) -> PretrainedConfig:
     config = PretrainedConfig(**values)
     if config.kind not in KINDS:
         raise PretrainedError(f"{path}: 'kind' must be one of {', '.join(KINDS)}, is {config.kind!r}; update zoo")
-    is_backbone = config.kind == "backbone"
-    if bool(config.classes) == is_backbone or not all(isinstance(name, str) for name in config.classes):
-        expected = "empty for a backbone" if is_backbone else "a list of names"
+    has_none = config.kind in ("backbone", "task")
+    if bool(config.classes) == has_none or not all(isinstance(name, str) for name in config.classes):
+        expected = f"empty for a {config.kind}" if has_none else "a list of names"
         raise PretrainedError(f"{path}: 'classes' must be {expected}, is {config.classes!r}")
     _limit(path, "classes", config.classes, MAX_CLASSES)
     _limit(path, "features", config.features.get("features"), MAX_FEATURES)
     _limit(path, "context", (config.context or {}).get("context"), MAX_FEATURES)
     _check_lists(path, config)
     _check_package(path, config.package)
+    _check_task(path, config)
     return config
 
 
@@ -129,6 +133,21 @@ def _check_package(path: Path, package: dict[str, Any] | None) -> None:
     texts = [value for value in package.values() if isinstance(value, str)]
     if package.keys() != {"name", "version"} or len(texts) < 2 or not all(map(_DISTRIBUTION.fullmatch, texts)):
         raise PretrainedError(f"{path}: 'package' must have the name and the version of a distribution, is {package!r}")
+
+
+def _check_task(path: Path, config: PretrainedConfig) -> None:
+    task = config.task
+    if (task is not None) != (config.kind == "task"):
+        raise PretrainedError(f"{path}: 'task' belongs to the kind 'task' and to no other, kind is {config.kind!r}")
+    if task is None:
+        return
+    kinds = {"name": str, "arguments": dict, "num_outputs": int, "columns": list}
+    if task.keys() != kinds.keys() or not all(isinstance(task[key], kind) for key, kind in kinds.items()):
+        raise PretrainedError(f"{path}: 'task' must have {', '.join(kinds)}, is {task!r}")
+    _limit(path, "task.columns", task["columns"], MAX_CLASSES)
+    names = all(isinstance(name, str) for name in task["columns"])
+    if not names or not task["columns"] or not 1 <= task["num_outputs"] <= MAX_CLASSES:
+        raise PretrainedError(f"{path}: 'task' must have names of columns and 1 to {MAX_CLASSES} num_outputs")
 
 
 def _check_lists(path: Path, config: PretrainedConfig) -> None:

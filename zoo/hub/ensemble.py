@@ -10,7 +10,7 @@ from zoo.data.context import ContextTable
 from zoo.data.features import FeatureTable
 from zoo.hub.config import PretrainedConfig, PretrainedError
 from zoo.hub.contents import CONFIG, MEMBERS, SUMS, check, of_member
-from zoo.hub.kinds import Load, Parts
+from zoo.hub.kinds import Load, Parts, Tagger
 from zoo.model import declared
 
 
@@ -54,11 +54,10 @@ def side_by_side(members: Sequence[Parts], files: Mapping[str, bytes]) -> Parts:
     return Parts(Ensemble(members, files).eval(), FeatureTable(features), ContextTable(context))
 
 
-class Members:
+class Members(Tagger):
     """An ensemble, whose members lie as whole folders in its own."""
 
     files = ()
-    output = "logits"
 
     def build(self, folder: Path, config: PretrainedConfig, contents: Mapping[str, bytes], load: Load) -> Parts:
         """The members, each verified as if it was loaded alone; see `zoo.hub.kinds.Kind`."""
@@ -76,10 +75,6 @@ class Members:
     def dump(self, model: nn.Module) -> dict[str, bytes]:
         """The files of the members; see `zoo.hub.kinds.Kind`."""
         return dict(model.files)
-
-    def answer(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Logits (batch, class); see `zoo.hub.kinds.Kind`."""
-        return model(**inputs)
 
 
 def require_alike(path: Path, member: PretrainedConfig, ensemble: PretrainedConfig) -> None:

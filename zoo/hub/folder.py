@@ -9,6 +9,7 @@ import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save as save_tensors
@@ -25,12 +26,19 @@ from zoo.hub.ensemble import Members
 from zoo.hub.golden import make_golden, verify_golden
 from zoo.hub.hf import SCHEME, fetch, parse_address
 from zoo.hub.kinds import Backbone, Kind, Network, Parts, Trees, parse_tensors, tables
+from zoo.hub.tasks import TaskFolder
 
 #: Folder of the models that ship with the package.
 PACKAGED = Path(__file__).parents[1] / "pretrained"
 
 #: ``kind`` of a config -> what it means.
-KIND: dict[str, Kind] = {"tagger": Network(), "backbone": Backbone(), "trees": Trees(), "ensemble": Members()}
+KIND: dict[str, Kind] = {
+    "tagger": Network(),
+    "backbone": Backbone(),
+    "trees": Trees(),
+    "ensemble": Members(),
+    "task": TaskFolder(),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,8 +75,8 @@ class Pretrained:
         return Parts(self.model, self.feature_table, self.context_table)
 
     @torch.no_grad()
-    def __call__(self, four_momenta: Tensor, mask: Tensor, columns: Mapping[str, Tensor] = NO_COLUMNS) -> Tensor:
-        """Logits (batch, class) of jets.
+    def __call__(self, four_momenta: Tensor, mask: Tensor, columns: Mapping[str, Tensor] = NO_COLUMNS) -> Any:
+        """Logits (batch, class) of jets; of a task that knows no classes, its answers by name, (batch,) each.
 
         Args:
             four_momenta: (batch, particle, 4) as (E, px, py, pz) in GeV.
@@ -84,12 +92,10 @@ class Pretrained:
         Warns:
             OddJetsWarning: once for each quantity that lies outside of what the model was trained on.
         """
-        if self.config.kind == "backbone":
-            raise ValueError(f"{self.config.model}: a backbone gives no logits; use its 'encode', or fine-tune it")
         require_momenta(four_momenta, mask)
         inputs = self.parts.inputs(four_momenta, mask, columns)
         self._check_ranges(inputs)
-        return self.model(**inputs)
+        return KIND[self.config.kind].reply(self.model, inputs)
 
     @torch.no_grad()
     def encode(self, four_momenta: Tensor, mask: Tensor, columns: Mapping[str, Tensor] = NO_COLUMNS) -> Tensor:
@@ -106,7 +112,22 @@ class Pretrained:
         features = self.feature_table.padded(four_momenta, mask, columns)
         inputs = {"features": features, "four_momenta": four_momenta, "mask": mask}
         self._check_ranges(inputs)
-        return self.model.encode(**inputs)
+        return (self.network or self.model).encode(**inputs)
+
+    @property
+    def network(self) -> nn.Module | None:
+        """The one network in it; None: there is none, or several."""
+        return KIND[self.config.kind].network(self.model)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the columns of `answer` are called; none of a backbone."""
+        return KIND[self.config.kind].names(self.config)
+
+    @torch.no_grad()
+    def answer(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """What it makes of the inputs that `parts` gives, (batch, name)."""
+        return KIND[self.config.kind].answer(self.model, inputs)
 
     @functools.cached_property
     def ranges(self) -> InputRanges | None:

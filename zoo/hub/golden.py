@@ -76,7 +76,7 @@ def verify_golden(path: Path, parts: Parts, kind: Kind, version: int, golden: Ma
     found, expected = kind.answer(parts.model, inputs), golden[kind.output]
     if found.shape != expected.shape:
         raise PretrainedError(f"{path}: {kind.output} of shape {(*expected.shape,)}, the model's {(*found.shape,)}")
-    deviation = largest_change(found, expected, jumps=declared(parts.model).jumps)
+    deviation = largest_change(found, expected, jumps=declared(kind.network(parts.model) or parts.model).jumps)
     if not deviation < TOLERANCE:
         raise PretrainedError(
             f"{path}: the model's {kind.output} differ from the stored ones by {deviation:.1e} of the largest, more "

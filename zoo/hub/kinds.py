@@ -82,12 +82,46 @@ class Kind(Protocol):
     def answer(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
         """What the model makes of ``features``, ``four_momenta``, ``mask`` and, if it takes it, ``context``."""
 
+    def reply(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor | dict[str, Tensor]:
+        """What a call of `zoo.hub.Pretrained` gives.
 
-class Network:
+        Raises:
+            ValueError: if it is nothing that can be called.
+        """
+
+    def names(self, config: PretrainedConfig) -> tuple[str, ...]:
+        """What the columns of `answer` are called, which `zoo.predict` writes; none of a backbone."""
+
+    def network(self, model: nn.Module) -> nn.Module | None:
+        """The one network in it, at whose weights a training can begin; None: there is none, or several."""
+
+
+class Tagger:
+    """What all that gives logits of classes has in common."""
+
+    output = "logits"
+
+    def answer(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Logits (batch, class); see `Kind`."""
+        return model(**inputs)
+
+    def reply(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor | dict[str, Tensor]:
+        """Logits (batch, class); see `Kind`."""
+        return self.answer(model, inputs)
+
+    def names(self, config: PretrainedConfig) -> tuple[str, ...]:
+        """The classes; see `Kind`."""
+        return tuple(config.classes)
+
+    def network(self, model: nn.Module) -> nn.Module | None:
+        """None; see `Kind`."""
+        return None
+
+
+class Network(Tagger):
     """A registered model with its weights, which gives logits (batch, class)."""
 
     files = (WEIGHTS,)
-    output = "logits"
 
     def build(self, folder: Path, config: PretrainedConfig, contents: Mapping[str, bytes], load: Load) -> Parts:
         """The model and its tables; see `Kind`."""
@@ -95,7 +129,7 @@ class Network:
         try:
             model = create_model(config.model, input_dim=table.input_dim, num_classes=len(config.classes) or 1)
         except KeyError as error:
-            raise PretrainedError(f"{folder / CONFIG}: {error.args[0]}; {_remedy(config)}") from error
+            raise PretrainedError(f"{folder / CONFIG}: {error.args[0]}; {remedy_of(config)}") from error
         if (taken := self._context_dim(model)) != context_table.context_dim:
             raise PretrainedError(
                 f"{folder / CONFIG}: {config.model} takes {taken} context features, 'context' has "
@@ -108,9 +142,9 @@ class Network:
         """The weights; see `Kind`."""
         return {WEIGHTS: save_tensors({name: value.contiguous() for name, value in model.state_dict().items()})}
 
-    def answer(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Logits (batch, class); see `Kind`."""
-        return model(**inputs)
+    def network(self, model: nn.Module) -> nn.Module:
+        """The model itself; see `Kind`."""
+        return model
 
     def _context_dim(self, model: nn.Module) -> int:
         return declared(model).context_dim
@@ -122,12 +156,13 @@ class Network:
             raise PretrainedError(f"{path}: are not the weights of {config.model}: {error}") from error
 
 
-def _remedy(config: PretrainedConfig) -> str:
+def remedy_of(config: PretrainedConfig) -> str:
     """What gives a model that no name of the registry leads to."""
     if config.package is None:
         return "get a newer zoo, or the folder anew"
     name, version = config.package["name"], config.package["version"]
-    installed = offered_by(config.model.partition(".")[0])
+    theirs = config.model if config.task is None or "." in config.model else config.task["name"]
+    installed = offered_by(theirs.partition(".")[0])
     if installed is None:
         return f"it is a model of {name} {version}, which is not installed: if you trust it, pip install {name}"
     return f"it was written with {name} {version}, and {' '.join(installed)} is installed"
@@ -155,6 +190,10 @@ class Backbone(Network):
             )
         return model.encode(**inputs)
 
+    def reply(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Nothing; see `Kind`."""
+        raise ValueError(f"{type(model).__name__}: a backbone gives no logits; use its 'encode', or fine-tune it")
+
     def _context_dim(self, model: nn.Module) -> int:
         return 0
 
@@ -169,11 +208,10 @@ class Backbone(Network):
         super()._load(path, model, config, random | weights)
 
 
-class Trees:
+class Trees(Tagger):
     """Boosted decision trees in LightGBM's text, which see their inputs by name and give logits (batch, class)."""
 
     files = (TREES,)
-    output = "logits"
 
     def build(self, folder: Path, config: PretrainedConfig, contents: Mapping[str, bytes], load: Load) -> Parts:
         """The trees and their tables; see `Kind`."""
@@ -194,10 +232,6 @@ class Trees:
     def dump(self, model: nn.Module) -> dict[str, bytes]:
         """The text of the trees; see `Kind`."""
         return {TREES: model.text.encode()}
-
-    def answer(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Logits (batch, class); see `Kind`."""
-        return model(**inputs)
 
 
 def untrained(model: nn.Module, kind: str) -> dict[str, Tensor]:

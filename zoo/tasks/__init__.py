@@ -2,6 +2,7 @@
 
 from zoo.tasks.classification import Classification
 from zoo.tasks.pretraining import Contrastive, MaskedParticles, Substructure
+from zoo.tasks.regression import Regression
 from zoo.tasks.task import Task
 
-__all__ = ["Classification", "Contrastive", "MaskedParticles", "Substructure", "Task"]
+__all__ = ["Classification", "Contrastive", "MaskedParticles", "Regression", "Substructure", "Task"]

@@ -272,8 +272,10 @@ class Task(LightningModule):
             columns: of `predict_step` or `test_step`, joined.
             judged: of which split.
         """
-        known = {name: values for name, values in columns.items() if name != "label" or (values >= 0).any()}
-        return Answers(join_columns(known, judged.data.observed(judged.split, columns["index"])))
+        first = ("index", *(["label"] if (columns["label"] >= 0).any() else []), "weight")
+        said = {name: values for name, values in columns.items() if name not in ("index", "label", "weight")}
+        observed = judged.data.observed(judged.split, columns["index"])
+        return Answers(join_columns({name: columns[name] for name in first} | said, observed))
 
     def score_columns(self, columns: dict[str, np.ndarray], judged: Judged) -> dict[str, np.ndarray]:
         """What a file of predictions for other programs holds, in the order of the files; arguments as of `table`."""

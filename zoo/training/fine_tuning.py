@@ -199,10 +199,10 @@ def find_backbone(name: str) -> Backbone:
         raise FileNotFoundError(
             f"fine_tuning.backbone: {error} Nor is it a run folder or a checkpoint; if it shall be one, train it first"
         ) from None
-    if found.config.kind not in ("tagger", "backbone"):
+    if found.network is None:
         raise ValueError(f"fine_tuning.backbone: {name} is of the kind {found.config.kind!r}; give a single network")
-    random = untrained(found.model, found.config.kind)
-    weights = {weight: value for weight, value in found.model.state_dict().items() if weight not in random}
+    random = untrained(found.network, found.config.kind)
+    weights = {weight: value for weight, value in found.network.state_dict().items() if weight not in random}
     source = f"{name} ({found.config.model}, {found.config.dataset})"
     return Backbone(source, weights, Interface(found.feature_table, found.context_table, tuple(found.config.classes)))
 
