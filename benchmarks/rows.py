@@ -33,6 +33,7 @@ TITLES = {
     "four_tops": "Four tops",
     "pretrain": "Pretraining without labels",
     "finetune": "Fine-tuning",
+    "regression": "Regression",
 }
 
 _HEAD = """# Configurations

@@ -66,7 +66,7 @@ def test_every_row_builds(name):
     inputs = [torch.zeros(1, 0, data.input_dim), torch.zeros(1, 0, 4), torch.zeros(1, 0, dtype=torch.bool)]
     if data.context_dim:
         inputs.append(torch.zeros(1, data.context_dim))
-    assert model(*inputs).shape == (1, len(data.classes))
+    assert model(*inputs).shape == (1, line.model.output_sizes(data, None)[0].wanted)
     assert line.config.model.init_args.model.init_args.input_dim == data.input_dim
     assert declared(model).context_dim == data.context_dim
     assert re.fullmatch(r"runs/[\w-]+", line.config.run_folder)
