@@ -95,7 +95,7 @@ def _message(error: BaseException) -> str | None:
     frames = traceback.extract_tb(error.__traceback__)
     if frames and _is_ours(frames[-1].filename, frames[-1].line):
         return str(error)
-    if isinstance(error, ModuleNotFoundError) and not (error.name or "zoo").startswith("zoo"):
+    if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("zoo"):
         return f"package {error.name!r} is missing: pip install {error.name.partition('.')[0]}"
     for text in (str(error), str(error.__cause__)):  # a loader process's, a simulating process's
         message = _message_of_process(text)

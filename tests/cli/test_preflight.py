@@ -125,6 +125,24 @@ def test_a_run_folder_in_use(config, tmp_path, capsys):
     assert "run_folder: give this run a folder" in refused(capsys, "fit", "--config", path)
 
 
+def test_a_requeued_job_may_use_its_run_folder(config, tmp_path, monkeypatch):
+    """The same words start it again; those of another job are refused."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").touch()
+    (tmp_path / "run" / "slurm_job").write_text("12\n")
+    path, began = write(config, tmp_path / "mine.yaml"), []
+    monkeypatch.setattr("zoo.training.command.main", began.append)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    for job in ("12", "13"):
+        monkeypatch.setenv("SLURM_JOB_ID", job)
+        if job == "13":
+            with pytest.raises(SystemExit, match="2"):
+                main(["fit", "--config", path])
+        else:
+            main(["fit", "--config", path])
+    assert began == [["fit", f"--config={path}"]]
+
+
 @pytest.mark.parametrize("subcommand", ["validate", "test", "predict"])
 def test_a_checkpoint_that_is_not_there(config, tmp_path, capsys, subcommand):
     path = write(config, tmp_path / "mine.yaml")

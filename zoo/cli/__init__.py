@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import zoo
 from zoo.cli import data, hub, models, results, scores, training
-from zoo.cli.signatures import Parser, add_commands
+from zoo.cli.signatures import Commands, Parser, add_commands
 from zoo.errors import one_line_for_users
 
-COMMANDS = {
+COMMANDS: Commands = {
     "fit": training.fit,
     "validate": training.validate,
     "test": training.run_test,
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: words behind ``zoo``; None: those that the program was started with.
     """
     # where a library crashes, or a file is cut while it is mapped (SIGBUS), a traceback says where
-    faulthandler.enable(file=sys.__stderr__)
+    faulthandler.enable(file=sys.__stderr__ or sys.stderr)
     options = vars(build_parser().parse_args(sys.argv[1:] if arguments is None else arguments))
     run = options.pop("run")
     with one_line_for_users():

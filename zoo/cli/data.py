@@ -75,13 +75,13 @@ def fit_scaling(
         raise ValueError("give one of --weaver-yaml, --features and --context")
     if features is not None:
         fit_features(files, features, out, layout, force=force)
-    elif context is not None:
+    if context is not None:
         fit_context(files, context, out, layout, force=force)
-    elif layout is not None:
-        raise ValueError(
-            "--layout: belongs to --features or --context; a data file of weaver describes the files itself"
-        )
-    else:
+    if weaver_yaml is not None:
+        if layout is not None:
+            raise ValueError(
+                "--layout: belongs to --features or --context; a data file of weaver describes the files itself"
+            )
         fit_weaver_yaml(files, weaver_yaml, out, force=force)
 
 

@@ -73,7 +73,9 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _check_section(section: str, values: Any, known: set[str] | None) -> None:
-    for key in values if isinstance(values, dict) and known is not None else ():
+    if not isinstance(values, dict) or known is None:
+        return
+    for key in values:
         if key not in known:
             raise ValueError(f"{section}.{key}: there is no such key; {did_you_mean(str(key), known)}")
 

@@ -47,7 +47,7 @@ def predict(
     if model is None:
         if file is not None and not (run_folder or config):
             raise ValueError(f"give what is to answer: zoo predict {file} --model MODEL, or --run-folder DIR")
-        split = {"predict.rows": rows}
+        split: dict[str, Any] = {"predict.rows": rows}
         if file is not None:  # as a whole, so that rows of the configuration, which are of its file, are not kept
             split = {"predict": {"files": [file], "rows": rows, "fraction": None}}
         settings = {**split, "observers": fields, "layout": layout, "weaver_yaml": weaver_yaml, "classes": classes}

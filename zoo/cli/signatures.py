@@ -25,6 +25,9 @@ from typing import Annotated, Any, Literal, NoReturn
 from zoo.data.hints import did_you_mean
 from zoo.errors import MISTAKE
 
+#: Names of commands -> the functions that they are, or a line of help and the commands of a group.
+Commands = dict[str, "Callable[..., None] | tuple[str, Commands]"]
+
 
 @dataclass(frozen=True)
 class Option:
@@ -78,7 +81,8 @@ class Parser(argparse.ArgumentParser):
         if option.metavar is not None:
             settings["metavar"] = option.metavar
         if parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
-            settings.setdefault("metavar", parameter.name.upper())
+            if "choices" not in settings:
+                settings.setdefault("metavar", parameter.name.upper())
             self.add_argument(parameter.name, **settings | ({} if required else {"nargs": "?"}))
             return
         name = _spelt(parameter.name)
@@ -89,7 +93,9 @@ class Parser(argparse.ArgumentParser):
         """Print what is wrong, and leave."""
         self.exit(MISTAKE, f"zoo: error: {message} (see {self.prog} --help)\n")
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[argparse.Namespace, list[str]]:
+    def parse_known_args(  # type: ignore[override]  # of any class of namespace
+        self, args: Any = None, namespace: Any = None
+    ) -> tuple[argparse.Namespace, list[str]]:
         """Take older spellings, and refuse what is not known here, where the options are that may have been meant."""
         words, further = self._split(self._respelt(args))
         namespace, unknown = super().parse_known_args(words, namespace)
@@ -103,7 +109,7 @@ class Parser(argparse.ArgumentParser):
 
     def _respelt(self, words: Sequence[str]) -> list[str]:
         """The words with options as they are spelt now; of each that is not there is a hint."""
-        respelt = []
+        respelt: list[str] = []
         for number, word in enumerate(words):
             if word == "--":
                 return [*respelt, *words[number:]]
@@ -149,7 +155,7 @@ class Parser(argparse.ArgumentParser):
             raise argparse.ArgumentError(action, f"invalid choice: {value!r}; {hint}")
 
 
-def add_commands(parser: Parser, commands: dict[str, Callable[..., None] | tuple[str, dict]]) -> None:
+def add_commands(parser: Parser, commands: Commands) -> None:
     """Give a parser commands: each a function, or a group of them with a line of help."""
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
     for name, command in commands.items():
@@ -180,7 +186,7 @@ def split_docstring(command: Callable[..., None]) -> tuple[str, dict[str, str]]:
         >>> split_docstring(verify)
         ('Compare files with their checksums.', {'folder': "what 'zoo convert' wrote"})
     """
-    description, _, rest = inspect.getdoc(command).partition("\nArgs:\n")
+    description, _, rest = (inspect.getdoc(command) or "").partition("\nArgs:\n")
     section = re.split(r"^(?=\S)", rest, maxsplit=1, flags=re.MULTILINE)[0]
     found = re.findall(r"^    (\w+): (.*(?:\n(?:        .*|\s*$))*)", section, flags=re.MULTILINE)
     return description.strip(), {name: " ".join(text.split()).rstrip(".").replace("%", "%%") for name, text in found}

@@ -58,7 +58,7 @@ def checkpoint_to_resume(run_folder: str | Path, name: str | None) -> str | None
             f"run_folder {run_folder}: holds a run already; add --ckpt-path last to continue it, "
             "give --run-folder another name to keep it, or delete the folder"
         )
-    if name == "last" and not Path(path).exists():
+    if name == "last" and not last.exists():
         return None  # killed before its first checkpoint, or never started
     return path
 
