@@ -8,12 +8,14 @@ import signal
 import time
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from tests.test_files import small_disk
 from zoo.lorentznet import LorentzNet
+from zoo.training.callbacks import WeightAverage
 from zoo.training.checkpoints import (
     CheckpointError,
     SafeCheckpointIO,
@@ -201,3 +203,15 @@ def test_a_checkpoint_of_older_names_is_of_the_same_model():
     wider = torch.nn.ModuleDict({"model": LorentzNet(num_classes=2, embed_dim=9, num_layers=1)})
     with pytest.raises(CheckpointError, match=r"last\.ckpt: is of another model.* with shape"):
         require_same_model(wider, {"state_dict": state}, "last.ckpt")
+
+
+def test_an_average_of_older_names_goes_on():
+    """A resumed training draws the average of the checkpoint on, under the names of today."""
+    module = torch.nn.ModuleDict({"model": LorentzNet(num_classes=2, embed_dim=8, num_layers=1)})
+    saved = {name: torch.ones_like(value) for name, value in module.state_dict().items()}
+    older = {name.replace("head.", "decoder."): value for name, value in saved.items()}
+    average, trainer = WeightAverage(), SimpleNamespace(state=SimpleNamespace(fn="fit"))
+    average.on_load_checkpoint(trainer, module, {"state_dict": older, "global_step": 7})
+    average.on_train_start(trainer, module)
+    average.on_train_end(trainer, module)
+    torch.testing.assert_close(module.state_dict(), saved, rtol=0, atol=0)
