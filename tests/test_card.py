@@ -1,4 +1,4 @@
-"""The card says what the config knows, and can be written anew."""
+"""The card says what the config knows, and can be rewritten."""
 
 import json
 from pathlib import Path

@@ -301,7 +301,7 @@ def test_predict_is_imported_when_it_is_used():
 
 
 def test_the_auc_of_the_reference_set(shared_data):
-    """The figure in the folder, on a part of the jets that it was measured with."""
+    """The metric in the folder, on a part of the jets that it was measured with."""
     from sklearn.metrics import roc_auc_score
 
     result = zoo.predict(MODEL, shared_data / "top_tagging" / "train_100k.h5", rows=(80_000, 80_300))

@@ -450,7 +450,7 @@ def test_the_scale_of_weights_changes_no_figure(scale):
 
 
 class Judge(pl.LightningModule):
-    """The smallest module that logs the figures as the trainer does."""
+    """The smallest module that logs the metrics as the trainer does."""
 
     def __init__(self):
         super().__init__()

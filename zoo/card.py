@@ -1,6 +1,6 @@
 """The card of a pretrained folder: what ``config.json`` says, for people to read.
 
-It is a function of the config alone, so it can be written anew at any time. ``training`` of the config holds what is
+It is a function of the config alone, so it can be rewritten at any time. ``training`` of the config holds what is
 known: ``command``, ``settings`` (the configuration of the run), ``facts`` (seed, epochs, ...), ``versions``, ``jets``
 (of the test, by class), or ``origin`` for weights that were trained elsewhere, and ``notes`` on their limits.
 """
@@ -67,7 +67,7 @@ def write_card(name: str, config: PretrainedConfig) -> str:
 
 
 def renew_card(folder: Path) -> None:
-    """Write the card of a folder anew; weights, golden outputs and config stay, the checksums follow.
+    """Rewrite the card of a folder; weights, golden outputs and config stay, the checksums follow.
 
     Raises:
         PretrainedError: if another file than the card is missing or altered, or the folder does not load.

@@ -1,7 +1,7 @@
 """Tagging metrics from exact counts, each with its error; definitions and rules stand in ``docs/metrics.md``.
 
 Pure functions come first and take numpy arrays or torch tensors; the thin torchmetrics class for the training loop
-comes last. One sort turns scores into a :class:`RocCurve` of counts, and every figure is read off that curve.
+comes last. One sort turns scores into a :class:`RocCurve` of counts, and every metric is read off that curve.
 """
 
 import logging
@@ -56,12 +56,12 @@ _logger = logging.getLogger(__name__)
 
 
 class MissingClassError(ValueError):
-    """A figure needs jets of a class of which there are none, or whose weights do not sum to more than 0."""
+    """A metric needs jets of a class of which there are none, or whose weights do not sum to more than 0."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its error of one standard deviation, and the (effective) number of jets it rests on."""
+    """A metric with its error of one standard deviation, and the (effective) number of jets it rests on."""
 
     value: float
     error: float
@@ -103,7 +103,7 @@ class RocCurve:
 
     Counts are exact integers; with weights they are sums of weights, and the ``_squares`` hold the sums of squared
     weights that the errors need. Where the largest weight of a class lies outside 1e-48 ... 1e48, whose fourth powers
-    float64 does not hold, the weights of that class are scaled by a power of two; no figure depends on that.
+    float64 does not hold, the weights of that class are scaled by a power of two; no metric depends on that.
 
     Shapes:
         every array: (threshold,), thresholds falling.
@@ -256,7 +256,7 @@ def pair_score(logits: ArrayLike | Tensor, signal: int = 1, background: int = 0)
             raise ValueError(f"{name} class {number} does not exist: logits have {logits.shape[1]} classes")
     if signal == background:
         raise ValueError(f"signal and background are the same class {signal}; a score needs two")
-    with np.errstate(invalid="ignore"):  # inf - inf becomes the NaN that every figure refuses
+    with np.errstate(invalid="ignore"):  # inf - inf becomes the NaN that every metric refuses
         return logits[:, signal] - logits[:, background]
 
 
@@ -281,7 +281,7 @@ def log_probability(logits: ArrayLike | Tensor) -> np.ndarray:
     """
     differences = _logits(logits).astype(np.float64)
     highest = differences.max(axis=1, keepdims=True)
-    with np.errstate(invalid="ignore"):  # inf - inf becomes the NaN that every figure refuses
+    with np.errstate(invalid="ignore"):  # inf - inf becomes the NaN that every metric refuses
         differences = differences - highest
     others = np.sort(differences, axis=1)[:, :-1]
     return differences - np.log1p(np.exp(others).sum(axis=1, keepdims=True))
@@ -417,7 +417,7 @@ def roc_curve(
     )
     for name, jets, column in zip(("signal", "background"), members, counts, strict=True):
         if not len(jets):
-            raise MissingClassError(f"no {name} among {len(score)} jets: the figure needs jets of both classes")
+            raise MissingClassError(f"no {name} among {len(score)} jets: the metric needs jets of both classes")
         if not column[-1] > 0:
             raise MissingClassError(
                 f"the weights of the {len(jets)} {name} jets sum to {column[-1]:.3g}: efficiencies need a sum above 0"
@@ -573,7 +573,7 @@ def tagging_metrics(
     classes: Sequence[str] | None = None,
     signal_efficiencies: Sequence[float] = SIGNAL_EFFICIENCIES,
 ) -> dict[str, Estimate | BackgroundRejection]:
-    """Every figure of the results table from logits.
+    """Every metric of the results table from logits.
 
     Two classes: ``accuracy``, ``auc``, ``background_rejection_0.3``, ``background_rejection_0.5``. More: ``auc`` is
     :func:`macro_auc`, and each class but the background has its own rejections, named ``..._0.3_<class>``.
@@ -611,11 +611,11 @@ def tagging_metrics(
 
 
 class TaggingMetrics(Metric):
-    """The figures of :func:`tagging_metrics` over all batches and processes, exact, for ``self.log_dict``.
+    """The metrics of :func:`tagging_metrics` over all batches and processes, exact, for ``self.log_dict``.
 
     The state is the jets themselves (logits, label, weight; 16 bytes a jet with two classes), gathered over the
     processes: exact counts need every score. If a class has no jet (or weights that sum to 0 or less), as in a sanity
-    check on two batches, its figures are NaN and the log says why. NaN logits raise.
+    check on two batches, its metrics are NaN and the log says why. NaN logits raise.
 
     Args:
         num_classes: number of classes.
@@ -677,7 +677,7 @@ class TaggingMetrics(Metric):
         self.jets.append(rows.flatten())
 
     def compute(self) -> dict[str, Tensor]:
-        """Each figure and, under ``<name>_error``, its error: float32 scalars on the device of the metric."""
+        """Each metric and, under ``<name>_error``, its error: float32 scalars on the device of the metric."""
         flat = dim_zero_cat(self.jets) if len(self.jets) else torch.zeros(0)
         rows = flat.reshape(-1, self.num_classes + 2).cpu().numpy()
         logits, label, weight = rows[:, : self.num_classes], rows[:, -2].astype(np.int64), rows[:, -1]
@@ -745,7 +745,7 @@ def _checked_jets(
     if label.shape != logits.shape[:1]:
         raise ValueError(f"label must be ({len(logits)},) like logits, got shape {label.shape}")
     if not len(label):
-        raise MissingClassError("no jets: a figure needs at least one jet of each class")
+        raise MissingClassError("no jets: a metric needs at least one jet of each class")
     if label.dtype.kind not in "iub" or label.min() < 0 or label.max() >= logits.shape[1]:
         raise ValueError(
             f"label must hold integers 0..{logits.shape[1] - 1}, got {np.unique(label)[:8]} ({label.dtype})"
@@ -762,7 +762,7 @@ def _checked_scores(
         raise ValueError(f"score and label must be (batch,) alike, got shapes {score.shape} and {label.shape}")
     _refuse_nan("scores", score)
     if not len(score):
-        raise MissingClassError("no jets: the figure needs jets of both classes")
+        raise MissingClassError("no jets: the metric needs jets of both classes")
     is_signal = label.astype(bool)
     if not np.array_equal(is_signal, label):
         raise ValueError(f"label must be 1 (signal) or 0 (background), got {np.unique(label)[:8]}")
@@ -876,7 +876,7 @@ def background_class(num_classes: int, signal: int, background: int | None) -> i
 
 
 def _signals(num_classes: int, signal: int, background: int, classes: Sequence[str] | None) -> list[tuple[int, str]]:
-    """Each signal class with what its figures' names end in."""
+    """Each signal class with what its metrics' names end in."""
     if classes is not None and len(classes) != num_classes:
         raise ValueError(f"classes names {len(classes)} classes, the logits have {num_classes}")
     if num_classes == 2:

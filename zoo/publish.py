@@ -92,7 +92,7 @@ class Subject(NamedTuple):
 
 
 def publish_run(run: Path, out: Path, *, licence: str, paper: str | None = None) -> None:
-    """Write the best checkpoint of a run, or its trees, with features and figures, as a pretrained folder.
+    """Write the best checkpoint of a run, or its trees, with features and metrics, as a pretrained folder.
 
     Args:
         run: run folder of a training that was tested, of any task; of a pretraining, which becomes a folder of its
@@ -319,7 +319,7 @@ def _tested(path: Path, task: dict[str, Any] | None) -> tuple[np.ndarray, np.nda
 def _require_same_predictions(
     parts: Parts, kind: Kind, jets: PackedJets, path: Path, index: np.ndarray, answers: np.ndarray
 ) -> None:
-    """Refuse a model that answers otherwise than the test did, so that its figures would be those of another."""
+    """Refuse a model that answers otherwise than the test did, so that its metrics would be those of another."""
     place = {row: i for i, row in enumerate(index.tolist())}
     rows = jets.index.tolist()
     if absent := [row for row in rows if row not in place]:
@@ -331,7 +331,7 @@ def _require_same_predictions(
     if not deviation < PREDICTION_TOLERANCE:
         raise ValueError(
             f"{path}: the weights and config.yaml give other {kind.output} for these jets, by {deviation:.1e} of the "
-            "largest; the figures of the report are not those of these weights: test the run again with zoo test"
+            "largest; the metrics of the report are not those of these weights: test the run again with zoo test"
         )
 
 

@@ -1,4 +1,4 @@
-"""What the table of all trainings says beside the figures."""
+"""What the table of all trainings says beside the metrics."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""Validates and fits on some processes and prints the figures; a script, as spawned processes import it anew."""
+"""Validates and fits on some processes and prints the metrics; a script, as each spawned process imports it."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""Fits on two processes and writes which jets each of them saw; a script, as spawned processes import it anew."""
+"""Fits on two processes and writes which jets each of them saw; a script, as each spawned process imports it."""
 
 import json
 import sys

@@ -150,7 +150,7 @@ def test_seed_epoch_and_row_alone_determine_it(tmp_path):
 
 
 def table_of_events(rng: np.random.Generator, **names: str) -> JetTable:
-    """Events whose every column follows from momenta and vertices, so that it can be worked out anew."""
+    """Events whose every column follows from momenta and vertices, so that it can be recomputed."""
     counts = np.array([3, 1, 4, 2, 5])
     offsets = np.concatenate([[0], np.cumsum(counts)])
     px, py, pz = rng.normal(size=(3, offsets[-1])) * 50

@@ -195,7 +195,7 @@ def jetclass_by_hand(path) -> np.ndarray:
     ("name", "columns"), [("full", range(17)), ("kinpid", [*range(11), 15, 16]), ("kin", [*range(5), 15, 16])]
 )
 def test_features_of_jetclass_are_those_of_weaver(shared_data, name, columns):
-    """Its ``part_deta`` and ``part_dphi`` included, though they are computed anew from the jet's own direction."""
+    """Its ``part_deta`` and ``part_dphi`` included, though they are recomputed from the jet's own direction."""
     path = shared_data / "jetclass2" / "JetClassII_example.root"
     features = feature_table(name)
     jets = gather(read_jets(path), np.arange(100), features.columns)

@@ -176,7 +176,7 @@ def test_a_server_that_goes_away_in_the_middle(connect, folder, tmp_path):
 def test_a_flipped_bit_on_the_way_is_named(server, folder, name):
     files = contents(folder)
     commit = server.commit(REPOSITORY, files | {name: flip(files[name])})
-    with pytest.raises(PretrainedError, match=r"SHA256SUMS.*\(fetch it anew: zoo hub pull --anew hf://owner/tagger@"):
+    with pytest.raises(PretrainedError, match=r"SHA256SUMS.*\(fetch it again: zoo hub pull --force hf://owner/tagger@"):
         load_pretrained(f"hf://{REPOSITORY}@{commit}")
 
 
@@ -189,7 +189,7 @@ def test_damage_in_the_cache_is_named_and_mended(server, folder, tmp_path, capsy
     with pytest.raises(SystemExit, match="2"):
         main(["predict", "--model", address, "sample:top_tagging/test", "--rows", "0", "4"])
     shown = capsys.readouterr().err
-    command = re.search(r"zoo (hub pull --anew \S+)\)", shown)[1]
+    command = re.search(r"zoo (hub pull --force \S+)\)", shown)[1]
     assert "model.safetensors: differs from its checksum" in shown
     main(command.split())
     main(["predict", "--model", address, "sample:top_tagging/test", "--rows", "0", "4"])

@@ -53,7 +53,7 @@ def test_a_resumed_run_keeps_the_rows_before_its_checkpoint(path):
     assert [(row["step"], row["loss"]) for row in rows[-2:]] == [("4", ""), ("5", "7.0")]
     assert len(rows) == 7
     History(path).append({"step": 0, "loss": 8.0})
-    assert rows_of(path) == [{"loss": "8.0", "step": "0"}], "a new run begins anew"
+    assert rows_of(path) == [{"loss": "8.0", "step": "0"}], "a new run begins with an empty file"
 
 
 def _write_for_ever(path: Path, first_step: int) -> None:
@@ -63,7 +63,7 @@ def _write_for_ever(path: Path, first_step: int) -> None:
 
 
 def test_a_kill_costs_the_row_that_is_being_written(tmp_path):
-    """Every 20 rows there is a new column, for which the file is written anew."""
+    """Every 20 rows there is a new column, for which the file is rewritten."""
     path = tmp_path / "metrics.csv"
     dice, first_step = random.Random(2), 0
     for _ in range(12):

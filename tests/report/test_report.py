@@ -123,7 +123,7 @@ def train_briefly(folder: Path) -> None:
 
 
 def make_run(folder: Path, seed: int, rate: float, **options) -> Path:
-    """A run folder whose report holds the figures of one seed."""
+    """A run folder whose report holds the metrics of one seed."""
     folder.mkdir(parents=True)
     settings = {"seed_everything": seed, "run_folder": str(folder), "data": {"seed": seed}, "model": {"rate": rate}}
     (folder / "config.yaml").write_text(json.dumps(settings))  # JSON is YAML
@@ -335,7 +335,7 @@ class TestRefusals:
         weight = np.where(np.random.default_rng(3).random(600) < 0.25, -1.0, 1.0)
         document = write_report(tmp_path / "report", predictions(weight=weight), title="signed")
         assert document["negative_weights"] == (weight < 0).sum()
-        assert "negative: figures are of signed sums" in (tmp_path / "report" / "README.md").read_text()
+        assert "negative: metrics are of signed sums" in (tmp_path / "report" / "README.md").read_text()
         wild = np.where(np.random.default_rng(3).random(600) < 0.45, -1.0, 1.0)  # whose intervals have no upper end
         metrics = write_report(tmp_path / "wild", predictions(weight=wild), title="wild")["metrics"]
         assert metrics["background_rejection_0.5"]["upper"] is None
@@ -494,7 +494,7 @@ class TestCompareRuns:
         document = json.loads(path.read_text())
         del document["metrics"]["background_rejection_0.3"]
         path.write_text(json.dumps(document))
-        with pytest.raises(ValueError, match="hold different figures: test both again"):
+        with pytest.raises(ValueError, match="hold different metrics: test both again"):
             compare_runs([runs[0], broken], tmp_path / "out")
 
     def test_missing_predictions_are_refused(self, runs, tmp_path):

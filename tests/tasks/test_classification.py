@@ -143,7 +143,7 @@ def test_only_models_that_take_a_context_are_given_it(batch, context_dim):
 
 
 def test_another_number_of_logits_is_refused(batch):
-    """Before the first step; three of two classes give a loss, and no figure until the epoch is over."""
+    """Before the first step; three of two classes give a loss, and no metric until the epoch is over."""
     tagger = Classification(LorentzNet(num_classes=3, embed_dim=8, num_layers=1))
     with pytest.raises(ValueError, match=r"LorentzNet gives logits \(16, 3\) for 16 jets of 2 classes"):
         tagger.loss(batch, 0)

@@ -1,4 +1,4 @@
-"""Fine-tunes on two processes and writes what each has after each epoch; a script, as processes import it anew."""
+"""Fine-tunes on two processes and writes what each has after each epoch; a script, as each process imports it."""
 
 import sys
 from pathlib import Path

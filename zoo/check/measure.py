@@ -111,7 +111,7 @@ def check_changes(
     Args:
         model: what it has `declared` says what is promised: its ``symmetries``, of boosts up to its
             ``largest_gamma``; its ``beams`` are transformed along.
-        table: of its features, which are computed anew from the altered momenta.
+        table: of its features, which are recomputed from the altered momenta.
         jets: some.
         context_table: of what it is given beside the particles.
 

@@ -56,7 +56,7 @@ def pull(
     """
     from zoo.hub.sharing import pull
 
-    print(pull(address, out, anew=force))
+    print(pull(address, out, force=force))
 
 
 def card(folder: Annotated[Path, Option("DIR")]) -> None:

@@ -1,4 +1,4 @@
-"""Rotations and reflections of whole events, which change no physics, drawn anew for every event and epoch."""
+"""Rotations and reflections of whole events, which change no physics, drawn for every event and epoch."""
 
 import dataclasses
 import math

@@ -285,7 +285,7 @@ def _fingerprints_of(folder: Path, paths: list[Path]) -> list[int]:
 
 
 def _require_unchanged(folder: Path, plan: Plan, prints: list[int]) -> None:
-    """Refuse files that were written anew since the conversion began, whose parts are of both; these are removed."""
+    """Refuse files that were rewritten since the conversion began, whose parts are of both; these are removed."""
     for number, ((name, size, modified, _), print_) in enumerate(zip(plan.sources, prints, strict=True)):
         path = Path(name)
         state = path.stat()

@@ -148,7 +148,7 @@ class JetDataModule(pl.LightningDataModule):
             ttW, ttWW, ttZ], signal: [tttt]}``; see `zoo.data.classes`. None: those of the files.
         max_rejected: largest part of the jets of the training, validation or test split that may be left out as bad;
             more is an error, as what is left is another sample.
-        augmentation: what is drawn anew for each training jet in every epoch: a ``rotation`` about the beam, a
+        augmentation: random changes, drawn for each training jet in every epoch: a ``rotation`` about the beam, a
             ``reflection`` that leaves the beam, or both; see `zoo.data.augment`. None: nothing.
         labelled: whether each jet of the training, validation and test splits must have a class. False: a jet has the
             label -1 where its file does not tell the class, and neither labels nor weights are judged. None: as the

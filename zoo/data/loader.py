@@ -62,7 +62,7 @@ class JetDataset(Dataset):
         class_of_source: int64 (class of the tables,), the label of a jet of each; None: it is that of the tables. A jet
             without a label, -1, has none.
         class_weights: float64 (class,), multiplies the weights; None: the weights stay.
-        augmentation: what happens to jets anew in every epoch; None: nothing.
+        augmentation: random changes of the jets, drawn again in every epoch; None: nothing.
         targets: names of what is learnt beside the class, see `zoo.data.targets`.
 
     Raises:

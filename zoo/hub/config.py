@@ -36,7 +36,7 @@ class PretrainedConfig:
             ensemble, whose members have their own.
         dataset: what it was trained on.
         units: of energies and momenta.
-        metrics: measured figures with their errors.
+        metrics: measured metrics with their errors.
         licence: of the weights.
         paper: of the architecture.
         training: how it came about, as far as it is known, see `zoo.card`.
@@ -167,4 +167,4 @@ def _check_lists(path: Path, config: PretrainedConfig) -> None:
 
 def _limit(path: Path, key: str, values: object, most: int) -> None:
     if isinstance(values, list) and len(values) > most:
-        raise PretrainedError(f"{path}: {key!r} has {len(values):,} entries, more than {most:,}; get the folder anew")
+        raise PretrainedError(f"{path}: {key!r} has {len(values):,} entries, more than {most:,}; get the folder again")

@@ -55,10 +55,10 @@ def check(folder: Path, contents: Mapping[str, bytes], *, besides: str | None = 
     """
     sums = listed(folder, contents[SUMS])
     if differing := (contents.keys() - {SUMS} ^ sums.keys()) - {besides}:
-        raise PretrainedError(f"{folder / SUMS}: {min(differing)} is not both there and listed; get the folder anew")
+        raise PretrainedError(f"{folder / SUMS}: {min(differing)} is not both there and listed; get the folder again")
     for name, digest in sums.items():
         if name != besides and hashlib.sha256(contents[name]).hexdigest() != digest:
-            raise PretrainedError(f"{folder / name}: differs from its checksum in {SUMS}; get the folder anew")
+            raise PretrainedError(f"{folder / name}: differs from its checksum in {SUMS}; get the folder again")
 
 
 def listed(folder: Path, sums: bytes) -> dict[str, str]:
@@ -71,7 +71,7 @@ def listed(folder: Path, sums: bytes) -> dict[str, str]:
     found = {line[2]: line[1] for line in lines if line}
     is_whole = found.keys() >= set(COMMON) - {SUMS}
     if None in lines or not is_whole or len(found) > _MAX_FILES or not all(map(_NAME.fullmatch, found)):
-        raise PretrainedError(f"{folder / SUMS}: must list the files of a pretrained folder; get the folder anew")
+        raise PretrainedError(f"{folder / SUMS}: must list the files of a pretrained folder; get the folder again")
     return found
 
 
@@ -105,8 +105,8 @@ def _read(path: Path) -> bytes:
     if path.is_file():
         size, limit = path.stat().st_size, LIMITS.get(path.name)
         if limit is not None and size > limit:
-            raise PretrainedError(f"{path}: has {size:,} bytes and may have {limit:,}; get the folder anew")
+            raise PretrainedError(f"{path}: has {size:,} bytes and may have {limit:,}; get the folder again")
         return path.read_bytes()
     pickles = [other.name for other in path.parent.iterdir() if other.suffix in _PICKLES]
     hint = f"; {', '.join(pickles)} is not read, since a pickle can run any code" if pickles else ""
-    raise PretrainedError(f"{path}: missing{hint}; get the folder anew, or write it with zoo.hub.save_pretrained")
+    raise PretrainedError(f"{path}: missing{hint}; get the folder again, or write it with zoo.hub.save_pretrained")

@@ -65,7 +65,7 @@ class Members(Tagger):
         for name in config.members:
             path, files = folder / MEMBERS / name, of_member(contents, name)
             if SUMS not in files:
-                raise PretrainedError(f"{path / SUMS}: missing; get the folder anew")
+                raise PretrainedError(f"{path / SUMS}: missing; get the folder again")
             check(path, files)
             of_this, parts = load(path, files)
             require_alike(path / CONFIG, of_this, config)

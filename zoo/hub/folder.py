@@ -274,7 +274,7 @@ def _check_ranges_of(path: Path, inputs: dict) -> None:
     try:
         InputRanges.from_dict(inputs)
     except ValueError as error:
-        raise PretrainedError(f"{path}: {error}; get a newer zoo, or the folder anew") from error
+        raise PretrainedError(f"{path}: {error}; get a newer zoo, or the folder again") from error
 
 
 def replace_card(folder: Path, write: Callable[[PretrainedConfig], str]) -> None:
@@ -306,21 +306,21 @@ def _advised(name: str | Path) -> Iterator[None]:
         yield
     except PretrainedError as error:
         if str(name).startswith(SCHEME):
-            raise PretrainedError(f"{error} (fetch it anew: zoo hub pull --anew {name})") from error
+            raise PretrainedError(f"{error} (fetch it again: zoo hub pull --force {name})") from error
         raise
 
 
-def find_pretrained(name: str | Path, *, anew: bool = False) -> Path:
+def find_pretrained(name: str | Path, *, force: bool = False) -> Path:
     """The folder of a pretrained model, fetched if need be and not yet verified; see `load_pretrained`.
 
     Args:
         name: as of `load_pretrained`.
-        anew: whether to fetch what is in the cache already.
+        force: whether to fetch what is in the cache already.
     """
     if str(name).startswith(SCHEME):
         address = parse_address(str(name))
-        folder = fetch(address, [SUMS], anew=anew)
-        return fetch(address, list(listed(folder, (folder / SUMS).read_bytes())), anew=anew)
+        folder = fetch(address, [SUMS], force=force)
+        return fetch(address, list(listed(folder, (folder / SUMS).read_bytes())), force=force)
     if "://" in str(name):
         raise PretrainedError(
             f"{name}: only folders and {SCHEME}owner/repo@commit are loaded; download the folder first"

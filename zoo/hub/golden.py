@@ -1,4 +1,4 @@
-"""Golden outputs: some jets, the features they had and what the model gave, which every load compares anew."""
+"""Golden outputs: some jets, the features they had and what the model gave, which every load compares again."""
 
 import math
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ MAX_JETS, MAX_PAIRS = 64, 1 << 22
 #: Before the name of a column, or a field, of the golden jets.
 _COLUMN = "column."
 
-_MADE_WITH = "formulas, centres, scales and clips of config.json are not those it was made with, get the folder anew"
+_MADE_WITH = "formulas, centres, scales and clips of config.json are not those it was made with, get the folder again"
 
 
 def make_golden(
@@ -146,9 +146,9 @@ def _check_shapes(path: Path, parts: Parts, golden: Mapping[str, Tensor]) -> Non
     if mask.ndim != 2 or mask.dtype != torch.bool:
         raise PretrainedError(f"{path}: mask must be boolean (jet, particle), is {mask.dtype} {(*mask.shape,)}")
     if too_large := _too_large(mask.shape):
-        raise PretrainedError(f"{path}: {too_large}; get the folder anew")
+        raise PretrainedError(f"{path}: {too_large}; get the folder again")
     if not mask.any():
-        raise PretrainedError(f"{path}: has no particle, so nothing can be verified; get the folder anew")
+        raise PretrainedError(f"{path}: has no particle, so nothing can be verified; get the folder again")
     for name in {"features", "four_momenta", "context"} & golden.keys():
         if golden[name].dtype != torch.float32:
             raise PretrainedError(f"{path}: {name} must be float32, is {golden[name].dtype}")

@@ -58,7 +58,7 @@ def parse_address(text: str) -> Address:
     return Address(repository, revision)
 
 
-def fetch(address: Address, names: Sequence[str], *, anew: bool = False) -> Path:
+def fetch(address: Address, names: Sequence[str], *, force: bool = False) -> Path:
     """Folder in the cache that holds some files of a commit; those that are missing are fetched, nothing else.
 
     A transfer that breaks off is resumed. What is in the cache already needs no network.
@@ -66,7 +66,7 @@ def fetch(address: Address, names: Sequence[str], *, anew: bool = False) -> Path
     Args:
         address: which commit.
         names: of the files.
-        anew: fetch the files even if they are in the cache, such as after damage.
+        force: fetch the files even if they are in the cache, such as after damage.
 
     Raises:
         ModuleNotFoundError: if the extra ``hub`` is not installed.
@@ -79,7 +79,7 @@ def fetch(address: Address, names: Sequence[str], *, anew: bool = False) -> Path
         with _told(f"{address}: {name}", "run this again; files that are whole are not fetched twice"):
             try:
                 path = hub.hf_hub_download(
-                    address.repository, name, revision=address.commit, force_download=anew, library_name="zoo"
+                    address.repository, name, revision=address.commit, force_download=force, library_name="zoo"
                 )
             except hub.errors.RemoteEntryNotFoundError as error:
                 held = hub.HfApi().list_repo_files(address.repository, revision=address.commit)

@@ -133,7 +133,7 @@ class Network(Tagger):
         if (taken := self._context_dim(model)) != context_table.context_dim:
             raise PretrainedError(
                 f"{folder / CONFIG}: {config.model} takes {taken} context features, 'context' has "
-                f"{context_table.context_dim}; get the folder anew"
+                f"{context_table.context_dim}; get the folder again"
             )
         self._load(folder / WEIGHTS, model, config, parse_tensors(folder / WEIGHTS, contents[WEIGHTS]))
         return Parts(model.eval(), table, context_table)
@@ -159,7 +159,7 @@ class Network(Tagger):
 def remedy_of(config: PretrainedConfig) -> str:
     """What gives a model that no name of the registry leads to."""
     if config.package is None:
-        return "get a newer zoo, or the folder anew"
+        return "get a newer zoo, or the folder again"
     name, version = config.package["name"], config.package["version"]
     theirs = config.model if config.task is None or "." in config.model else config.task["name"]
     installed = offered_by(theirs.partition(".")[0])
@@ -222,7 +222,7 @@ class Trees(Tagger):
         try:
             model = BoostedTrees(contents[TREES].decode(), inputs, table.names, context_table.names)
         except (ForestError, UnicodeDecodeError) as error:
-            raise PretrainedError(f"{folder / TREES}: {error}; get the folder anew") from error
+            raise PretrainedError(f"{folder / TREES}: {error}; get the folder again") from error
         if list(model.forest.names) != config.observables:
             raise PretrainedError(f"{folder / TREES}: sees other 'observables' than config.json says")
         if model.num_classes != len(config.classes):
@@ -252,7 +252,7 @@ def tables(folder: Path, config: PretrainedConfig) -> tuple[FeatureTable, Contex
         table = FeatureTable(()) if has_none else FeatureTable.from_dict(config.features)
         return table, NO_CONTEXT if config.context is None else ContextTable.from_dict(config.context)
     except (ValueError, RecursionError, MemoryError) as error:
-        raise PretrainedError(f"{folder / CONFIG}: {error}; get a newer zoo, or the folder anew") from error
+        raise PretrainedError(f"{folder / CONFIG}: {error}; get a newer zoo, or the folder again") from error
 
 
 def parse_tensors(path: Path, content: bytes) -> dict[str, Tensor]:

@@ -39,13 +39,13 @@ def push(folder: Path, repository: str, *, create: bool = False) -> Address:
     return upload(contents, repository, create=create)
 
 
-def pull(address: str, out: Path | None = None, *, anew: bool = False) -> Path:
+def pull(address: str, out: Path | None = None, *, force: bool = False) -> Path:
     """Fetch a pretrained folder, so that it needs no network later, and verify it.
 
     Args:
         address: ``hf://owner/repo@commit``.
         out: folder to write; None leaves it in the cache.
-        anew: fetch what is in the cache already, such as after damage.
+        force: fetch what is in the cache already, such as after damage.
 
     Returns:
         The folder.
@@ -56,7 +56,7 @@ def pull(address: str, out: Path | None = None, *, anew: bool = False) -> Path:
         ValueError: if the address names no commit.
         OSError: if the Hub cannot be reached.
     """
-    folder = find_pretrained(address, anew=anew)
+    folder = find_pretrained(address, force=force)
     load_pretrained(address)
     if out is None:
         return folder

@@ -1,4 +1,4 @@
-"""ParticleNet: convolutions over the nearest neighbours of each particle, which are found anew in every block.
+"""ParticleNet: convolutions over the nearest neighbours of each particle, which are found again in every block.
 
 References:
     ParticleNet: Jet Tagging via Particle Clouds (2019), arXiv:1902.08570.

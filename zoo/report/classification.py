@@ -52,7 +52,7 @@ def judge_classes(
         drawings=draw_pictures(predictions, title, background, signal_efficiencies),
         files={"predictions.arrow": predictions.to_bytes()},
         closing=f"Predictions: `predictions.arrow` (logits, label, weight, index"
-        f"{', source' if predictions.sources else ''}). Figures: `metrics.json`.",
+        f"{', source' if predictions.sources else ''}). Metrics: `metrics.json`.",
         show=print_table,
     )
 
@@ -70,7 +70,7 @@ def _note(document: dict[str, Any]) -> str:
     signed = ""
     if negative := document.get("negative_weights"):
         signed = (
-            f"The weights of {negative:,} {rows} are negative: figures are of signed sums of weights, and the errors "
+            f"The weights of {negative:,} {rows} are negative: metrics are of signed sums of weights, and the errors "
             "of efficiencies are one Gaussian standard deviation of these. "
         )
     return (

@@ -117,7 +117,7 @@ def compare_label_counts(trainings: Mapping[str, Mapping[int, Sequence[Path]]], 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Run:
-    """A tested run: where it lies, its figures and its predictions."""
+    """A tested run: where it lies, its metrics and its predictions."""
 
     folder: Path
     document: dict[str, Any]
@@ -138,7 +138,7 @@ class _Run:
 
 @dataclasses.dataclass(frozen=True)
 class _Row:
-    """One training in the table of a comparison: for each figure its mean, spread, statistical error and text."""
+    """One training in the table of a comparison: for each metric its mean, spread, statistical error and text."""
 
     label: str
     runs: tuple[str, ...]
@@ -275,7 +275,7 @@ def _draw_label_counts(figure: "Figure", rows: Mapping[tuple[str, int], _Row], r
 
 
 def _load_run(folder: Path) -> _Run:
-    """Figures and predictions of a run folder, or what is wrong with them and what to do."""
+    """Metrics and predictions of a run folder, or what is wrong with them and what to do."""
     report = _report_folder(folder)
     path = report / "metrics.json"
     if not path.is_file():
@@ -306,12 +306,12 @@ def _checked_document(document: dict[str, Any]) -> dict[str, Any]:
         number for figure in document["metrics"].values() for number in (figure["value"], figure["error"] or 0.0)
     ]
     if not all(isinstance(number, int | float) for number in [*numbers, *document["jets"].values()]):
-        raise TypeError("a figure or a count is no number")
+        raise TypeError("a metric or a count is no number")
     return document
 
 
 def _require_comparable(runs: Sequence[_Run]) -> None:
-    """Refuse runs whose figures do not speak of the same jets, and the same run twice."""
+    """Refuse runs whose metrics do not speak of the same jets, and the same run twice."""
     first = runs[0]
     for number, run in enumerate(runs):
         for key in ("classes", "background", "jets"):
@@ -321,7 +321,7 @@ def _require_comparable(runs: Sequence[_Run]) -> None:
                     f"{first.document[key]}; test both on the same split"
                 )
         if _compared_figures(run) != _compared_figures(first):
-            raise ValueError(f"{run.folder} and {first.folder} hold different figures: test both again")
+            raise ValueError(f"{run.folder} and {first.folder} hold different metrics: test both again")
         if not _same_jets(run.predictions, first.predictions):
             raise ValueError(f"{run.folder} and {first.folder} were tested on different jets: use the same split")
         for other in runs[:number]:

@@ -1,4 +1,4 @@
-"""The figures and curves of predictions, as plain numbers."""
+"""The metrics and curves of predictions, as plain numbers."""
 
 import dataclasses
 import math
@@ -24,7 +24,7 @@ FEW_JETS = 10
 def figures_of(
     predictions: Predictions, background: int, signal_efficiencies: Sequence[float]
 ) -> dict[str, dict[str, Any]]:
-    """Every figure as plain JSON: value, error, counts."""
+    """Every metric as plain JSON: value, error, counts."""
     tested = f"{len(predictions)} {predictions.rows}"
     if len(predictions) and predictions.label.min() < 0:
         unknown = int((predictions.label < 0).sum())

@@ -12,12 +12,12 @@ from zoo.files import atomic_write, disk_errors_name, sync
 class History:
     """Writes ``metrics.csv`` so that a kill costs no more than the row that is being written.
 
-    A row with a new column has the file written anew beside the old one. The rows of a resumed run from its checkpoint
+    A row with a new column has the file rewritten beside the old one. The rows of a resumed run from its checkpoint
     on are left out with the first new row, so that a run that cannot begin changes nothing.
 
     Args:
         path: file.
-        first_step: number of the first step that is yet to come; rows of earlier ones stay. 0 begins anew.
+        first_step: number of the first step that is yet to come; rows of earlier ones stay. 0 begins a new run.
 
     Raises:
         ValueError: if the file of a resumed run is damaged; the message names the line.

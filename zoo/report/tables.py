@@ -1,4 +1,4 @@
-"""Figures as text: numbers with their errors, tables in Markdown and on the terminal."""
+"""Metrics as text: numbers with their errors, tables in Markdown and on the terminal."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,7 @@ from zoo.report.figures import FEW_JETS
 
 
 def label_of(name: str) -> str:
-    """How a figure is called in a table."""
+    """How a metric is called in a table."""
     if name == "auc":
         return "AUC"
     for key, text in (("background_rejection_", "1/eB at eS = "), ("significance_improvement", "max. SIC")):
@@ -52,15 +52,15 @@ def _counts_text(figure: dict[str, Any], rows: str) -> str:
 
 
 def figures_table(metrics: dict[str, Any], rows: str = "jets") -> str:
-    """The figures of a report as a Markdown table, each with its error and the number of jets that it rests on."""
+    """The metrics of a report as a Markdown table, each with its error and the number of jets that it rests on."""
     lines = [[label_of(name), _value_text(figure), _counts_text(figure, rows)] for name, figure in metrics.items()]
-    return markdown_table(["figure", "value", "rests on"], lines)
+    return markdown_table(["metric", "value", "rests on"], lines)
 
 
 def plain_figures_table(metrics: dict[str, Any]) -> str:
-    """The figures of a training that judges no classes as a Markdown table, each with its error."""
+    """The metrics of a training that judges no classes as a Markdown table, each with its error."""
     rows = [[name, rounded(figure["value"], figure["error"])] for name, figure in metrics.items()]
-    return markdown_table(["figure", "value"], rows)
+    return markdown_table(["metric", "value"], rows)
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -70,7 +70,7 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def print_table(metrics: dict[str, Any], console: Console | None = None) -> None:
-    """Print the figures of a report on the terminal.
+    """Print the metrics of a report on the terminal.
 
     Args:
         metrics: what `zoo.report.write_report` returned, or the contents of a ``metrics.json``.
@@ -79,7 +79,7 @@ def print_table(metrics: dict[str, Any], console: Console | None = None) -> None
     console = console or Console()
     rows = metrics.get("rows", "jets")
     table = Table(title=f"{metrics['title']}: {sum(metrics['jets'].values()):,} test {rows}", title_justify="left")
-    table.add_column("figure")
+    table.add_column("metric")
     table.add_column("value", justify="right")
     table.add_column("rests on", justify="right")
     for name, figure in metrics["metrics"].items():

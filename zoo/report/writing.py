@@ -96,7 +96,7 @@ def _page(findings: Findings, document: dict[str, Any], captions: dict[str, str]
 
 
 def _versions() -> dict[str, str]:
-    """Those of what the figures depend on; a checkout on the path is no installed package, nor may torch be one."""
+    """Those of what the metrics depend on; a checkout on the path is no installed package, nor may torch be one."""
     versions = {"zoo": zoo.__version__}
     for name in ("torch", "numpy"):
         try:

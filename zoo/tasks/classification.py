@@ -97,10 +97,10 @@ class Classification(Task):
         return (batch.weight * losses).sum() / len(losses), len(losses)
 
     def on_validation_epoch_start(self) -> None:
-        """Nothing: its metrics begin anew where they end."""
+        """Nothing: its metrics are reset where they end."""
 
     def validation_step(self, batch: JetBatch, batch_idx: int) -> None:
-        """Add a batch to the validation figures."""
+        """Add a batch to the validation metrics."""
         logits, losses = self._logits_and_losses(batch, batch_idx)
         self.val_loss.update(losses * batch.weight.sign(), batch.weight.abs())
         self.val_metrics.update(logits, batch.label, batch.weight)
@@ -117,7 +117,7 @@ class Classification(Task):
         """Nothing, see `on_validation_epoch_start`."""
 
     def test_step(self, batch: JetBatch, batch_idx: int) -> dict[str, Tensor]:
-        """Add a batch to the test figures, and hand its predictions on as `predict_step`."""
+        """Add a batch to the test metrics, and hand its predictions on as `predict_step`."""
         logits, _ = self._logits_and_losses(batch, batch_idx)
         self.test_metrics.update(logits, batch.label, batch.weight)
         return _predictions(logits, batch)

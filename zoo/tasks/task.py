@@ -226,7 +226,7 @@ class Task(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_validation_epoch_start(self) -> None:
-        """Begin anew."""
+        """Start empty."""
         self._judged, self._val_loss = Columns().to(self.device), MeanMetric().to(self.device)
 
     def validation_step(self, batch: JetBatch, batch_idx: int) -> dict[str, Tensor]:
@@ -245,7 +245,7 @@ class Task(LightningModule):
         self._log_metrics("val")
 
     def on_test_epoch_start(self) -> None:
-        """Begin anew."""
+        """Start empty."""
         self._judged = Columns().to(self.device)
 
     def test_step(self, batch: JetBatch, batch_idx: int) -> dict[str, Tensor]:

@@ -54,7 +54,7 @@ class RunCheckpoints(Checkpoint):
     """Keeps ``checkpoints/last.ckpt`` and ``checkpoints/best.ckpt`` of a run folder.
 
     ``last`` is written after each epoch and every ``every_n_train_steps`` optimiser steps, ``best`` after an epoch
-    whose monitored figure is better than all before. Each replaces its older self whole. Resuming from ``last``
+    whose monitored metric is better than all before. Each replaces its older self whole. Resuming from ``last``
     repeats nothing and leaves nothing out.
 
     Args:
@@ -77,7 +77,7 @@ class RunCheckpoints(Checkpoint):
         self._started = 0.0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Look for the monitored figure among those that this task will log.
+        """Look for the monitored metric among those that this task will log.
 
         Raises:
             ValueError: if it is none of them.
@@ -85,7 +85,7 @@ class RunCheckpoints(Checkpoint):
         self.monitor = self.monitor or pl_module.monitor
         if self.monitor not in pl_module.epoch_figures:
             raise ValueError(
-                f"checkpoints.monitor: no figure is called {self.monitor!r}; "
+                f"checkpoints.monitor: no metric is called {self.monitor!r}; "
                 f"{did_you_mean(self.monitor, pl_module.epoch_figures)} (all: {', '.join(pl_module.epoch_figures)})"
             )
 
@@ -115,7 +115,7 @@ class RunCheckpoints(Checkpoint):
         if "val_loss" in trainer.callback_metrics and self.monitor not in trainer.callback_metrics:
             raise ValueError(
                 f"checkpoints.monitor: the validation jets give no {self.monitor}, perhaps for want of labels; "
-                "monitor another figure, or give jets of every class"
+                "monitor another metric, or give jets of every class"
             )
         value = trainer.callback_metrics.get(self.monitor, torch.tensor(math.nan)).item()
         sign = -1 if self.monitor.endswith("loss") else 1

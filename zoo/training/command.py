@@ -71,7 +71,7 @@ _JUDGING = {"test": "test", "val": "validate"}
 #: Warnings that tell a user of this program nothing.
 _NEEDLESS_WARNINGS = (
     ".*isinstance.treespec, LeafSpec.*",
-    "It is recommended to use `self.log.*sync_dist=True.*",  # the figures are those of all processes already
+    "It is recommended to use `self.log.*sync_dist=True.*",  # the metrics are those of all processes already
     ".*does not have many workers.*",
     ".*The number of training batches .* is smaller than the logging interval.*",
     ".*LightningCLI's args parameter is intended to run from within Python.*",
@@ -334,7 +334,7 @@ class SaveConfig(SaveConfigCallback):
         super().setup(trainer, pl_module, "fit")
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write it, without the checkpoint of a resumption, so that the file begins the same training anew."""
+        """Write it, without the checkpoint of a resumption, so that the file starts the same training."""
         config = self.config.clone()
         config.ckpt_path = None
         folder = Path(trainer.default_root_dir)

@@ -40,7 +40,7 @@ class FineTuning:
 
     .. math:: \eta_d = f^d \, \eta, \qquad \eta_\mathrm{new} = \eta_\mathrm{head} = h \, \eta
 
-    with f = ``layer_decay`` and h = ``head_factor``, which stages that begin anew have whatever their depth.
+    with f = ``layer_decay`` and h = ``head_factor``, which is that of all stages that start from random weights.
 
     References:
         BEiT (2021), arXiv:2106.08254, for the decay from layer to layer.
@@ -49,7 +49,7 @@ class FineTuning:
     Args:
         backbone: whose weights to begin at: a name or folder for `zoo.load_pretrained`, a run folder, of which the best
             checkpoint is taken, or a checkpoint.
-        new: stages that begin anew. All others are loaded, whole, or the training does not begin.
+        new: stages that start from random weights. All others are loaded, whole, or the training does not begin.
         freeze: stages that do not train: so many from the input on, their names, or ``backbone`` for all that is
             loaded but the head, a linear probe. Their normalisations keep their statistics and their dropout is off.
         unfreeze_at_epoch: from this epoch on, counted from 0, they train too; None: never.
@@ -118,7 +118,7 @@ class Stage:
     Args:
         name: of the stage.
         parts: names of its modules and parameters.
-        is_new: whether it begins anew.
+        is_new: whether it starts from random weights.
         is_frozen: whether it does not train, or not from the beginning.
         factor: of its learning rate.
     """

@@ -559,7 +559,7 @@ def changed_inputs(name, variable):
 
 
 def test_many_variables_of_each_other_and_merged_keys(jets, tmp_path):
-    """Each variable needs the two before it, so that following each way anew would never end."""
+    """Each variable needs the two before it, so that following each way again would never end."""
     chain = "\n".join(f"  v{i}: v{i - 1} + v{i - 2}" for i in range(2, 60))
     text = JETCLASS.replace("new_variables:", f"new_variables:\n  v0: part_px\n  v1: part_py\n{chain}")
     text = text.replace("      - part_isMuon", "      - [v59, 0, 1.0e-14]")

@@ -210,7 +210,7 @@ def test_objects_of_events_are_hidden_with_their_types_and_place_in_the_detector
 
 
 def test_features_of_all_particles_are_those_of_the_table(jets):
-    """With nothing hidden, the features worked out anew are those of the batch."""
+    """With nothing hidden, the features recomputed are those of the batch."""
     nothing = torch.zeros_like(jets.mask)
     torch.testing.assert_close(hide(jets, nothing, feature_table("kin")).features, jets.features)
 

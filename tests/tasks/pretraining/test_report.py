@@ -1,4 +1,4 @@
-"""Errors of figures over particles, of which those of one jet go together."""
+"""Errors of metrics over particles, of which those of one jet go together."""
 
 import numpy as np
 import pytest

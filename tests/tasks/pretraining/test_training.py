@@ -203,7 +203,7 @@ def test_saved_config_begins_the_same_task(fitted, tmp_path):
 
 
 def weights_after_training(label_of=None, probe_fraction: float = 0.0) -> tuple[dict, dict]:
-    """Weights and figures of a short training on jets whose labels and weights are exchanged."""
+    """Weights and metrics of a short training on jets whose labels and weights are exchanged."""
 
     class Jets(JetDataModule):
         def on_after_batch_transfer(self, batch, dataloader_idx):

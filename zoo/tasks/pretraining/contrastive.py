@@ -64,7 +64,7 @@ def uniformity(points: Tensor) -> Tensor:
 class Contrastive(Pretraining):
     r"""Brings two augmented versions of a jet together and drives other jets away, see `nt_xent`.
 
-    A version is split, smeared, rotated and translated (`augment`), and its features are worked out anew. Its point on
+    A version is split, smeared, rotated and translated (`augment`), and its features are recomputed. Its point on
     the sphere is a projection of the mean of its particles' representations.
 
     Args:

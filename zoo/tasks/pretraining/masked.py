@@ -119,7 +119,7 @@ def visible_jets(four_momenta: Tensor, visible: Tensor) -> dict[str, Tensor]:
 
 
 def _features_relative_to(jets: dict[str, Tensor], batch: JetBatch, table: FeatureTable) -> Tensor:
-    """The features with those that need momenta alone worked out anew."""
+    """The features with those of momenta alone recomputed."""
     of_momenta = [i for i, feature in enumerate(table.features) if not feature.columns]
     features = batch.features.clone()
     if of_momenta:
@@ -160,7 +160,7 @@ def _types(features: Tensor, table: FeatureTable) -> Tensor:
 
 
 def _refuse_mixed(table: FeatureTable) -> None:
-    """Refuse features that cannot be worked out anew for the visible jet, for their columns are not at hand."""
+    """Refuse features that cannot be recomputed for the visible jet, for their columns are not at hand."""
     for feature in table.features:
         if feature.columns and RELATIVE_TO_JET.intersection(feature.quantities):
             raise ValueError(

@@ -25,7 +25,7 @@ class Pretraining(Task):
 
     The read-out of the model takes no part and keeps its random weights. Neither do the jets' weights count, which may
     depend on the labels. Once an epoch, unless it is switched off, `LinearProbe` reads the labels of a part of the
-    validation jets; no weight of the model and no figure but ``val_probe_auc`` depends on it.
+    validation jets; no weight of the model and no metric but ``val_probe_auc`` depends on it.
 
     Args:
         model: gives representations by ``model.encode(features, four_momenta, mask)``.
@@ -63,7 +63,7 @@ class Pretraining(Task):
 
     @property
     def epoch_figures(self) -> tuple[str, ...]:
-        """The losses, the probe's area, and the further figures of the objective."""
+        """The losses, the probe's area, and the further metrics of the objective."""
         probe = ("val_probe_auc",) if self.probe_fraction else ()
         return (*super().epoch_figures, *probe, *(f"val_{name}" for name in self.further_figures))
 
@@ -76,7 +76,7 @@ class Pretraining(Task):
 
     @property
     def further_figures(self) -> tuple[str, ...]:
-        """Names of those figures of `objective` that may choose the best epoch."""
+        """Names of those metrics of `objective` that may choose the best epoch."""
         return ()
 
     def objective(
@@ -89,7 +89,7 @@ class Pretraining(Task):
             generator: of all random draws, on the CPU; None for torch's own.
 
         Returns:
-            Loss of each item that is predicted, (item,); further figures, (item,) each, whose means are logged as
+            Loss of each item that is predicted, (item,); further metrics, (item,) each, whose means are logged as
             ``val_<name>``; and the ``jet`` (item,) of each as ``batch.index`` numbers it, with what `shown_drawings`
             shows, items first, outside a training.
         """
@@ -131,11 +131,11 @@ class Pretraining(Task):
         return _mean(losses, shown["jet"], batch, batch_idx), len(losses)
 
     def on_validation_epoch_start(self) -> None:
-        """Begin the means of the further figures."""
+        """Begin the means of the further metrics."""
         self._val_figures: dict[str, MeanMetric] = {}
 
     def validation_step(self, batch: JetBatch, batch_idx: int) -> dict[str, Tensor]:
-        """Add a batch to the figures; the draws are the same in every epoch.
+        """Add a batch to the metrics; the draws are the same in every epoch.
 
         Returns:
             ``loss`` (item,) and what a report shows, on the CPU.
@@ -149,7 +149,7 @@ class Pretraining(Task):
         return {name: values.cpu() for name, values in {"loss": losses.float(), **shown}.items()}
 
     def on_validation_epoch_end(self) -> None:
-        """Log ``val_loss``, the further figures, and the probe's ``val_probe_auc``."""
+        """Log ``val_loss``, the further metrics, and the probe's ``val_probe_auc``."""
         figures = {name: mean.compute() for name, mean in self._val_figures.items()}
         if self.probe_fraction:
             figures |= self.probe.compute()
