@@ -48,7 +48,7 @@ def write_card(name: str, config: PretrainedConfig) -> str:
         words.use(name) + _package(config.package),
         "## Inputs",
         _inputs(config),
-        "## Figures",
+        "## Metrics",
         _figures(config),
         "## Training",
         _training(config.training),
