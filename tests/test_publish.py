@@ -244,7 +244,7 @@ def test_a_model_of_the_same_name_is_refused(tmp_path, monkeypatch):
 def test_weights_that_were_not_tested_are_refused(run, tmp_path):
     changed = shutil.copytree(run, tmp_path / "run")
     save_weights(changed, create_model("lorentznet", input_dim=7, num_classes=2))
-    with pytest.raises(ValueError, match="figures of the report are not those of these weights: test the run again"):
+    with pytest.raises(ValueError, match="metrics of the report are not those of these weights: test the run again"):
         publish_run(changed, tmp_path / "out", licence="MIT", paper="")
     changed = shutil.copytree(run, tmp_path / "other")
     settings = yaml.safe_load((run / "config.yaml").read_text())
