@@ -163,8 +163,8 @@ def test_what_zoo_offers_is_there():
 
 @pytest.mark.skipif(not README.is_file(), reason="an installed package has no README")
 def test_the_map_of_the_readme_is_that_of_the_house():
-    """Every room that it names is there, and every room is named."""
-    rows = README.read_text().partition("| room | job |")[2].partition("\n\n")[0].splitlines()
+    """Every file that it names is there, and every package is named."""
+    rows = README.read_text().partition("| folder or file | job |")[2].partition("\n\n")[0].splitlines()
     named = {name.rstrip("/") for row in rows[2:] for name in re.findall(r"`([\w/.]+)`", row.split("|")[1])}
     assert [name for name in named if not any((place / name).exists() for place in (README.parent, PACKAGE))] == []
     rooms = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
