@@ -52,10 +52,10 @@ class KinematicPairs(PairInputs):
 
 
 class WeaverPairs(PairInputs):
-    r"""The pair inputs of the paper in the precision of the momenta, as weaver-core forms them.
+    r"""The pair inputs of the paper in the precision of the momenta, as weaver-core computes them.
 
     Where :math:`m^2 = E^2 - p^2` of the sum of a pair is rounding noise, as of a massless particle and itself, its
-    logarithm is that of the noise, on which weights that weaver-core trained have learnt; `KinematicPairs` takes such
+    logarithm is that of the noise, and weights trained by weaver-core depend on it; `KinematicPairs` takes such
     particles as massless. In float64 both are the same.
     """
 

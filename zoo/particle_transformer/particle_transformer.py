@@ -44,21 +44,21 @@ class ParticleTransformer(JetModel):
 
     Note: departures from the reference implementation, each with a test.
         - No batch normalisation sees padding, of particles or of pairs.
-        - The pair inputs are formed in float64.
+        - The pair inputs are computed in float64.
 
     Args:
         input_dim: number of features of a particle.
         num_classes: number of logits.
         embed_dims: widths of the embedding of a particle; the last is the width of all that follows.
-        num_layers: particle attention blocks.
-        num_class_layers: class attention blocks.
-        num_heads: attention heads.
+        num_layers: number of particle attention blocks.
+        num_heads: number of attention heads.
         dropout: in the particle attention blocks, also of attention weights.
+        num_class_layers: number of class attention blocks.
         pair_inputs: what enters the attention scores for each pair; none leaves attention without interactions.
         pair_embed_dims: widths of the embedding of a pair, before that to ``num_heads``.
         pair_activation: whether the embedding of a pair ends with a GELU, as in the published weights.
-        context_dim: event quantities, such as the missing transverse momentum, that join the class token.
-        head_dims: widths of hidden layers before the logits.
+        context_dim: number of event quantities, such as the missing transverse momentum, that join the class token.
+        head_dims: widths of the hidden layers before the logits.
         head_dropout: after each of them.
 
     Shapes:
@@ -76,9 +76,9 @@ class ParticleTransformer(JetModel):
         *,
         embed_dims: Sequence[int] = (128, 512, 128),
         num_layers: int = 8,
-        num_class_layers: int = 2,
         num_heads: int = 8,
         dropout: float = 0.1,
+        num_class_layers: int = 2,
         pair_inputs: Sequence[PairInputs] = (),
         pair_embed_dims: Sequence[int] = (64, 64, 64),
         pair_activation: bool = True,
@@ -336,8 +336,8 @@ def particle_transformer(input_dim: int, num_classes: int) -> ParticleTransforme
 def particle_transformer_weaver(input_dim: int, num_classes: int) -> ParticleTransformer:
     """`particle_transformer` for weights that weaver-core trained with ``use_pre_activation_pair=False``.
 
-    The published ones are such. The numbers of a pair are formed in the precision of the momenta, as there
-    (`WeaverPairs`). Train `particle_transformer` instead.
+    The published weights are of this kind. The numbers of a pair are computed in the precision of the momenta, as in
+    weaver-core (`WeaverPairs`). For a training of your own, use `particle_transformer`.
     """
     return ParticleTransformer(input_dim, num_classes, pair_inputs=[WeaverPairs()])
 
@@ -384,6 +384,9 @@ def particle_transformer_for_events_sm(input_dim: int, num_classes: int) -> Part
         input_dim: number of features of an object; columns 4 to 10 are its type, as in the feature table ``events``, or
             the last seven where there are fewer.
         num_classes: number of logits.
+
+    Raises:
+        ValueError: if there are fewer features than types.
     """
     return _for_events(input_dim, num_classes, [KinematicPairs(), _event_couplings(input_dim)])
 

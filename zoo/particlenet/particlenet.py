@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange, reduce
+from einops import reduce
 from torch import Tensor, nn
 
 from zoo.kernels.building import join_context, stages_of
@@ -25,6 +25,8 @@ from zoo.registry import Paper, register_model
 
 class ParticleNet(JetModel):
     r"""Edge convolutions, a mean over the particles, and a perceptron.
+
+    .. math:: x_i \leftarrow \mathrm{EdgeConv}(x)_i, \quad \mathrm{logits} = \mathrm{MLP}\Big(\frac1N \sum_i x_i\Big)
 
     Neighbours are near in the plane of pseudorapidity and azimuth in the first block, and near in the features that
     the block before has made in the others.
@@ -43,10 +45,11 @@ class ParticleNet(JetModel):
         num_neighbors: k.
         as_weaver: whether the neighbourhood is that of weaver-core (`nearest_of_weaver`): the nearest of k + 1 is
             dropped as the particle itself, and where there are fewer, particles without features fill up to k. Weights
-            of weaver-core are used to that.
+            trained by weaver-core expect it.
         conv_dims: widths of the layers of each block.
         head_dim: width of the hidden layer before the logits.
-        context_dim: event quantities, such as the missing transverse momentum, that join the mean over the particles.
+        context_dim: number of event quantities, such as the missing transverse momentum, that join the mean over the
+            particles.
 
     Shapes:
         features (batch, particle, feature), four_momenta (batch, particle, 4) as (E, px, py, pz) in GeV,
@@ -147,8 +150,8 @@ class EdgeConv(nn.Module):
         for layer, norm in zip(self.layers, self.norms, strict=True):
             edge = F.relu(masked_batch_norm(norm, layer(edge), neighbors.is_real))
         edge = edge.where(neighbors.is_real[..., None], 0)
-        number = rearrange(neighbors.is_real, "batch particle neighbor -> batch particle 1 neighbor").sum(-1)
-        mean = reduce(edge, "batch particle neighbor feature -> batch particle feature", "sum") / number.clamp(min=1)
+        number = neighbors.is_real.sum(-1, keepdim=True).clamp(min=1)
+        mean = reduce(edge, "batch particle neighbor feature -> batch particle feature", "sum") / number
         return F.relu(masked_batch_norm(self.shortcut_norm, self.shortcut(x), mask) + mean)
 
 
@@ -163,7 +166,7 @@ def particlenet(input_dim: int, num_classes: int) -> ParticleNet:
 
 @register_model(paper=PAPER, sees="jets", variant="for weights of weaver-core")
 def particlenet_weaver(input_dim: int, num_classes: int) -> ParticleNet:
-    """`particlenet` for weights that weaver-core trained, with its neighbourhoods; train `particlenet` instead."""
+    """`particlenet` with the neighbourhoods of weaver-core, for weights trained there; train `particlenet` itself."""
     return ParticleNet(input_dim, num_classes, as_weaver=True)
 
 
