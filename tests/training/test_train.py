@@ -20,6 +20,7 @@ import torch
 import uproot
 import wandb
 import yaml
+from lightning.pytorch import Callback
 from sklearn.metrics import roc_auc_score
 
 from tests.data.writers import LINES
@@ -466,6 +467,28 @@ def test_diverging_training_stops_and_keeps_no_bad_checkpoint(config, tmp_path):
     path = tmp_path / "run" / "checkpoints" / "last.ckpt"
     if path.exists():
         assert all(value.isfinite().all() for value in read_checkpoint(path)["state_dict"].values())
+
+
+class Broken(Callback):
+    """A fault in a program, which numpy answers with a ValueError."""
+
+    def on_train_start(self, *_):
+        np.zeros(3) + np.zeros(4)
+
+
+def test_the_command_tells_a_mistake_from_a_bug(config, tmp_path, capsys):
+    """In the midst of a training: a loss that is not finite is a line with a remedy, a fault in a callback is none."""
+    options = ["--model.init_args.learning_rate", "1e30", "--model.init_args.warmup", "0"]
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["fit", "--config", write(config, tmp_path), *options])
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("zoo: error: ")
+    assert "not finite" in line
+    config |= {"run_folder": str(tmp_path / "other")}
+    config["trainer"]["callbacks"] = [{"class_path": "tests.training.test_train.Broken"}]
+    with pytest.raises(ValueError, match="could not be broadcast"):
+        cli.main(["fit", "--config", write(config, tmp_path)])
+    assert "zoo: error" not in capsys.readouterr().err
 
 
 def test_bf16_trains(config, tmp_path):
