@@ -1,8 +1,10 @@
 """A task of somebody else, in one file of their package: trained, judged, published, loaded and used like ours."""
 
+import dataclasses
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,10 +12,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 import zoo
 from zoo import plugins
+from zoo.data import JetDataModule
+from zoo.data.datamodule import Split
+from zoo.data.datasets import resolve_file
+from zoo.data.store import open_store, write_store
 from zoo.publish import publish_run
 from zoo.report import Answers
 from zoo.training import command
@@ -141,3 +148,31 @@ def test_a_folder_of_a_task_that_is_not_installed_says_what_to_install(trained, 
     last = done.stderr.strip().splitlines()[-1]
     assert "no task is called 'mytasks.Distance'" in last
     assert "pip install my-tasks" in last
+
+
+def test_the_example_of_the_page_learns_one_label_and_is_judged_by_another(tmp_path):
+    """The loss depends on the field and not on the class; the area is that of the class."""
+    (code,) = re.findall(
+        r"```python\n(# mypackage.*?)```", (REPOSITORY / "docs" / "training.md").read_text(), re.DOTALL
+    )
+    names: dict = {}
+    exec(code, names)
+    jets = open_store(resolve_file("sample:top_tagging/test")).slice(0, 200)
+    region = (np.arange(200) % 3 == 0).astype(np.int64)
+    write_store(tmp_path / "jets.arrow", dataclasses.replace(jets, fields={"in_region": region}, source_rows=None))
+    data = JetDataModule(train=Split([str(tmp_path / "jets.arrow")]), targets=["in_region"], batch_size=200)
+    data.setup("fit")
+    batch = next(iter(data.train_dataloader()))
+    torch.manual_seed(1)
+    task = names["Region"](zoo.create_model("pfn", input_dim=7, num_classes=1)).eval()
+    with torch.no_grad():
+        (loss, jets_counted), (of_other_class, _) = (
+            task.loss(batch, 0),
+            task.loss(batch._replace(label=1 - batch.label), 0),
+        )
+        flipped = batch._replace(targets={"in_region": 1 - batch.targets["in_region"]})
+        columns = {name: values.numpy() for name, values in task.predict_step(batch, 0).items()}
+        assert loss == of_other_class != task.loss(flipped, 0)[0]
+    assert jets_counted == 200
+    auc = task.metrics(columns)["auc"].value
+    assert task.metrics(columns | {"label": 1 - columns["label"]})["auc"].value == pytest.approx(1 - auc)
