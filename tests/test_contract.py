@@ -1,5 +1,6 @@
 """Every model of the zoo keeps what `zoo.testing.ModelContract` asks of all models."""
 
+import pytest
 from torch import nn
 
 from zoo import create_model, list_models
@@ -59,6 +60,10 @@ def contract(name: str) -> type[ModelContract]:
 
         def model(self, input_dim: int, num_classes: int) -> nn.Module:
             return create_model(name, input_dim=input_dim, num_classes=num_classes)
+
+        @pytest.mark.slow
+        def test_an_exported_model_takes_batches_of_any_size(self) -> None:
+            super().test_an_exported_model_takes_batches_of_any_size()
 
     return Contract
 

@@ -1,11 +1,16 @@
 """The contract that other packages' suites use: one model keeps all of it, and each broken promise is caught."""
 
+import re
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+import zoo
 from zoo.kernels.building import join_context
 from zoo.model import JetModel
 from zoo.testing import ModelContract
@@ -269,3 +274,17 @@ def test_every_promise_has_a_model_that_breaks_it():
         "another_number_in_the_page_is_found",
         "zoo_check_sees_a_broken_symmetry",
     }
+
+
+@pytest.mark.slow
+def test_the_example_of_the_docs_passes_in_a_suite_of_its_own(tmp_path):
+    """As another package would have it: without the settings of this repository, and with strict ones."""
+    page = (Path(zoo.__file__).parents[1] / "docs" / "models.md").read_text()
+    part = page[page.index("## A model of your own") : page.index("## What all promise")]
+    model, tests = re.findall(r"```python\n(.*?)```", part, re.DOTALL)
+    (tmp_path / "mypackage").mkdir()
+    (tmp_path / "mypackage" / "models.py").write_text(model)
+    (tmp_path / "test_mymodel.py").write_text(tests)
+    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --strict-markers\npythonpath = .\n")
+    found = subprocess.run([sys.executable, "-m", "pytest", "-q"], cwd=tmp_path, capture_output=True, text=True)
+    assert re.search(r"\d{2} passed, \d+ skipped in", found.stdout), found.stdout

@@ -69,7 +69,6 @@ class Page(Subject):
         with pytest.raises(AssertionError, match="not close"):
             compare(model, inputs, "forward", other=other)
 
-    @pytest.mark.slow
     def test_an_exported_model_takes_batches_of_any_size(self) -> None:
         """One program for jets of 1 to 128 particles and batches of 1 to 8."""
         model, jets = self._page(), self.jets
