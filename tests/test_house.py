@@ -54,7 +54,6 @@ MAY_IMPORT = {
         "physics",
         "kernels",
         "model",
-        "plugins",
         "registry",
         "data",
         "metrics",

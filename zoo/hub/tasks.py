@@ -18,7 +18,7 @@ from zoo.data.features import FeatureTable
 from zoo.hub.config import PretrainedConfig, PretrainedError
 from zoo.hub.contents import CONFIG, WEIGHTS
 from zoo.hub.kinds import Load, Network, Parts, parse_tensors, remedy_of, tables
-from zoo.plugins import TASKS, load_plugins
+from zoo.plugins import TASKS, fault_of, load_plugins
 from zoo.registry import create_model
 
 
@@ -41,7 +41,9 @@ def find_task(name: str) -> type[nn.Module]:
         found = next((each for each in offered if f"{each.__module__}.{each.__qualname__}" == name), None)
         found = found or getattr(sys.modules.get(module), attribute, None)
     if not inspect.isclass(found) or not issubclass(found, ours.Task):
-        raise UnknownTaskError(f"no task is called {name!r}; the zoo's are {', '.join(ours.__all__)}")
+        fault = fault_of(module.partition(".")[0])
+        hint = f"its package cannot be imported ({fault})" if fault else f"the zoo's are {', '.join(ours.__all__)}"
+        raise UnknownTaskError(f"no task is called {name!r}; {hint}")
     return found
 
 
