@@ -1,9 +1,9 @@
 """The ``zoo`` command."""
 
 import argparse
+import resource
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -101,19 +101,17 @@ def test_every_command_has_its_help(capsys):
 
 
 def test_help_is_quick():
-    """Without torch, lightning, numpy and yaml; the best of three, as the machine may be loaded."""
+    """Without torch, lightning, numpy and yaml, in 0.3 s of a processor, whatever else the machine has to do."""
     command = [sys.executable, "-X", "importtime", "-c", "from zoo.cli import main; main(['fit', '--help'])"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "--run-folder" in done.stdout
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "zoo.cli.training" in loaded
     assert not loaded & {"torch", "lightning", "numpy", "yaml", "jsonargparse"}
-    seconds = []
-    for _ in range(3):
-        start = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "zoo.cli", "--help"], capture_output=True, check=True)
-        seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 1, "0.1 s, but for the load"
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-m", "zoo.cli", "--help"], capture_output=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.3
 
 
 def test_extract_and_fit_scaling_write_over_no_input_and_nothing_unasked(tmp_path, capsys):
