@@ -6,8 +6,10 @@ import pytest
 import torch
 import yaml
 
+from zoo.hub import load_pretrained
 from zoo.hub.folder import PACKAGED
 from zoo.old_configs import is_old, renew_settings
+from zoo.publish import publish_run
 from zoo.training import command as train
 
 NETWORK = {"class_path": "zoo.lorentznet.LorentzNet", "init_args": {"num_classes": 2, "embed_dim": 8, "num_layers": 1}}
@@ -69,3 +71,29 @@ def test_parts_of_configs_compose_in_either_order():
     assert renew_settings({"model": {"class_path": "lightgbm", "inputs": "pairs"}})["model"]["inputs"] == "pairs"
     with pytest.raises(ValueError, match=r"task: must be one of tagging, masked_particles, .* not 'taging'"):
         renew_settings({"task": "taging"})
+
+
+def test_a_run_folder_of_an_older_zoo_goes_on_is_tested_and_published(tmp_path):
+    """Its config.yaml as it was written then; control: the report of its own test has the same metrics."""
+    network = {"class_path": "zoo.deepsets.pfn", "init_args": {"input_dim": 7, "num_classes": 2}}
+    split = {name: {"files": [f"sample:top_tagging/{name}"], "rows": [0, 60]} for name in ("train", "val", "test")}
+    config = {
+        "run_folder": str(tmp_path / "run"),
+        "trainer": {"max_epochs": 2, "enable_progress_bar": False},
+        "model": {"model": network},
+        "data": split | {"batch_size": 20},
+    }
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    train.main(["fit", "--config", str(tmp_path / "config.yaml")])
+    run = tmp_path / "run"
+    settings = yaml.safe_load((run / "config.yaml").read_text())
+    old = settings | {"task": "tagging", "model": settings["model"]["init_args"]}
+    (run / "config.yaml").write_text(yaml.safe_dump(old))
+    report = run / "report" / "metrics.json"
+    before = json.loads(report.read_text())["metrics"]
+    train.main(["fit", "--config", str(run / "config.yaml"), "--ckpt_path", "last"])
+    train.main(["test", "--config", str(run / "config.yaml")])
+    assert json.loads(report.read_text())["metrics"] == before
+    assert is_old(yaml.safe_load((run / "config.yaml").read_text())), "control: it is the old file that was read"
+    publish_run(run, tmp_path / "mine", licence="MIT")
+    assert load_pretrained(tmp_path / "mine").config.model == "pfn"
