@@ -122,6 +122,18 @@ class Page(Subject):
         torch.testing.assert_close(found, (there - back) / (2 * step), rtol=1e-4, atol=0)
         assert all(of.isfinite().all() for of in second if of is not None)
 
+    def test_rubbish_in_padding_does_not_matter_to_the_page(self) -> None:
+        """Neither to its logits nor to a gradient, where NaN times zero would be NaN."""
+        model = self._page()
+        inputs = self._inputs(model)
+        with reference():
+            expected = model(*inputs)
+            rubbish = [value.masked_fill(~inputs[2][..., None], torch.nan) for value in inputs[:2]]
+            logits = model(*rubbish, *inputs[2:])
+            logits.sum().backward()
+        torch.testing.assert_close(logits, expected, rtol=0, atol=1e-12)
+        assert all(value.isfinite().all() for value in gradients(model).values())
+
     def test_a_fast_path_differentiated_twice_names_the_remedy(self) -> None:
         model = self._two_forms()
         logits = model(*self._inputs(model))
