@@ -34,8 +34,7 @@ def make_ensemble(names: Sequence[str], out: Path) -> None:
     """
     if len(names) < 2:
         raise ValueError("an ensemble has two members at least; name more pretrained models")
-    files: dict[str, bytes] = {}
-    members = {}
+    files, members = {}, {}
     for name in names:
         called = _called(name)
         if called in members:

@@ -21,11 +21,13 @@ ROOMS = (
     "zoo.baselines",
     "zoo.cnn_jetimage",
     "zoo.deepsets",
+    "zoo.lgatr",
     "zoo.lgn",
     "zoo.lorentznet",
     "zoo.particle_transformer",
     "zoo.particlenet",
     "zoo.pcnn",
+    "zoo.pelican",
 )
 
 _facts: dict[str, "ModelFacts"] = {}
