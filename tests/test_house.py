@@ -1,4 +1,4 @@
-"""The rooms import one way, and `import zoo` stays light."""
+"""The packages import one way, and `import zoo` stays light."""
 
 import ast
 import re
@@ -14,8 +14,8 @@ from zoo.registry import ROOMS
 PACKAGE = Path(zoo.__file__).parent
 README = PACKAGE.parent / "README.md"
 
-#: Which rooms each room may import. Models are the rooms that the registry opens; a file with a line of its own stands
-#: above the others of its room.
+#: Which packages each package may import. Models are those that the registry opens; a file with a line of its own
+#: stands above the others of its package.
 MODELS = {room.removeprefix("zoo.") for room in ROOMS}
 MAY_IMPORT = {
     "physics": {"physics"},

@@ -16,7 +16,7 @@ from zoo.plugins import MODELS, Distribution, fault_of, load_plugins, offered_by
 Sees = Literal["jets", "events"]
 Builder = TypeVar("Builder", bound=Callable[..., nn.Module])
 
-#: The rooms that register models, imported on the first look-up.
+#: The packages that register models, imported on the first look-up.
 ROOMS = (
     "zoo.baselines",
     "zoo.cnn_jetimage",

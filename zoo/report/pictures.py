@@ -1,4 +1,4 @@
-"""What the pictures of all rooms share: their style, their axes and their colours."""
+"""What all pictures share: their style, their axes and their colours."""
 
 import io
 import itertools
