@@ -44,6 +44,7 @@ MAY_IMPORT = {
         "hub",
         "limits",
         "old_configs",
+        "progress",
         "report",
         "score_files",
         "torch_files",

@@ -105,9 +105,10 @@ class LoggedTask:
         line = f"{self.description}: {self.done:,.0f}{of} {self.unit}, {rate:,.0f} {self.unit}/s"
         if self.total is None or rate <= 0:
             return line
-        return f"{line}, {_duration((self.total - self.done) / rate)} left"
+        return f"{line}, {duration((self.total - self.done) / rate)} left"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Minutes, or hours and minutes, in words."""
     minutes = max(1, round(seconds / 60))
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

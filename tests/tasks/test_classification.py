@@ -2,6 +2,8 @@
 
 import copy
 import math
+import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +18,8 @@ from zoo.data.datamodule import Split
 from zoo.lorentznet import LorentzNet
 from zoo.tasks.classification import Classification
 from zoo.tasks.task import warmup_cosine
-from zoo.training.callbacks import WeightAverage
+from zoo.training import callbacks
+from zoo.training.callbacks import MinuteLog, WeightAverage
 
 
 def small_model() -> LorentzNet:
@@ -225,6 +228,19 @@ def test_averaged_weights_follow_the_formula_and_are_validated():
     data = jets()
     quiet_trainer().validate(tagger, datamodule=data, verbose=False)
     assert fit_auc == quiet_trainer().validate(tagger, datamodule=data, verbose=False)[0]["val_auc"]
+
+
+def test_a_log_file_gets_a_line_a_minute(monkeypatch, capsys):
+    """Of what takes longer than a minute only; the last batch needs no line."""
+    tagger, data = Classification(small_model()), jets()
+    trainer = quiet_trainer(max_epochs=1, callbacks=[MinuteLog()])
+    clock = iter(range(0, 10_000, 25))
+    monkeypatch.setattr(callbacks, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
+    trainer.fit(tagger, data)
+    trainer.test(tagger, data, verbose=False)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "jets/s" in line]
+    assert re.fullmatch(r"epoch 1/1: batch 3 of 4, 1 jets/s, 1 min left, loss \d\.\d{4}", lines[0])
+    assert len(lines) == 1, "three batches of a validation or test are over within a minute and a half"
 
 
 def test_validation_figures_equal_sklearn_on_the_predictions():

@@ -19,6 +19,7 @@ from zoo.data.hints import did_you_mean
 from zoo.files import remove_drafts
 from zoo.kernels.building import current_names
 from zoo.model import declared
+from zoo.progress import SECONDS_A_LINE, duration
 from zoo.report import write_report
 from zoo.score_files import write_scores
 from zoo.training.judged import Judged
@@ -48,6 +49,59 @@ class ProgressBar(RichProgressBar):
                 f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}, step {trainer.global_step}: {text}",
                 flush=True,
             )
+
+
+class MinuteLog(Callback):
+    """Where there is no terminal, a line a minute of an epoch or test: how far it is, how fast, and what is left."""
+
+    def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
+        """Count the batches of an epoch; of a resumed one those that are left."""
+        done = trainer.fit_loop.epoch_loop.batch_progress.current.processed
+        self._begin(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", trainer.num_training_batches, done)
+
+    def on_validation_epoch_start(self, trainer: Trainer, *_: Any) -> None:
+        """Count the batches of a validation, whose epoch is over but for it."""
+        self._begin("validation", sum(trainer.num_val_batches))
+
+    def on_test_epoch_start(self, trainer: Trainer, *_: Any) -> None:
+        """Count the batches of a test."""
+        self._begin("test", sum(trainer.num_test_batches))
+
+    def on_predict_epoch_start(self, trainer: Trainer, *_: Any) -> None:
+        """Count the batches of a prediction."""
+        self._begin("prediction", sum(trainer.num_predict_batches))
+
+    def on_train_batch_end(self, trainer: Trainer, _: LightningModule, outputs: Any, batch: JetBatch, *__: Any) -> None:
+        """Write the line that is due, with the loss of this batch."""
+        self._count(trainer, batch, f", loss {trainer.callback_metrics['train_loss_step']:.4f}")
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, _: LightningModule, outputs: Any, batch: JetBatch, *__: Any
+    ) -> None:
+        """Write the line that is due."""
+        self._count(trainer, batch)
+
+    on_test_batch_end = on_predict_batch_end = on_validation_batch_end
+
+    def _begin(self, name: str, batches: float, done: int = 0) -> None:
+        self._name, self._batches, self._done, self._before = name, batches, done, done
+        self._jets, self._start = 0, time.monotonic()
+        self._said = self._start
+
+    def _count(self, trainer: Trainer, batch: JetBatch, further: str = "") -> None:
+        self._done += 1
+        self._jets += len(batch.label) * trainer.world_size
+        now = time.monotonic()
+        is_due = now - self._said >= SECONDS_A_LINE and self._done < self._batches
+        if not is_due or sys.stdout.isatty() or not trainer.is_global_zero:
+            return
+        self._said, seconds = now, now - self._start
+        left = duration(seconds * (self._batches - self._done) / (self._done - self._before))
+        print(
+            f"{self._name}: batch {self._done:,} of {self._batches:,}, {self._jets / seconds:,.0f} jets/s, {left} left"
+            + further,
+            flush=True,
+        )
 
 
 class RunCheckpoints(Checkpoint):

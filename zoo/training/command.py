@@ -29,6 +29,7 @@ from zoo.score_files import require_kind
 from zoo.tasks import Task
 from zoo.training.callbacks import (
     MatchData,
+    MinuteLog,
     ProgressBar,
     RandomState,
     RunCheckpoints,
@@ -295,7 +296,7 @@ class TrainingCLI(LightningCLI):
         match = MatchData(arguments.get("input_dim"), arguments.get("num_classes"))
         callbacks = [*(settings["callbacks"] or []), match, self._report, self._predictions]
         if settings["enable_progress_bar"] is not False:
-            callbacks.append(ProgressBar())
+            callbacks += [ProgressBar(), MinuteLog()]
         if training:
             save_config = SaveConfig(self._parser("fit"), self.config.fit, save_to_log_dir=False)
             callbacks += [RandomState(), self._option("checkpoints"), save_config]
