@@ -34,7 +34,8 @@ def make_ensemble(names: Sequence[str], out: Path) -> None:
     """
     if len(names) < 2:
         raise ValueError("an ensemble has two members at least; name more pretrained models")
-    files, members = {}, {}
+    files: dict[str, bytes] = {}
+    members = {}
     for name in names:
         called = _called(name)
         if called in members:

@@ -50,6 +50,9 @@ TRAINED = {
         "The same events with 1 %, 10 % and all of the labels ([more](four_tops.md#few-labels)).",
     ),
 }
+#: Linked names at the beginning of a row, which may be broken at their underscores.
+_LINKED_NAME = re.compile(r"(?<=<code>)\w+(?=</code></a></td>)")
+
 #: Cells of numbers alone.
 _NUMBER = re.compile(r"<td>([^<a-zA-Z]*\d[^<a-zA-Z]*)</td>")
 
@@ -85,6 +88,7 @@ def on_page_markdown(markdown: str, **_: object) -> str:
 def on_page_content(content: str, **_: object) -> str:
     """Formulas become MathML, which browsers draw themselves; cells of numbers are marked, to stay on one line."""
     content = _NUMBER.sub(r'<td class="number">\1</td>', content)
+    content = _LINKED_NAME.sub(lambda match: match[0].replace("_", "_<wbr>"), content)
     content = re.sub(r'<div class="arithmatex">\\\[(.*?)\\\]</div>', _formula("block"), content, flags=re.DOTALL)
     return re.sub(r'<span class="arithmatex">\\\((.*?)\\\)</span>', _formula("inline"), content, flags=re.DOTALL)
 

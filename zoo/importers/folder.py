@@ -172,7 +172,7 @@ def _find_classes(
     if given is not None:
         names, source = tuple(given), "classes"
     elif description is not None:
-        names, source = description.classes, description.path
+        names, source = description.classes, str(description.path)
     elif dataset is not None:
         names, source = describe_dataset(dataset).classes, dataset
     else:

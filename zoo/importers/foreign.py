@@ -23,7 +23,7 @@ class ForeignModel(NamedTuple):
     sign: str  #: a key that only this architecture has
     input_layer: tuple[str, int]  #: key and axis whose length is the number of inputs of a particle
     output_layer: str  #: key whose length is the number of classes
-    names: tuple[tuple[str, str], ...]  #: regular expressions and what replaces them
+    names: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]  #: regular expressions and what replaces them
     taken_as: str  #: what the file does not say and is assumed of it
     num_inputs: int | None = None  #: the only possible number of inputs
     features: str | None = None  #: the feature table that goes with it
@@ -221,7 +221,7 @@ def _fitted(renamed: dict[str, tuple[str, Tensor]], expected: dict[str, Tensor],
     return {name: value.reshape(expected[name].shape) for name, (_, value) in renamed.items()}
 
 
-def _renamed(key: str, names: tuple[tuple[str, str | Callable[[re.Match], str]], ...]) -> str:
+def _renamed(key: str, names: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]) -> str:
     for pattern, replacement in names:
         key = re.sub(pattern, replacement, key)
     return key
