@@ -79,7 +79,7 @@ def renew_card(folder: Path) -> None:
 
 def _header(licence: str) -> str:
     name = re.sub(r"[^a-z0-9.]+", "-", licence.lower())
-    values = {"license": name} if name in _HUB_LICENCES else {"license": "other", "license_name": name}
+    values: dict[str, Any] = {"license": name} if name in _HUB_LICENCES else {"license": "other", "license_name": name}
     values |= {"library_name": "zoo", "tags": ["particle-physics", "jet-tagging"]}
     return f"---\n{yaml.safe_dump(values, sort_keys=False)}---"
 
@@ -132,6 +132,11 @@ All take the path of the folder or `hf://owner/repo@commit`. Loading compares al
 answers with the stored ones."""
 
 
+def _what_of_task(config: PretrainedConfig) -> str:
+    task = config.task or {}
+    return f"trained as `{task['name']}` to give {', '.join(task['columns'])}"
+
+
 class _Words(NamedTuple):
     """How a card speaks of a kind of folder.
 
@@ -161,7 +166,7 @@ _WORDS = {
         lambda config: "trained without labels", _use_of_backbone, "a start for trainings", is_plain=True
     ),
     "task": _Words(
-        lambda config: f"trained as `{config.task['name']}` to give {', '.join(config.task['columns'])}",
+        _what_of_task,
         _use_of_task,
         "comparisons, and as a start for trainings",
         is_plain=True,
@@ -178,10 +183,11 @@ def _package(package: dict[str, Any] | None) -> str:
 
 def _inputs(config: PretrainedConfig) -> str:
     if config.kind == "ensemble":
-        return f"Those of its members, {_listed(config.members)}, whose folders lie in `members/` with their own cards."
+        members = _listed(config.members or [])
+        return f"Those of its members, {members}, whose folders lie in `members/` with their own cards."
     if config.kind == "trees" and not config.features["features"]:
         return f"""The momenta (E, px, py, pz) in {config.units} of the particles of a jet, of which these observables \
-are computed (logarithms, see `zoo.physics.substructure`): {_listed(config.observables)}.\
+are computed (logarithms, see `zoo.physics.substructure`): {_listed(config.observables or [])}.\
 {"" if config.context is None else _context(ContextTable.from_dict(config.context))}"""
     return _features_of_particles(config)
 

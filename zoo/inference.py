@@ -11,8 +11,9 @@ import torch
 
 from zoo.data.batch import JetBatch, batch_quantities, collate, gather
 from zoo.data.datasets import resolve_file
-from zoo.data.description import Description, read_description
+from zoo.data.description import read_description
 from zoo.data.features import FeatureTable
+from zoo.data.formats.known import Description
 from zoo.data.formats.layout_yaml import read_layout
 from zoo.data.odd_jets import OddJetsWarning
 from zoo.data.oddities import find_oddities_of_files
@@ -35,7 +36,10 @@ LOOKED_AT_JETS = 20_000
 
 
 class _Rows:
-    """What answers for the rows of a file have in common; see `JetScores`."""
+    """What answers for the rows of a file have in common; see `JetScores`.
+
+    All of it is read only, so that a subclass makes a field or a property of each.
+    """
 
     values: np.ndarray
     label: np.ndarray
@@ -111,17 +115,17 @@ class JetScores(_Rows):
     oddities: tuple[str, ...] = ()
 
     @property
-    def values(self) -> np.ndarray:
+    def values(self) -> np.ndarray:  # type: ignore[override]
         """The logits."""
         return self.logits
 
     @property
-    def names(self) -> tuple[str, ...]:
+    def names(self) -> tuple[str, ...]:  # type: ignore[override]
         """The classes."""
         return self.classes
 
     @property
-    def of_model(self) -> dict[str, np.ndarray]:
+    def of_model(self) -> dict[str, np.ndarray]:  # type: ignore[override]
         """The score of each class as ``score_<class>``."""
         return score_columns(self.logits, self.classes)
 
@@ -156,7 +160,7 @@ class JetAnswers(_Rows):
     oddities: tuple[str, ...] = ()
 
     @property
-    def of_model(self) -> dict[str, np.ndarray]:
+    def of_model(self) -> dict[str, np.ndarray]:  # type: ignore[override]
         """Its answers by name, (row,) each."""
         return dict(zip(self.names, self.values.T, strict=True))
 

@@ -4,7 +4,7 @@ import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -18,9 +18,10 @@ from zoo.data.classes import merge_classes
 from zoo.data.context import ContextTable
 from zoo.data.datamodule import Split, find_features
 from zoo.data.datasets import describe_dataset
-from zoo.data.description import Description, read_description
+from zoo.data.description import read_description
 from zoo.data.features import FeatureTable
 from zoo.data.features_yaml import named_context
+from zoo.data.formats.known import Description
 from zoo.data.packed import PackedJets
 from zoo.data.ranges import measure_ranges
 from zoo.data.read_report import warn_of
@@ -46,6 +47,7 @@ from zoo.old_configs import renew_settings
 from zoo.plugins import offered_by
 from zoo.registry import create_model, model_facts, registered_name
 from zoo.report import Answers, Predictions
+from zoo.tasks import Task
 from zoo.tasks.pretraining.backbone import backbone_names, read_backbone
 from zoo.training.checkpoints import read_checkpoint, read_model_weights, require_same_model
 
@@ -88,7 +90,7 @@ class Subject(NamedTuple):
     split: Literal["test", "val"]
     needs_labels: bool
     remedy: str
-    task: type[nn.Module] | None = None
+    task: type[Task] | None = None
 
 
 def publish_run(run: Path, out: Path, *, licence: str, paper: str | None = None) -> None:
@@ -151,8 +153,8 @@ def publish_run(run: Path, out: Path, *, licence: str, paper: str | None = None)
         kind=kind,
         context=context.to_dict() if context.context_dim else None,
         inputs=_measure_inputs(data, parts.feature_table, context, layout, labelled),
-        observables=list(parts.model.forest.names) if kind == "trees" else None,
-        package=None if kind == "trees" else _package(run, name) or _package_of_task(run, subject.task),
+        observables=list(parts.model.forest.names) if isinstance(parts.model, BoostedTrees) else None,
+        package=None if subject.task is None else _package(run, name) or _package_of_task(run, subject.task),
         task=described,
     )
     card = write_card(out.name, config)
@@ -174,7 +176,7 @@ def _subject(run: Path, settings: dict[str, Any]) -> Subject:
         network = (model.get("init_args") or {}).get("model")
         if isinstance(network, dict) and isinstance(network.get("class_path"), str):
             try:
-                task = find_task(model["class_path"])
+                task = cast(type[Task], find_task(model["class_path"]))
             except ValueError as error:
                 raise ValueError(
                     f"{run / 'config.yaml'}: model.class_path: {error}; give the package of a task of yours an entry "
@@ -241,7 +243,7 @@ def _describe_task(model: dict[str, Any], parts: Parts, jets: PackedJets) -> dic
         "name": model["class_path"],
         "arguments": _arguments(model),
         "num_outputs": _num_outputs(model),
-        "columns": list(parts.model.answer(*batch.inputs)),
+        "columns": list(cast(Task, parts.model).answer(*batch.inputs)),
     }
 
 
@@ -278,7 +280,7 @@ def _package(run: Path, name: str) -> dict[str, str] | None:
     return facts.distribution._asdict()
 
 
-def _package_of_task(run: Path, task: type[nn.Module]) -> dict[str, str] | None:
+def _package_of_task(run: Path, task: type[Task]) -> dict[str, str] | None:
     """What to install for the task of another package."""
     package = task.__module__.partition(".")[0]
     if package == "zoo":
@@ -335,7 +337,7 @@ def _require_same_predictions(
         )
 
 
-def _read(path: Path, parse: Callable[[str], Any], remedy: str) -> dict[str, Any]:
+def _read(path: Path, parse: Callable[[str], Any], remedy: str) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; {remedy}")
     try:

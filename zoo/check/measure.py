@@ -63,8 +63,8 @@ def check_requirements(
         # a pass for gradients may take another way through the network, so the two are without
         logits, again = (model(*given) for _ in range(2))
         tiny = _finite("finite for jets of 0 to 3 particles", model, (features, four_momenta, mask & few, *context))
-        empty = (features, four_momenta, torch.zeros_like(mask), *context)
-        empty = _finite("finite for a batch of empty jets", model, empty)
+        no_particles = (features, four_momenta, torch.zeros_like(mask), *context)
+        empty = _finite("finite for a batch of empty jets", model, no_particles)
         none = _finite("no error for a batch of no jets", model, [values[:0] for values in given])
         halves = []
         for dtype in (torch.bfloat16, torch.float16):

@@ -4,13 +4,14 @@ import difflib
 import importlib
 import inspect
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from zoo.hub import Pretrained, list_pretrained, load_pretrained
 from zoo.kernels.segments import offsets, segment_mean
-from zoo.model import declared
+from zoo.model import JetModel, declared
 from zoo.registry import create_model, is_readout, list_models
 
 
@@ -94,7 +95,7 @@ class MeanRepresentation(nn.Module):
 
     def forward(self, features: Tensor, four_momenta: Tensor, mask: Tensor) -> Tensor:
         """Means (batch, embed_dim); zero for an empty jet."""
-        return segment_mean(self.backbone.encode(features, four_momenta, mask), offsets(mask.sum(1)))
+        return segment_mean(cast(JetModel, self.backbone).encode(features, four_momenta, mask), offsets(mask.sum(1)))
 
 
 def checkable(pretrained: Pretrained) -> nn.Module:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -57,12 +58,12 @@ def side_by_side(members: Sequence[Parts], files: Mapping[str, bytes]) -> Parts:
 class Members(Tagger):
     """An ensemble, whose members lie as whole folders in its own."""
 
-    files = ()
+    files: tuple[str, ...] = ()
 
     def build(self, folder: Path, config: PretrainedConfig, contents: Mapping[str, bytes], load: Load) -> Parts:
         """The members, each verified as if it was loaded alone; see `zoo.hub.kinds.Kind`."""
         members = []
-        for name in config.members:
+        for name in config.members or []:
             path, files = folder / MEMBERS / name, of_member(contents, name)
             if SUMS not in files:
                 raise PretrainedError(f"{path / SUMS}: missing; get the folder again")
@@ -74,7 +75,7 @@ class Members(Tagger):
 
     def dump(self, model: nn.Module) -> dict[str, bytes]:
         """The files of the members; see `zoo.hub.kinds.Kind`."""
-        return dict(model.files)
+        return dict(cast(Ensemble, model).files)
 
 
 def require_alike(path: Path, member: PretrainedConfig, ensemble: PretrainedConfig) -> None:

@@ -9,7 +9,7 @@ import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import save as save_tensors
@@ -27,6 +27,7 @@ from zoo.hub.golden import make_golden, verify_golden
 from zoo.hub.hf import SCHEME, fetch, parse_address
 from zoo.hub.kinds import Backbone, Kind, Network, Parts, Trees, parse_tensors, tables
 from zoo.hub.tasks import TaskFolder
+from zoo.model import JetModel
 
 #: Folder of the models that ship with the package.
 PACKAGED = Path(__file__).parents[1] / "pretrained"
@@ -112,7 +113,7 @@ class Pretrained:
         features = self.feature_table.padded(four_momenta, mask, columns)
         inputs = {"features": features, "four_momenta": four_momenta, "mask": mask}
         self._check_ranges(inputs)
-        return (self.network or self.model).encode(**inputs)
+        return cast(JetModel, self.network or self.model).encode(**inputs)
 
     @property
     def network(self) -> nn.Module | None:
@@ -270,7 +271,7 @@ def _load(folder: Path, contents: Mapping[str, bytes]) -> tuple[PretrainedConfig
     return config, parts
 
 
-def _check_ranges_of(path: Path, inputs: dict) -> None:
+def _check_ranges_of(path: Path, inputs: dict[str, Any]) -> None:
     try:
         InputRanges.from_dict(inputs)
     except ValueError as error:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, cast
 
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
@@ -14,7 +14,7 @@ from zoo.data.context import NO_CONTEXT, ContextTable
 from zoo.data.features import FeatureTable
 from zoo.hub.config import PretrainedConfig, PretrainedError
 from zoo.hub.contents import CONFIG, TREES, WEIGHTS
-from zoo.model import declared
+from zoo.model import JetModel, declared
 from zoo.plugins import offered_by
 from zoo.registry import create_model, has_encode, is_readout
 
@@ -121,7 +121,7 @@ class Tagger:
 class Network(Tagger):
     """A registered model with its weights, which gives logits (batch, class)."""
 
-    files = (WEIGHTS,)
+    files: tuple[str, ...] = (WEIGHTS,)
 
     def build(self, folder: Path, config: PretrainedConfig, contents: Mapping[str, bytes], load: Load) -> Parts:
         """The model and its tables; see `Kind`."""
@@ -188,7 +188,7 @@ class Backbone(Network):
             raise PretrainedError(
                 f"{type(model).__name__}: has no 'encode', so it is no backbone; choose another model or kind"
             )
-        return model.encode(**inputs)
+        return cast(JetModel, model).encode(**inputs)
 
     def reply(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
         """Nothing; see `Kind`."""
@@ -211,7 +211,7 @@ class Backbone(Network):
 class Trees(Tagger):
     """Boosted decision trees in LightGBM's text, which see their inputs by name and give logits (batch, class)."""
 
-    files = (TREES,)
+    files: tuple[str, ...] = (TREES,)
 
     def build(self, folder: Path, config: PretrainedConfig, contents: Mapping[str, bytes], load: Load) -> Parts:
         """The trees and their tables; see `Kind`."""
@@ -231,7 +231,7 @@ class Trees(Tagger):
 
     def dump(self, model: nn.Module) -> dict[str, bytes]:
         """The text of the trees; see `Kind`."""
-        return {TREES: model.text.encode()}
+        return {TREES: cast(BoostedTrees, model).text.encode()}
 
 
 def untrained(model: nn.Module, kind: str) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ import inspect
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,14 @@ from zoo.hub.contents import CONFIG, WEIGHTS
 from zoo.hub.kinds import Load, Network, Parts, parse_tensors, remedy_of, tables
 from zoo.plugins import TASKS, fault_of, load_plugins
 from zoo.registry import create_model
+
+
+class _Task(Protocol):
+    """What a folder needs of a `zoo.tasks.Task`."""
+
+    model: nn.Module
+
+    def answer(self, **inputs: Tensor) -> dict[str, Tensor]: ...
 
 
 class UnknownTaskError(ValueError):
@@ -44,7 +52,7 @@ def find_task(name: str) -> type[nn.Module]:
         fault = fault_of(module.partition(".")[0])
         hint = f"its package cannot be imported ({fault})" if fault else f"the zoo's are {', '.join(ours.__all__)}"
         raise UnknownTaskError(f"no task is called {name!r}; {hint}")
-    return found
+    return cast(type[nn.Module], found)
 
 
 def build_task(
@@ -84,11 +92,11 @@ class TaskFolder(Network):
 
     def answer(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
         """Its columns side by side, (batch, column); see `zoo.hub.kinds.Kind`."""
-        return torch.stack(list(model.answer(**inputs).values()), dim=1)
+        return torch.stack(list(cast(_Task, model).answer(**inputs).values()), dim=1)
 
     def reply(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Its columns by name, (batch,) each; see `zoo.hub.kinds.Kind`."""
-        return model.answer(**inputs)
+        return cast(_Task, model).answer(**inputs)
 
     def names(self, config: PretrainedConfig) -> tuple[str, ...]:
         """Those of its columns; see `zoo.hub.kinds.Kind`."""
@@ -96,4 +104,4 @@ class TaskFolder(Network):
 
     def network(self, model: nn.Module) -> nn.Module:
         """The model of the task; see `zoo.hub.kinds.Kind`."""
-        return model.model
+        return cast(_Task, model).model

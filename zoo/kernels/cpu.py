@@ -1,6 +1,7 @@
 """Matrix products and dropout that are fast on a CPU."""
 
 from functools import cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -47,13 +48,13 @@ def _is_for_onednn(values: Tensor, weight: Tensor) -> bool:
 
 class _OneDnnLinear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(ctx: Any, values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(values, weight)
         return linear(values, weight, bias)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         values, weight = ctx.saved_tensors
         of_values, of_weight, of_bias = ctx.needs_input_grad
         gradient = gradient.contiguous()

@@ -38,14 +38,14 @@ def use_reference() -> bool:
     """
     return (
         torch.compiler.is_compiling()  # of torch.export, too
-        or torch.jit.is_tracing()
+        or torch.jit.is_tracing()  # type: ignore[attr-defined] # of torch.jit._trace
         or torch._C._functorch.peek_interpreter_stack() is not None
         or torch.autograd.forward_ad._current_level >= 0
         or _is_asked_for.get()
     )
 
 
-def without_autocast(values: Tensor) -> contextlib.AbstractContextManager:
+def without_autocast(values: Tensor) -> contextlib.AbstractContextManager[object]:
     """Full precision on the device of the values; nothing where autocast is off, so that no export tells of it."""
     device = values.device.type
     is_on = torch.is_autocast_enabled(device)

@@ -1,6 +1,7 @@
 """Pairs of the particles of a jet, packed, and cut into blocks that fit the cache."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -77,9 +78,8 @@ def unordered_pairs(counts: Tensor) -> tuple[Tensor, Tensor]:
 
 def pair_blocks(pairs: Pairs, counts: Tensor, max_pairs: int) -> list[PairBlock]:
     """Cut the pairs of jets with ``counts`` (jet,) particles into runs of at most ``max_pairs``, or of one jet."""
-    node_edges = offsets(counts)
-    pair_edges = pairs.starts[node_edges].tolist()
-    node_edges = node_edges.tolist()
+    starts = offsets(counts)
+    pair_edges, node_edges = pairs.starts[starts].tolist(), starts.tolist()
     blocks, begin = [], 0
     for end in range(1, len(node_edges)):
         if end + 1 < len(node_edges) and pair_edges[end + 1] - pair_edges[begin] <= max_pairs:
@@ -136,14 +136,14 @@ def pair_dot(left: Tensor, right: Tensor, pairs: Pairs) -> Tensor:
 
 class _PairSum(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, values: Tensor, weight: Tensor, pairs: Pairs) -> Tensor:
+    def forward(ctx: Any, values: Tensor, weight: Tensor, pairs: Pairs) -> Tensor:
         ctx.save_for_backward(values, weight)
         ctx.pairs = pairs
         return gather_sum(values, pairs.j, pairs.starts, weight)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
         values, weight = ctx.saved_tensors
         pairs = ctx.pairs
         grad_values = gather_sum(gradient, pairs.j, pairs.starts, weight.index_select(0, pairs.reverse))

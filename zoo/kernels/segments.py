@@ -1,5 +1,7 @@
 """Sums over the particles or pairs of a jet, which lie one after the other."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -48,11 +50,11 @@ def gather_sum(values: Tensor, index: Tensor, starts: Tensor, weight: Tensor | N
 class _SegmentSum(torch.autograd.Function):
     # The gradient only repeats rows; that of a general embedding bag would sort and scatter.
     @staticmethod
-    def forward(ctx, values: Tensor, starts: Tensor) -> Tensor:
+    def forward(ctx: Any, values: Tensor, starts: Tensor) -> Tensor:
         ctx.save_for_backward(starts)
         return gather_sum(values, torch.arange(len(values), dtype=starts.dtype, device=values.device), starts)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (starts,) = ctx.saved_tensors
         return gradient.repeat_interleave(starts.diff(), dim=0), None

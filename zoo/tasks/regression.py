@@ -58,6 +58,9 @@ class Regression(Task):
     """
 
     purpose = "regression"
+    target_mean: Tensor
+    target_scale: Tensor
+    weight_scale: Tensor
 
     def __init__(
         self,
@@ -109,7 +112,7 @@ class Regression(Task):
         if stage != "fit":
             return
         found, weights, number = [], [], 0
-        for batch in self.trainer.datamodule.train_dataloader():
+        for batch in self.training_batches():
             found.append(torch.stack([batch.targets[name].double() for name in self.targets], dim=1))
             weights.append(batch.weight)
             number += len(batch.weight)

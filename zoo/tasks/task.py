@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, Literal, NamedTuple, NoReturn
+from typing import Any, ClassVar, Literal, NamedTuple, NoReturn, cast
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
+from torchmetrics.utilities import dim_zero_cat
 
 from zoo.data import JetDataModule
 from zoo.data.batch import JetBatch
@@ -36,6 +37,7 @@ class Columns(torchmetrics.Metric):
     """Columns of all jets of an epoch, over all processes."""
 
     full_state_update = False
+    rows: list[Tensor]
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,8 +51,7 @@ class Columns(torchmetrics.Metric):
 
     def compute(self) -> dict[str, np.ndarray]:
         """The columns, float64 (jet,) each."""
-        rows = torch.cat(self.rows) if isinstance(self.rows, list) else self.rows
-        return dict(zip(self.names, rows.cpu().numpy().T, strict=True))
+        return dict(zip(self.names, dim_zero_cat(self.rows).cpu().numpy().T, strict=True))
 
 
 class OutputSize(NamedTuple):
@@ -156,6 +157,10 @@ class Task(LightningModule):
         """Loss of one batch, and the weight that it has in the mean of the epoch: most often its number of jets."""
         raise NotImplementedError
 
+    def training_batches(self) -> Iterable[JetBatch]:
+        """Those of one epoch, for what a task fits in ``setup``, such as the spread of its targets."""
+        return self.trainer.datamodule.train_dataloader()  # type: ignore[attr-defined] # the trainer attaches it
+
     def answer(
         self, features: Tensor, four_momenta: Tensor, mask: Tensor, context: Tensor | None = None
     ) -> dict[str, Tensor]:
@@ -193,7 +198,8 @@ class Task(LightningModule):
         self._epoch_loss["sum"] += total * mean
         self._epoch_loss["weight"] += total
         self.log("train_loss_step", mean, prog_bar=True, logger=False)
-        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined] # Lightning's connectors set it
+        if (self.global_step + 1) % every == 0:
             self._write({"train_loss_step": mean, **self._learning_rates()}, self.global_step)
         return loss
 
@@ -229,7 +235,7 @@ class Task(LightningModule):
         """Start empty."""
         self._judged, self._val_loss = Columns().to(self.device), MeanMetric().to(self.device)
 
-    def validation_step(self, batch: JetBatch, batch_idx: int) -> dict[str, Tensor]:
+    def validation_step(self, batch: JetBatch, batch_idx: int) -> dict[str, Tensor] | None:
         """Add a batch to the loss and to the metrics.
 
         Returns:
@@ -279,7 +285,7 @@ class Task(LightningModule):
 
     def score_columns(self, columns: dict[str, np.ndarray], judged: Judged) -> dict[str, np.ndarray]:
         """What a file of predictions for other programs holds, in the order of the files; arguments as of `table`."""
-        return self.table(columns, judged).sorted()
+        return cast(Answers, self.table(columns, judged)).sorted()  # a task whose table holds logits has its own
 
     def findings(self, columns: dict[str, np.ndarray], judged: Judged) -> Findings:
         """The sections of its report; arguments as of `table`."""
@@ -420,7 +426,7 @@ def refuse_numbers(what: str, is_good: Tensor, batch: JetBatch, batch_idx: int) 
     )
 
 
-def require(name: str, value: float, is_good: bool, wanted: str) -> None:
+def require(name: str, value: object, is_good: bool, wanted: str) -> None:
     """Refuse a setting that lies outside its range."""
     if not is_good:
         raise ValueError(f"{name} must be {wanted}, got {value}")

@@ -5,7 +5,8 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from zoo.registry import has_encode, is_readout
-from zoo.training.checkpoints import BACKBONE, CheckpointError, read_checkpoint
+from zoo.training.checkpoints import BACKBONE, read_checkpoint
+from zoo.training.run_folder import CheckpointError
 
 
 def require_backbone(model: nn.Module) -> None:

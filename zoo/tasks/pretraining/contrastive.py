@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.data.batch import JetBatch
+from zoo.model import declared
 from zoo.report import Drawings
 from zoo.tasks.pretraining.augmentations import augment
 from zoo.tasks.pretraining.objective import Pretraining, mean_representation
@@ -115,9 +116,8 @@ class Contrastive(Pretraining):
         self.feature_table = feature_table
         self.temperature = temperature
         self.augmentation = {"max_shift": max_shift, "smearing": smearing, "split_fraction": split_fraction}
-        self.projection = nn.Sequential(
-            nn.Linear(model.embed_dim, model.embed_dim), nn.ReLU(), nn.Linear(model.embed_dim, projection_dim)
-        )
+        width = declared(model).embed_dim
+        self.projection = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, projection_dim))
 
     def project(self, four_momenta: Tensor, mask: Tensor) -> Tensor:
         """Points (batch, projection_dim) of length one of jets (batch, particle, 4) in GeV."""

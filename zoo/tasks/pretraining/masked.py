@@ -16,7 +16,7 @@ References:
     Is tokenization needed for masked particle modelling? (2024), arXiv:2409.12589.
 """
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from zoo.data.batch import JetBatch
 from zoo.data.features import RELATIVE_TO_JET, Feature, FeatureTable, jet_columns
 from zoo.kernels.packing import leading_mask
+from zoo.model import JetModel, declared
 from zoo.physics import kinematics
 from zoo.physics.quantities import QUANTITIES
 from zoo.report import Drawings
@@ -280,6 +281,10 @@ class MaskedParticles(Pretraining):
 
     purpose = "masked particles"
 
+    target_mean: Tensor
+    target_scale: Tensor
+    codes: Tensor
+
     def __init__(
         self,
         model: nn.Module,
@@ -308,7 +313,7 @@ class MaskedParticles(Pretraining):
         self.targets = tuple(dict.fromkeys(targets))
         self.mask_fraction = mask_fraction
         num_targets = len(momentum_of(feature_table)) + len(_further_targets(feature_table))
-        self.decoder = HiddenDecoder(model.embed_dim, decoder_dim, decoder_layers)
+        self.decoder = HiddenDecoder(declared(model).embed_dim, decoder_dim, decoder_layers)
         widths = {"codes": num_codes, "regression": num_targets, "types": num_types + 1}
         self.heads = nn.ModuleDict({name: nn.Linear(decoder_dim, widths[name]) for name in self.targets})
         self.register_buffer("target_mean", torch.zeros(num_targets))
@@ -320,7 +325,7 @@ class MaskedParticles(Pretraining):
         if stage != "fit":
             return
         generator, found, number = torch.Generator().manual_seed(0), [], 0
-        for batch in self.trainer.datamodule.train_dataloader():
+        for batch in self.training_batches():
             hidden = draw_hidden(batch.mask, self.mask_fraction, generator)
             found.append(hide(batch, hidden, self.feature_table).targets)
             number += len(found[-1])
@@ -336,7 +341,7 @@ class MaskedParticles(Pretraining):
         Args:
             jets: as `hide` gives them, of which ``targets`` and ``types`` are not read.
         """
-        representation = self.model.encode(jets.features, jets.four_momenta, jets.visible)
+        representation = cast(JetModel, self.model).encode(jets.features, jets.four_momenta, jets.visible)
         known = self.decoder(representation, jets.visible.sum(1), jets.counts)
         return {name: head(known).float() for name, head in self.heads.items()}
 
@@ -368,7 +373,8 @@ class MaskedParticles(Pretraining):
         if not self.training:
             shown |= {"true": jets.targets, "code": codes}
             shown |= self._shown(answer, generator)
-        return sum(parts.values()), figures, shown
+        first, *others = parts.values()
+        return sum(others, first), figures, shown
 
     def shown_drawings(self, shown: dict[str, np.ndarray]) -> Drawings:
         """Distributions of hidden momenta, true and drawn; expected against true; and how often each code is there."""

@@ -1,6 +1,6 @@
 """What the objectives share: a backbone without its read-out, validation, and the linear probe."""
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from torchmetrics import MeanMetric
 from zoo.data import JetDataModule
 from zoo.data.batch import JetBatch
 from zoo.kernels.segments import offsets, segment_mean
+from zoo.model import JetModel
 from zoo.registry import is_readout
 from zoo.report import Drawings, Findings, plain_figures_table
 from zoo.tasks.pretraining.backbone import backbone_names, require_backbone
@@ -175,7 +176,7 @@ class Pretraining(Task):
 
 def mean_representation(model: nn.Module, features: Tensor, four_momenta: Tensor, mask: Tensor) -> Tensor:
     """Mean of the particles' representations, (batch, model.embed_dim); zero for an empty jet."""
-    return segment_mean(model.encode(features, four_momenta, mask).float(), offsets(mask.sum(1)))
+    return segment_mean(cast(JetModel, model).encode(features, four_momenta, mask).float(), offsets(mask.sum(1)))
 
 
 def _mean(losses: Tensor, jet: Tensor, batch: JetBatch, batch_idx: int) -> Tensor:

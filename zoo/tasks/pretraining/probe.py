@@ -54,6 +54,9 @@ class LinearProbe(Metric):
     """Area under the ROC curve of `linear_probe` on jets that it was not fitted to, the mean over pairs of classes."""
 
     full_state_update = False
+    representation: list[Tensor]
+    label: list[Tensor]
+    is_fitted: list[Tensor]
 
     def __init__(self) -> None:
         super().__init__()

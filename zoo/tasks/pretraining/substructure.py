@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.data.batch import JetBatch
+from zoo.model import declared
 from zoo.physics.quantities import SUBSTRUCTURE_LABELS
 from zoo.physics.substructure import observables, substructure
 from zoo.report import Drawings
@@ -47,6 +48,9 @@ class Substructure(Pretraining):
 
     purpose = "substructure"
 
+    target_mean: Tensor
+    target_scale: Tensor
+
     def __init__(
         self,
         model: nn.Module,
@@ -64,7 +68,7 @@ class Substructure(Pretraining):
                 "take zoo.tasks.MaskedParticles for them"
             )
         self.names = observables()
-        width = model.embed_dim
+        width = declared(model).embed_dim
         self.head = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, len(self.names)))
         self.register_buffer("target_mean", torch.zeros(len(self.names)))
         self.register_buffer("target_scale", torch.ones(len(self.names)))
@@ -74,7 +78,7 @@ class Substructure(Pretraining):
         if stage != "fit":
             return
         found, number = [], 0
-        for batch in self.trainer.datamodule.train_dataloader():
+        for batch in self.training_batches():
             found.append(self.observables(batch))
             number += len(found[-1])
             if number >= FIT_JETS:
