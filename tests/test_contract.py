@@ -1,11 +1,13 @@
 """Every model of the zoo keeps what `zoo.testing.ModelContract` asks of all models."""
 
+import inspect
+
 import pytest
 from torch import nn
 
 from zoo import create_model, list_models
-from zoo.model import declared, lacking
-from zoo.registry import has_encode, model_facts
+from zoo.model import declared, has_encode, lacking
+from zoo.registry import model_facts
 from zoo.testing import ModelContract
 
 NUM_PARAMETERS = {
@@ -96,6 +98,15 @@ def test_another_size_is_the_same_model(name):
     model, other = (create_model(each, input_dim=7, num_classes=2) for each in (name, same))
     assert type(model) is type(other)
     assert sum(parameter.numel() for parameter in model.parameters()) == parameters
+
+
+def test_constructors_name_sizes_in_one_order_and_the_head_is_last():
+    order = ("input_dim", "num_classes", "embed_dim", "num_layers", "num_heads", "dropout")
+    for name in list_models():
+        model = create_model(name, input_dim=7, num_classes=2)
+        named = [word for word in inspect.signature(type(model)).parameters if word in order]
+        assert named == [word for word in order if word in named], name
+        assert [part for part, _ in model.named_children()][-1] == "head", name
 
 
 def test_every_model_is_a_page():

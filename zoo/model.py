@@ -37,7 +37,7 @@ class JetModel(nn.Module, ABC):
     #: Momenta (beam, 4) in GeV that join each jet, float64, and are transformed along with it where a symmetry is
     #: measured: a plain attribute, since a buffer would follow the model's dtype.
     beams: Tensor | None = None
-    #: Whether a small change of the inputs may move an answer by a finite step, as it does where a cut decides.
+    #: Whether rounding may move an answer by a finite step, as it does where a cut decides.
     jumps: bool = False
     #: First names of the parts that `encode` does not use: what comes after the representation.
     readout: tuple[str, ...] = ("head",)
@@ -67,7 +67,12 @@ class JetModel(nn.Module, ABC):
         return pack(self.reference_encode(*_without_rubbish(features, four_momenta, mask), mask), mask)
 
     def forward(self, features: Tensor, four_momenta: Tensor, mask: Tensor, context: Tensor | None = None) -> Tensor:
-        """Logits (batch, class); see the class for the shapes."""
+        """Logits (batch, class); see the class for the shapes.
+
+        Raises:
+            ValueError: if ``context`` is not of the width that the model takes, or it takes none.
+        """
+        self._require_its_context(context, mask)
         if use_reference():
             return self.reference_forward(*_without_rubbish(features, four_momenta, mask), mask, context)
         keep_freed_memory()
@@ -79,6 +84,14 @@ class JetModel(nn.Module, ABC):
             return pack(self.reference_encode(*_without_rubbish(features, four_momenta, mask), mask), mask)
         keep_freed_memory()
         return self._fast(self.fast_encode(features, four_momenta, mask))
+
+    def _require_its_context(self, context: Tensor | None, mask: Tensor) -> None:
+        taken = (mask.shape[0], self.context_dim)
+        if context is not None and context.shape != taken:
+            raise ValueError(
+                f"context is {tuple(context.shape)}, but this model takes {taken}: build it with that context_dim, or "
+                "give it the event quantities it was built for"
+            )
 
     def _fast(self, values: Tensor) -> Tensor:
         is_reference = type(self).fast_forward is JetModel.fast_forward
@@ -132,3 +145,13 @@ def lacking(model: nn.Module) -> dict[str, str]:
         ['encode', 'reference_forward', 'stages']
     """
     return {name: use for name, use in _USES.items() if not callable(getattr(model, name, None))}
+
+
+def has_encode(model: nn.Module) -> bool:
+    """Whether a model gives a representation of each particle, so that it can be pretrained: a backbone."""
+    return "encode" not in lacking(model) and declared(model).embed_dim > 0
+
+
+def is_readout(name: str, model: nn.Module) -> bool:
+    """Whether a parameter or buffer of a backbone belongs to what comes after its `encode`."""
+    return name.partition(".")[0] in declared(model).readout

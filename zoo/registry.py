@@ -9,7 +9,6 @@ from typing import Literal, NamedTuple, TypeVar, get_args
 
 from torch import nn
 
-from zoo.model import declared, lacking
 from zoo.plugins import MODELS, Distribution, fault_of, load_plugins, offered_by
 
 #: What a model is built to see.
@@ -204,16 +203,6 @@ def create_model(name: str, *, input_dim: int, num_classes: int) -> nn.Module:
         224072
     """
     return model_builder(name)(input_dim=input_dim, num_classes=num_classes)
-
-
-def has_encode(model: nn.Module) -> bool:
-    """Whether a model gives a representation of each particle, so that it can be pretrained: a backbone."""
-    return "encode" not in lacking(model) and declared(model).embed_dim > 0
-
-
-def is_readout(name: str, model: nn.Module) -> bool:
-    """Whether a parameter or buffer of a backbone belongs to what comes after its `encode`."""
-    return name.partition(".")[0] in declared(model).readout
 
 
 def _package(builder: Callable[..., nn.Module]) -> str:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from zoo.hub import Pretrained, list_pretrained, load_pretrained
 from zoo.kernels.segments import offsets, segment_mean
-from zoo.model import JetModel, declared
-from zoo.registry import create_model, is_readout, list_models
+from zoo.model import JetModel, declared, is_readout
+from zoo.registry import create_model, list_models
 
 
 def find_model(name: str, *, input_dim: int, num_classes: int) -> nn.Module:

@@ -42,6 +42,8 @@ class JetImageCNN(JetModel):
 
     #: What the image promises to leave the logits alone, in the words of `zoo.check`.
     symmetries = frozenset({"beam rotation", "beam boost"})
+    #: A particle on the edge of a pixel may be counted in either.
+    jumps = True
 
     def __init__(self, image: JetImage, num_classes: int, *, dropout: float = 0.2) -> None:
         super().__init__()

@@ -34,6 +34,8 @@ class JetImageResNeXt(JetModel):
 
     #: What the image promises to leave the logits alone, in the words of `zoo.check`.
     symmetries = frozenset({"beam rotation", "beam boost"})
+    #: A particle on the edge of a pixel may be counted in either.
+    jumps = True
 
     def __init__(
         self,

@@ -136,14 +136,14 @@ class EFN(JetModel):
         dtype = self.phi[0].weight.dtype
         terms = z[..., None].to(dtype) * self.phi(torch.stack([y, phi], dim=-1).to(dtype))
         total = reduce(terms, "batch particle latent -> batch latent", "sum")
-        return _classify(self.head, join_context(total, context, self.context_dim))
+        return _classify(self.head, total)
 
     def fast_forward(
         self, features: Tensor, four_momenta: Tensor, mask: Tensor, context: Tensor | None = None
     ) -> Tensor:
         """The same logits, from packed particles."""
         total = fast.efn_sum(self.phi, four_momenta, mask)
-        return _classify(self.head, join_context(total, context, self.context_dim))
+        return _classify(self.head, total)
 
 
 class JetCoordinates(NamedTuple):

@@ -95,8 +95,7 @@ def largest_change(found: Tensor, expected: Tensor, *, jumps: bool) -> float:
     Args:
         found: outputs of now.
         expected: those of then.
-        jumps: leave out the eighth of the jets that changed most: where rounding decides about a cut of a tree, or
-            which particles are neighbours, outputs jump.
+        jumps: leave out the eighth of the jets that changed most, see `zoo.model.JetModel.jumps`.
     """
     if not (found.isfinite().all() and expected.isfinite().all()):
         return math.nan

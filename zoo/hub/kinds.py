@@ -14,9 +14,9 @@ from zoo.data.context import NO_CONTEXT, ContextTable
 from zoo.data.features import FeatureTable
 from zoo.hub.config import PretrainedConfig, PretrainedError
 from zoo.hub.contents import CONFIG, TREES, WEIGHTS
-from zoo.model import JetModel, declared
+from zoo.model import JetModel, declared, has_encode, is_readout
 from zoo.plugins import offered_by
-from zoo.registry import create_model, has_encode, is_readout
+from zoo.registry import create_model
 
 
 class Parts(NamedTuple):

@@ -12,22 +12,14 @@ def join_context(pooled: Tensor, context: Tensor | None, context_dim: int) -> Te
 
     Args:
         pooled: (batch, feature).
-        context: (batch, context_dim); None counts as zero.
+        context: (batch, context_dim); None counts as zero. `JetModel` has refused any other width.
         context_dim: number of event quantities that the model was built for.
 
     Returns:
         (batch, feature + context_dim), of the dtype of ``pooled``.
-
-    Raises:
-        ValueError: if ``context`` has another width.
     """
     if context is None:
         context = pooled.new_zeros(pooled.shape[0], context_dim)
-    if context.shape != (pooled.shape[0], context_dim):
-        raise ValueError(
-            f"context is {tuple(context.shape)}, but this model takes ({pooled.shape[0]}, {context_dim}): "
-            "build it with that context_dim, or give it the event quantities it was built for"
-        )
     return torch.cat([pooled, context.to(pooled.dtype)], dim=1) if context_dim else pooled
 
 

@@ -71,7 +71,6 @@ class LGATrSlim(JetModel):
     """
 
     symmetries = frozenset({"beam rotation", "beam boost", "rotation", "boost"})
-    readout = ("head",)
 
     def __init__(
         self,

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.kernels.building import join_context, psi, renamed_weights, stages_of
+from zoo.kernels.building import psi, renamed_weights, stages_of
 from zoo.kernels.mode import without_autocast
 from zoo.lgn import fast
 from zoo.lgn.irreps import (
@@ -110,7 +110,7 @@ class LGN(JetModel):
                 activations = layer(activations, p_ij / GEV, distances, is_pair)
                 invariants.append(activations["scalar"])
             total = torch.cat(invariants).where(is_node[..., None], 0).sum(2).squeeze(-1).T
-            return self._classify(total, context)
+            return self._classify(total)
 
     def fast_forward(
         self, features: Tensor, four_momenta: Tensor, mask: Tensor, context: Tensor | None = None
@@ -118,7 +118,7 @@ class LGN(JetModel):
         """The same on packed jets."""
         with without_autocast(four_momenta):
             total = fast.total_invariants(self.embedding, self.layers, *self.nodes(four_momenta, mask), GEV)
-            return self._classify(total, context)
+            return self._classify(total)
 
     def nodes(self, four_momenta: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Particles, and behind them the beams: momenta (batch, node, 4) in GeV and scalars (batch, node, 2), both
@@ -132,10 +132,9 @@ class LGN(JetModel):
         is_node = torch.cat([mask, mask.new_ones(batch, num_beams)], dim=1)
         return x, torch.stack([psi(root(mass2.abs())), sort], dim=-1), is_node
 
-    def _classify(self, total: Tensor, context: Tensor | None) -> Tensor:
+    def _classify(self, total: Tensor) -> Tensor:
         """Logits of the sums (batch, channel) of the invariants of each jet."""
-        logits = self.head(join_context(total / TYPICAL_PARTICLES, context, self.context_dim))
-        return logits.to(self.head.weight.dtype)
+        return self.head(total / TYPICAL_PARTICLES).to(self.head.weight.dtype)
 
 
 class ClebschGordanLayer(nn.Module):

@@ -9,7 +9,7 @@ References:
 import torch
 from torch import Tensor, nn
 
-from zoo.kernels.building import join_context, psi, renamed_weights, stages_of
+from zoo.kernels.building import psi, renamed_weights, stages_of
 from zoo.kernels.mode import without_autocast
 from zoo.kernels.norms import RowBatchNorm, apply_masked
 from zoo.lorentznet import fast
@@ -76,7 +76,7 @@ class EGNN(JetModel):
             for block in self.blocks:
                 h, x = block(h, x, mask)
             mean = h.where(mask[..., None], 0).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
-            return self.head(join_context(mean, context, self.context_dim))
+            return self.head(mean)
 
     def fast_forward(
         self, features: Tensor, four_momenta: Tensor, mask: Tensor, context: Tensor | None = None
@@ -85,7 +85,7 @@ class EGNN(JetModel):
         nodes = self.nodes(four_momenta)
         h, counts = fast.node_scalars(fast.euclidean_block, self.embedding, self.blocks, *nodes, mask)
         with without_autocast(four_momenta):
-            return self.head(join_context(fast.mean_scalars(h, counts), context, self.context_dim))
+            return self.head(fast.mean_scalars(h, counts))
 
     def nodes(self, four_momenta: Tensor) -> tuple[Tensor, Tensor]:
         """Momenta x (batch, particle, 3) in GeV, float64, and the scalar s (batch, particle, 1), psi of the energy."""

@@ -56,6 +56,9 @@ class ParticleNet(JetModel):
         mask (batch, particle), True for a real particle, context (batch, context_dim); logits (batch, class).
     """
 
+    #: Of two particles that are as near, either may be the last of the neighbours.
+    jumps = True
+
     def __init__(
         self,
         input_dim: int,

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from einops import rearrange, reduce
 from torch import Tensor, nn
 
-from zoo.kernels.building import join_context, renamed_weights, stages_of
+from zoo.kernels.building import renamed_weights, stages_of
 from zoo.kernels.cpu import Linear
 from zoo.kernels.norms import RowBatchNorm, masked_batch_norm
 from zoo.kernels.packing import hardest_first
@@ -95,19 +95,18 @@ class PCNN(JetModel):
         for unit in self.units:
             x, mask = unit(x, mask)
         total = reduce(x.where(mask[:, :, None], 0), "batch particle feature -> batch feature", "sum")
-        return self._classify(total / mask.sum(1, keepdim=True).clamp(min=1), context)
+        return self._classify(total / mask.sum(1, keepdim=True).clamp(min=1))
 
     def fast_forward(
         self, features: Tensor, four_momenta: Tensor, mask: Tensor, context: Tensor | None = None
     ) -> Tensor:
         """The same logits, from packed particles."""
-        return self._classify(fast.mean_of_positions(self, features, four_momenta, mask), context)
+        return self._classify(fast.mean_of_positions(self, features, four_momenta, mask))
 
-    def _classify(self, mean: Tensor, context: Tensor | None) -> Tensor:
+    def _classify(self, mean: Tensor) -> Tensor:
         # What follows once a jet costs next to nothing, and half precision would cost digits.
         with torch.autocast(mean.device.type, enabled=False):
-            mean = mean.to(self.head[0].weight.dtype)
-            return self.head(join_context(mean, context, self.context_dim))
+            return self.head(mean.to(self.head[0].weight.dtype))
 
 
 class ResidualUnit(nn.Module):

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from zoo.kernels import reference
-from zoo.model import JetModel
-from zoo.registry import has_encode
+from zoo.model import JetModel, has_encode
 from zoo.testing.subject import Subject, gradients
 
 #: How far the two may be apart, relative to the largest number of a tensor.
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
-#: Of gradients in float32: a ReLU whose input is zero but for rounding is open in one form and closed in the other. The
-#: gradients of LorentzNet's page in float32 are as far, 3e-3, from those of the same page in float64.
+#: Of gradients in float32: a ReLU whose input is zero but for rounding is open in one form and closed in the other, and
+#: then it may be that of the page in float32 or that of the fast path which agrees with float64. So the rounding of the
+#: page is no bound for the two: they are up to 1.8e-3 apart for ParticleNet, 5.2e-3 for LorentzNet as released.
 GRADIENT_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-2}
 #: Of the largest gradient of a model: what is smaller in all of a tensor, such as the gradient of a bias before a batch
 #: normalisation in training, is zero but for rounding, and is compared with this.

@@ -3,6 +3,14 @@
 from zoo.tasks.pretraining.backbone import read_backbone
 from zoo.tasks.pretraining.contrastive import Contrastive
 from zoo.tasks.pretraining.masked import MaskedParticles
+from zoo.tasks.pretraining.objective import Pretraining, mean_representation
 from zoo.tasks.pretraining.substructure import Substructure
 
-__all__ = ["Contrastive", "MaskedParticles", "Substructure", "read_backbone"]
+__all__ = [
+    "Contrastive",
+    "MaskedParticles",
+    "Pretraining",
+    "Substructure",
+    "mean_representation",
+    "read_backbone",
+]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from zoo.registry import has_encode, is_readout
+from zoo.model import has_encode, is_readout
 from zoo.training.checkpoints import BACKBONE, read_checkpoint
 from zoo.training.run_folder import CheckpointError
 

@@ -10,8 +10,7 @@ from torchmetrics import MeanMetric
 from zoo.data import JetDataModule
 from zoo.data.batch import JetBatch
 from zoo.kernels.segments import offsets, segment_mean
-from zoo.model import JetModel
-from zoo.registry import is_readout
+from zoo.model import JetModel, is_readout
 from zoo.report import Drawings, Findings, plain_figures_table
 from zoo.tasks.pretraining.backbone import backbone_names, require_backbone
 from zoo.tasks.pretraining.probe import LinearProbe, probe_rows
@@ -22,7 +21,7 @@ from zoo.training.judged import Judged
 
 
 class Pretraining(Task):
-    """Trains the backbone of a model on jets whose labels it does not read.
+    """Trains the backbone of a model on jets whose labels it does not read; a subclass says by which `objective`.
 
     The read-out of the model takes no part and keeps its random weights. Neither do the jets' weights count, which may
     depend on the labels. Once an epoch, unless it is switched off, `LinearProbe` reads the labels of a part of the
@@ -46,11 +45,11 @@ class Pretraining(Task):
     def __init__(
         self,
         model: nn.Module,
-        learning_rate: float,
-        weight_decay: float,
-        warmup: float,
-        final_learning_rate: float,
-        probe_fraction: float,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 1e-2,
+        warmup: float = 0.1,
+        final_learning_rate: float = 0.01,
+        probe_fraction: float = 0.5,
     ) -> None:
         super().__init__(model, learning_rate, weight_decay, warmup, final_learning_rate)
         require_backbone(model)
@@ -97,8 +96,8 @@ class Pretraining(Task):
         raise NotImplementedError
 
     def shown_drawings(self, shown: dict[str, np.ndarray]) -> Drawings:
-        """Pictures of what the validation batches showed."""
-        raise NotImplementedError
+        """Pictures of what the validation batches showed; none by default."""
+        return {}
 
     @property
     def parameter_count(self) -> int:
