@@ -12,8 +12,8 @@ import yaml
 
 import zoo
 from benchmarks import rows
+from zoo.cli import training_command as command
 from zoo.model import declared
-from zoo.training import command
 
 REPOSITORY = Path(__file__).parents[1]
 CONFIGS = REPOSITORY / "configs"

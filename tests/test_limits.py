@@ -11,6 +11,7 @@ from pyarrow import parquet
 
 from tests.data.weaver.test_data_config import JETCLASS
 from tests.data.writers import jetclass_columns, write_root
+from zoo.cli import training_command as command
 from zoo.data.features_yaml import read_features
 from zoo.data.formats.layout import Layout
 from zoo.data.formats.layout_yaml import read_layout
@@ -18,7 +19,6 @@ from zoo.data.manifest import read_manifest
 from zoo.data.readers import read_jets
 from zoo.data.weaver.data_config import read_weaver_yaml
 from zoo.limits import MAX_DEPTH, MAX_PARTICLES, first_match, parse_json, parse_yaml
-from zoo.training import command
 
 MOMENTA = {name: f"part_{name}" for name in ("px", "py", "pz", "energy")}
 LAYOUT = Layout("mine", (), MOMENTA, None)

@@ -6,11 +6,11 @@ import pytest
 import torch
 import yaml
 
+from zoo.cli import training_command as train
 from zoo.hub import load_pretrained
 from zoo.hub.folder import PACKAGED
 from zoo.old_configs import is_old, renew_settings
 from zoo.publish import publish_run
-from zoo.training import command as train
 
 NETWORK = {"class_path": "zoo.lorentznet.LorentzNet", "init_args": {"num_classes": 2, "embed_dim": 8, "num_layers": 1}}
 DATA = {"train": {"files": ["sample:top_tagging/train"], "rows": [0, 40]}}

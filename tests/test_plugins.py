@@ -18,6 +18,7 @@ import zoo
 from zoo import plugins, registry
 from zoo.card import write_card
 from zoo.cli import main
+from zoo.cli import training_command as command
 from zoo.data.batch import JetBatch
 from zoo.data.features import feature_table
 from zoo.hub import PretrainedConfig, PretrainedError, find_task, load_pretrained, parse_config, save_pretrained
@@ -26,7 +27,6 @@ from zoo.publish import publish_run
 from zoo.registry import model_facts, registered_name
 from zoo.report import Predictions
 from zoo.tasks import Classification
-from zoo.training import command
 
 MODEL = '''
 """A model as another group would write it."""

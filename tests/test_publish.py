@@ -14,6 +14,7 @@ import yaml
 
 from zoo import create_model, load_pretrained, predict
 from zoo.cli import main
+from zoo.cli import training_command as command
 from zoo.data.batch import JetBatch, collate, gather
 from zoo.data.datasets import JET_COLUMNS, describe_dataset, resolve_file
 from zoo.data.features import feature_table
@@ -22,7 +23,6 @@ from zoo.data.store import write_store
 from zoo.hub import PretrainedError
 from zoo.publish import publish_run
 from zoo.report import Predictions
-from zoo.training import command
 from zoo.training.checkpoints import SafeCheckpointIO
 
 

@@ -16,17 +16,17 @@ import zoo.tasks
 import zoo.training.callbacks
 from tests.training.test_train import change, small_config
 from zoo.cli import main
+from zoo.cli import training_command as command
 from zoo.cli.sources import names, parameters
 from zoo.cli.training import KEYS, SECTIONS
 from zoo.data import JetDataModule
-from zoo.training import command
 from zoo.training.callbacks import RunCheckpoints
 
 
 @pytest.fixture
 def config(tmp_path, monkeypatch) -> dict:
     """A good configuration; a training that came past the checks is a failure here."""
-    monkeypatch.setattr("zoo.training.command.main", lambda arguments: pytest.fail(f"began: {arguments}"))
+    monkeypatch.setattr("zoo.cli.training_command.main", lambda arguments: pytest.fail(f"began: {arguments}"))
     return small_config(tmp_path)
 
 
@@ -131,7 +131,7 @@ def test_a_requeued_job_may_use_its_run_folder(config, tmp_path, monkeypatch):
     (tmp_path / "run" / "config.yaml").touch()
     (tmp_path / "run" / "slurm_job").write_text("12\n")
     path, began = write(config, tmp_path / "mine.yaml"), []
-    monkeypatch.setattr("zoo.training.command.main", began.append)
+    monkeypatch.setattr("zoo.cli.training_command.main", began.append)
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     for job in ("12", "13"):
         monkeypatch.setenv("SLURM_JOB_ID", job)
@@ -169,7 +169,7 @@ def test_data_files_that_are_not_there(config, tmp_path, capsys):
 def test_good_settings_are_handed_on(config, tmp_path, monkeypatch, capsys):
     """Files first, so that the command line goes before them; what is at an address is not fetched to be looked at."""
     began = []
-    monkeypatch.setattr("zoo.training.command.main", began.append)
+    monkeypatch.setattr("zoo.cli.training_command.main", began.append)
     config["data"]["val"]["files"] = ["https://host.invalid/val.h5"]
     config["data.batch_size"] = 10
     path = write(config, tmp_path / "mine.yaml")

@@ -10,13 +10,13 @@ import uproot
 import yaml
 
 from zoo import load_pretrained
+from zoo.cli import training_command as command
 from zoo.data.features_yaml import read_features
 from zoo.data.formats.known import known_formats
 from zoo.data.formats.layout_yaml import read_layout
 from zoo.data.weaver.data_config import read_weaver_yaml
 from zoo.inference import predict
 from zoo.publish import publish_run
-from zoo.training import command
 
 PAGE = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
 

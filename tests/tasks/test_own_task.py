@@ -17,13 +17,13 @@ import yaml
 
 import zoo
 from zoo import plugins
+from zoo.cli import training_command as command
 from zoo.data import JetDataModule
 from zoo.data.datamodule import Split
 from zoo.data.datasets import resolve_file
 from zoo.data.store import open_store, write_store
 from zoo.publish import publish_run
 from zoo.report import Answers
-from zoo.training import command
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

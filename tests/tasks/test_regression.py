@@ -11,6 +11,7 @@ from scipy.stats import norm
 from sklearn.metrics import mean_pinball_loss
 
 from zoo import load_pretrained, predict
+from zoo.cli import training_command as command
 from zoo.data import JetDataModule
 from zoo.data.batch import JetBatch
 from zoo.data.datamodule import Split
@@ -18,7 +19,6 @@ from zoo.publish import publish_run
 from zoo.report import Answers
 from zoo.report.residuals import half_width, residual_metrics
 from zoo.tasks import Regression
-from zoo.training import command
 
 TARGETS = ["jet_mass", "jet_pt"]
 

@@ -16,6 +16,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer, seed_everythin
 from torch import Tensor, nn
 
 import zoo
+from zoo.cli import training_command as command
 from zoo.data import JetDataModule
 from zoo.data.context import NO_CONTEXT, ContextTable, context_table
 from zoo.data.datamodule import Interface, Split
@@ -25,7 +26,6 @@ from zoo.lorentznet import LorentzNet
 from zoo.tasks import pretraining
 from zoo.tasks.classification import Classification
 from zoo.tasks.task import warmup_cosine
-from zoo.training import command
 from zoo.training.checkpoints import CheckpointError, read_checkpoint
 from zoo.training.fine_tuning import Backbone, FineTuning, find_backbone, load_backbone, stages_of_model
 

@@ -13,8 +13,8 @@ from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEn
 
 from tests.training.test_resume import assert_equal, history
 from tests.training.test_train import metrics, run, small_config, write
+from zoo.cli.training_command import main
 from zoo.training.checkpoints import read_checkpoint
-from zoo.training.command import main
 
 JOB = {
     "SLURM_JOB_ID": "12",
@@ -149,7 +149,7 @@ def test_no_checkpoint_but_the_named_one_is_taken(job, tmp_path, monkeypatch):
     shutil.copy(tmp_path / "run" / "hpc_ckpt_1.ckpt", tmp_path / "fresh" / "run")
     exception = OnExceptionCheckpoint(tmp_path / "fresh" / "run", "hpc_ckpt_1")
     monkeypatch.setattr("zoo.training.trainer.SafeCheckpointIO.load_checkpoint", pytest.fail)
-    monkeypatch.setattr("zoo.training.command.RandomState", lambda: exception)
+    monkeypatch.setattr("zoo.cli.training_command.RandomState", lambda: exception)
     line = run("fit", fresh, tmp_path, "--ckpt_path", "last", "--test_after_fit", "false")
     assert exception in line.trainer.callbacks
     one, again = (read_checkpoint(f / "run" / "checkpoints" / "best.ckpt") for f in (tmp_path, tmp_path / "fresh"))

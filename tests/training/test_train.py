@@ -25,11 +25,11 @@ from sklearn.metrics import roc_auc_score
 
 from tests.data.writers import LINES
 from zoo import cli
+from zoo.cli import training_command as command
 from zoo.data.datasets import resolve_file
 from zoo.data.store import open_store, write_store
 from zoo.files import only_one
 from zoo.report import Predictions
-from zoo.training import command
 from zoo.training.checkpoints import CheckpointError, read_checkpoint
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -1,6 +1,6 @@
 """Mistakes in the settings of a training that are found before torch and lightning are imported, which takes a while.
 
-What is not found here, such as an argument of a model, is found by `zoo.training.command`, which asks the classes.
+What is not found here, such as an argument of a model, is found by `zoo.cli.training_command`, which asks the classes.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -143,7 +143,7 @@ def run(
         check_settings(subcommand, configs, [*words, *keys])
     from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-    from zoo.training.command import main
+    from zoo.cli.training_command import main
     from zoo.training.slurm import TERMINATED_STATUS
 
     try:

@@ -20,6 +20,7 @@ from weaver.utils.dataset import _get_reweight_indices, _load_next
 
 from zoo import load_pretrained
 from zoo.cli import main
+from zoo.cli import training_command as command
 from zoo.data.batch import collate, gather
 from zoo.data.datamodule import JetDataModule, Split
 from zoo.data.read_report import MendedWarning, RejectedJetsWarning
@@ -30,7 +31,6 @@ from zoo.data.weaver.formulas import reading_table
 from zoo.inference import predict
 from zoo.publish import publish_run
 from zoo.report import Predictions
-from zoo.training import command
 
 JETCLASS = """
 treename: tree

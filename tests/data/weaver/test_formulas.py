@@ -11,6 +11,7 @@ from tests.data.weaver.test_data_config import JETCLASS, by_weaver
 from tests.data.writers import jetclass_columns, write_root
 from zoo import load_pretrained
 from zoo.cli import main
+from zoo.cli import training_command as command
 from zoo.data.batch import collate, gather
 from zoo.data.datamodule import JetDataModule
 from zoo.data.features import Feature, agree, feature_table
@@ -18,7 +19,6 @@ from zoo.data.readers import read_jets
 from zoo.data.weaver.data_config import read_weaver_yaml
 from zoo.data.weaver.formulas import formula_table, reading_table, verified_table
 from zoo.inference import predict
-from zoo.training import command
 from zoo.training.fine_tuning import FineTuning, find_backbone, load_backbone
 
 #: All classes of JetClass, as files of another number of them are not told as such.

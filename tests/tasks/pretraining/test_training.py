@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from tests.data.writers import write_parquet
 from zoo import create_model, load_pretrained, registry
+from zoo.cli import training_command as command
 from zoo.data import JetDataModule
 from zoo.data.datamodule import Split
 from zoo.data.datasets import resolve_file
@@ -24,7 +25,6 @@ from zoo.data.readers import read_jets
 from zoo.particlenet import ParticleNet
 from zoo.publish import publish_run
 from zoo.tasks.pretraining import MaskedParticles, read_backbone
-from zoo.training import command
 from zoo.training.checkpoints import read_checkpoint
 
 REPOSITORY = Path(__file__).resolve().parents[3]
