@@ -1,8 +1,8 @@
 """The door of a checkout: ``python train.py fit ...`` is ``zoo fit ...``, and so for every other command.
 
-python train.py fit     --config configs/quickstart/lorentznet.yaml
-python train.py test    --config configs/quickstart/lorentznet.yaml
-python train.py predict --config configs/quickstart/lorentznet.yaml --data.predict.files '[my_jets.arrow]'
+python train.py fit     --config configs/quickstart.yaml
+python train.py test    --run-folder runs/finetune-quickstart
+python train.py predict --run-folder runs/finetune-quickstart --data.predict.files '[my_jets.arrow]'
 python train.py fit --help
 """
 

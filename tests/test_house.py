@@ -14,7 +14,8 @@ from zoo.registry import ROOMS
 PACKAGE = Path(zoo.__file__).parent
 README = PACKAGE.parent / "README.md"
 
-#: Which packages each package may import; ``cli``, at the top, may import all. Models are those that the registry opens.
+#: Which packages each package may import; ``cli``, at the top, may import all. Models are those that the registry
+#: opens.
 MODELS = {room.removeprefix("zoo.") for room in ROOMS}
 MAY_IMPORT = {
     "physics": {"physics"},

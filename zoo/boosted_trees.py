@@ -200,8 +200,8 @@ def _read_config(
 
     try:
         values = renew_settings(parse_yaml(path.read_text()))
-    except (yaml.YAMLError, ValueError) as error:
-        raise ValueError(f"{path}: is no YAML ({error}); correct the file") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; correct the file") from None
     if not isinstance(values, dict) or not isinstance(values.get("data"), dict):
         raise ValueError(f"{path}: has no 'data', the section that says which events to read; give a config of zoo fit")
     seed = values.get("seed_everything", 1) if seed is None else seed

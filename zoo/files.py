@@ -113,7 +113,7 @@ def require_output(path: str | Path, inputs: Iterable[str | Path | None] = (), *
     Raises:
         ValueError: if it is an input, or lies in a folder that is.
         IsADirectoryError: if it is a folder.
-        FileExistsError: if it exists.
+        FileExistsError: if it exists, or a file is where its folder should be.
         PermissionError: if its folder cannot be written, or made.
     """
     path = Path(path)
@@ -126,8 +126,13 @@ def require_output(path: str | Path, inputs: Iterable[str | Path | None] = (), *
     if not force and os.path.lexists(path):
         raise FileExistsError(f"{path}: exists; add --force to replace it, or choose another name")
     folder = next(place for place in Path(os.path.realpath(path)).parents if place.exists())
-    if not os.access(folder, os.W_OK):
-        raise PermissionError(f"{path}: {folder} cannot be written; choose another place for the output")
+    if not folder.is_dir():
+        raise FileExistsError(f"{path}: {folder} is a file; choose another place for the output")
+    try:  # not os.access, which says yes to root on what nobody can write to
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise PermissionError(f"{path}: {folder} cannot be written; choose another place for the output") from error
 
 
 def _is_of(given: Path, path: Path) -> bool:

@@ -54,13 +54,17 @@ def parse_yaml(content: str | bytes, loader: type | None = None) -> Any:
         loader: class of `yaml` that builds the values; None: the safe one.
 
     Raises:
-        ValueError: if it is nested too deeply, or its aliases stand for too much.
-        yaml.YAMLError: if it is no YAML.
+        ValueError: if it is no YAML, with the line, is nested too deeply, or its aliases stand for too much.
     """
     import yaml
 
-    _check_yaml(yaml.parse(content, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
-    return yaml.load(content, loader or yaml.SafeLoader)
+    try:
+        _check_yaml(yaml.parse(content, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+        return yaml.load(content, loader or yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        # which file it is says who read it; yaml only knows that it was given a string
+        told = re.sub(r'\bin "<(?:byte|unicode) string>", ', "at ", str(error))
+        raise ValueError(f"is no YAML: {' '.join(told.split())}") from error
 
 
 def _check_yaml(events: Any) -> None:

@@ -8,7 +8,6 @@ from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 import torch
-import yaml
 from torch import nn
 
 from zoo.baselines.trees import OF_JETS, TITLES, BoostedTrees, ForestError
@@ -342,7 +341,7 @@ def _read(path: Path, parse: Callable[[str], Any], remedy: str) -> Any:
         raise FileNotFoundError(f"{path}: no such file; {remedy}")
     try:
         return parse(path.read_text())
-    except (ValueError, yaml.YAMLError) as error:
+    except ValueError as error:
         raise ValueError(f"{path}: is damaged ({error}); {remedy}") from error
 
 

@@ -20,7 +20,9 @@ from zoo.cli import training_command as command
 from zoo.cli.sources import names, parameters
 from zoo.cli.training import KEYS, SECTIONS
 from zoo.data import JetDataModule
+from zoo.registry import list_models, model_facts
 from zoo.training.callbacks import RunCheckpoints
+from zoo.training.fine_tuning import FineTuning
 
 
 @pytest.fixture
@@ -88,9 +90,52 @@ def test_keys_and_classes_are_looked_up_in_their_sources(config, tmp_path, capsy
         assert message in refused(capsys, "fit", "--config", path, f"--{key}", str(value))
 
 
-@pytest.mark.parametrize("kind", [Trainer, JetDataModule, RunCheckpoints])
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--model.learning_rat 1e-3", "model.learning_rat: there is no such key; did you mean 'learning_rate'?"),
+        ("--model.init_args.learning_rat 1e-3", "model.learning_rat: there is no such key"),
+        ("--model.modle.embed_dim 3", "model.modle: there is no such key; did you mean 'model'?"),
+        ("--model.model.embed_dimm 3", "model.model.embed_dimm: there is no such key; did you mean 'embed_dim'?"),
+        ("--model.model.init_args.embed_dimm 3", "model.model.embed_dimm: there is no such key"),
+        ("--model.model zoo.deepsets.pfn --model.model.embed_dim 3", "model.model.embed_dim: there is no such key"),
+        ("--model Regression --model.signal 1", "model.signal: there is no such key"),
+        ("--model.fine_tuning.freez backbone", "model.fine_tuning.freez: there is no such key; did you mean 'freeze'?"),
+    ],
+)
+def test_arguments_of_task_and_model_are_looked_up_in_their_sources(config, tmp_path, capsys, words, message):
+    path = write(config, tmp_path / "mine.yaml")
+    assert message in refused(capsys, "fit", "--config", path, *words.split())
+
+
+def test_arguments_are_those_of_the_class_that_was_named_last(config, tmp_path, monkeypatch):
+    """A later file may name another task; what a class of another package takes is not looked up."""
+    began = []
+    monkeypatch.setattr("zoo.cli.training_command.main", began.append)
+    config["model"]["init_args"]["signal"] = 1
+    path = write(config, tmp_path / "mine.yaml")
+    later = {"model": {"class_path": "zoo.tasks.Regression", "init_args": {"targets": ["jet_mass"]}}}
+    words = ["--model.quantiles", "[0.5]", "--model.model", "theirs.Net", "--model.model.width", "3"]
+    main(["fit", "--config", path, "--config", write(later, tmp_path / "later.yaml"), *words])
+    assert len(began) == 1
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        Trainer,
+        JetDataModule,
+        RunCheckpoints,
+        FineTuning,
+        *(getattr(zoo.tasks, name) for name in zoo.tasks.__all__),
+        *(model_facts(name).builder for name in list_models()),
+    ],
+)
 def test_parameters_in_a_source_are_those_of_the_class(kind):
     assert parameters(f"{kind.__module__}.{kind.__qualname__}") == {*inspect.signature(kind).parameters}
+    if kind.__module__.startswith("zoo."):  # and by the package that imports it
+        package = kind.__module__.rpartition(".")[0]
+        assert parameters(f"{package}.{kind.__name__}") in (None, {*inspect.signature(kind).parameters})
 
 
 def test_names_in_a_source_are_those_of_the_module():

@@ -380,7 +380,7 @@ class TestRefusals:
         with pytest.raises(FileNotFoundError, match=r"nothing\.csv is missing"):
             write_report(tmp_path / "report", predictions(), title="x", history=tmp_path / "nothing.csv")
         (tmp_path / "config.yaml").write_text("model: [1, 2\n")
-        with pytest.raises(ValueError, match=r"config\.yaml is no YAML"):
+        with pytest.raises(ValueError, match=r"config\.yaml: is no YAML"):
             write_report(tmp_path / "report", predictions(), title="x", config=tmp_path / "config.yaml")
         assert not (tmp_path / "report").exists()
 

@@ -193,9 +193,14 @@ def test_predict_writes_the_columns_of_the_task(fitted):
 def test_a_model_of_another_width_is_refused_with_the_number(tmp_path):
     settings = config(tmp_path)
     settings["model"]["init_args"]["model"]["init_args"]["num_classes"] = 2
-    with pytest.raises(
-        ValueError, match=r"num_classes is 2, but the data has 4 \(the number of means and sigmas of jet"
-    ):
+    with pytest.raises(ValueError, match="num_classes is 2, but must be 4, the number of means and sigmas of jet"):
+        run("fit", settings)
+
+
+def test_data_without_a_target_of_the_task_are_refused(tmp_path):
+    settings = config(tmp_path)
+    settings["data"]["targets"] = ["jet_pt"]
+    with pytest.raises(ValueError, match=r"^data\.targets: has no 'jet_mass', which Regression reads"):
         run("fit", settings)
 
 

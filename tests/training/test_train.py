@@ -179,9 +179,9 @@ def test_a_part_of_a_config_of_the_net_is_refused(config, tmp_path, capsys):
         (
             "model.init_args.model.init_args.num_classes",
             3,
-            "init_args.num_classes is 3, but the data has 2 .* qcd, top",
+            "init_args.num_classes is 3, but must be 2, the number of classes, qcd, top",
         ),
-        ("model.init_args.num_classes", 3, r"model\.num_classes is 3, but the data has 2 .* qcd, top\): write 2"),
+        ("model.init_args.num_classes", 3, r"model\.num_classes is 3, but must be 2, .* qcd, top: write 2"),
         ("checkpoints.monitor", "val_acu", "monitor: no metric is called 'val_acu'; did you mean 'val_auc'"),
         ("checkpoints.monitor", "val_probe_auc", "no metric is called 'val_probe_auc'"),
         ("data.layout", "{folder}/beside.yml", r"beside\.yml: no such file; did you mean 'beside\.yaml'"),
@@ -203,7 +203,7 @@ def test_wrong_input_dim_is_refused(config, tmp_path):
         "class_path": "zoo.lorentznet.lorentznet",
         "init_args": {"input_dim": 13, "num_classes": 2},
     }
-    with pytest.raises(ValueError, match=r"init_args\.input_dim is 13, but the data has 7"):
+    with pytest.raises(ValueError, match=r"init_args\.input_dim is 13, but must be 7, the number of features"):
         run("fit", config, tmp_path)
 
 

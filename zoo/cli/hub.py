@@ -21,9 +21,9 @@ def verify(name: str) -> None:
     """
     from zoo.hub import load_pretrained
 
-    config = load_pretrained(name).config
-    purpose = f"for {', '.join(config.classes)}" if config.classes else "without a read-out, a backbone"
-    print(f"{name}: checksums and golden outputs are right: {config.model} {purpose}")
+    found = load_pretrained(name)
+    purpose = f"for {', '.join(found.names)}" if found.names else "without a read-out, a backbone"
+    print(f"{name}: checksums and golden outputs are right: {found.config.model} {purpose}")
 
 
 def push(

@@ -1,6 +1,7 @@
 """Mistakes in the settings of a training that are found before torch and lightning are imported, which takes a while.
 
-What is not found here, such as an argument of a model, is found by `zoo.cli.training_command`, which asks the classes.
+What is not found here, such as a value of the wrong type, is found by `zoo.cli.training_command`, which asks the
+classes.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,6 +22,9 @@ from zoo.training.run_folder import checkpoint_to_resume, named_checkpoint, requ
 #: Splits of the data that a subcommand reads.
 _SPLITS = {"fit": ("train", "val", "test"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
 
+
+#: What `model.fine_tuning` is.
+_FINE_TUNING = "zoo.training.fine_tuning.FineTuning"
 
 #: Classes whose parameters are the keys of a section.
 _CLASSES = {
@@ -43,11 +47,10 @@ def check_settings(subcommand: str, configs: Sequence[Path], words: Sequence[str
         ValueError: naming what else is wrong.
     """
     settings: dict[str, Any] = {}
-    for path in configs:
-        for name, value in renew_settings(_read_config(path)).items():
-            _merge(settings, _nested(name.split("."), value))
-    for name, value in _pairs(words):
-        _merge(settings, _nested(name.split("."), value))
+    classes = {"model": "zoo.tasks.Classification"}
+    for layer in _layers(configs, words):
+        _check_component("model", layer.get("model"), classes)
+        _merge(settings, layer)
     for section, class_path in _CLASSES.items():
         _check_section(section, settings.get(section), parameters(class_path))
     _check_class_paths("", settings)
@@ -64,6 +67,15 @@ def check_settings(subcommand: str, configs: Sequence[Path], words: Sequence[str
             _require_files(split, _section(data.get(split)).get("files"))
 
 
+def _layers(configs: Iterable[Path], words: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """Settings in the order in which they replace others."""
+    for path in configs:
+        for name, value in renew_settings(_read_config(path)).items():
+            yield _nested(name.split("."), value)
+    for name, value in _pairs(words):
+        yield _nested(name.split("."), value)
+
+
 def _read_config(path: Path) -> dict[str, Any]:
     def check(values: Any) -> dict[str, Any]:
         dotted = [key for key in values if is_key(str(key))] if isinstance(values, dict) else []
@@ -78,6 +90,29 @@ def _check_section(section: str, values: Any, known: set[str] | None) -> None:
     for key in values:
         if key not in known:
             raise ValueError(f"{section}.{key}: there is no such key; {did_you_mean(str(key), known)}")
+
+
+def _check_component(key: str, value: Any, classes: dict[str, str]) -> None:
+    """Refuse arguments that the task or its model does not take, whose class is the last that was named.
+
+    Args:
+        key: ``model``, or ``model.model`` of the model in it.
+        value: what a layer says of it: a class, or a mapping with ``class_path``, ``init_args`` or the arguments.
+        classes: class of each key so far; what this layer names is added.
+    """
+    if isinstance(value, str):
+        classes[key] = value
+    if not isinstance(value, dict):
+        return
+    classes[key] = str(value.get("class_path", classes.get(key, "")))
+    arguments = value.get("init_args")
+    given = {name: each for name, each in value.items() if name not in ("class_path", "init_args", "dict_kwargs")}
+    given |= arguments if isinstance(arguments, dict) else {}
+    name = classes[key] if "." in classes[key] else f"zoo.tasks.{classes[key]}"
+    _check_section(key, given, parameters(name))
+    if key == "model":
+        _check_component("model.model", given.get("model"), classes)
+        _check_section("model.fine_tuning", given.get("fine_tuning"), parameters(_FINE_TUNING))
 
 
 def _check_class_paths(key: str, value: Any) -> None:

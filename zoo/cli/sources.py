@@ -7,23 +7,45 @@ from pathlib import Path
 
 
 def parameters(class_path: str) -> set[str] | None:
-    """Names that a class takes when it is made; None if its source does not say.
+    """Names that a class takes when it is made, or a function when it is called; None if its source does not say.
 
     Args:
-        class_path: of the file in which it stands.
+        class_path: of the file in which it stands, or of a module that imports it from there.
 
     Example:
         >>> "max_epochs" in parameters("lightning.pytorch.trainer.trainer.Trainer")
         True
+        >>> sorted(parameters("zoo.particlenet.particlenet_lite"))
+        ['input_dim', 'num_classes']
     """
     module, _, name = class_path.rpartition(".")
-    for node in _body(module) or ():
-        if not isinstance(node, ast.ClassDef) or node.name != name:
-            continue
-        for method in node.body:
-            if isinstance(method, ast.FunctionDef) and method.name == "__init__" and method.args.kwarg is None:
-                return {argument.arg for argument in (*method.args.args[1:], *method.args.kwonlyargs)}
+    for node in (_body(module) if module else None) or ():
+        if isinstance(node, ast.FunctionDef) and node.name == name:
+            return _arguments(node, 0)
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            return _parameters_of_class(node)
+        if isinstance(node, ast.ImportFrom) and node.level == 0:
+            for alias in node.names:
+                if (alias.asname or alias.name) == name:
+                    return parameters(f"{node.module}.{alias.name}")
     return None
+
+
+def _parameters_of_class(node: ast.ClassDef) -> set[str] | None:
+    """Those of its own constructor or the fields of a dataclass without parents; others are not looked for."""
+    for method in node.body:
+        if isinstance(method, ast.FunctionDef) and method.name == "__init__":
+            return _arguments(method, 1)
+    if not node.bases and any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list):
+        fields = (part.target for part in node.body if isinstance(part, ast.AnnAssign))
+        return {field.id for field in fields if isinstance(field, ast.Name)}
+    return None
+
+
+def _arguments(node: ast.FunctionDef, first: int) -> set[str] | None:
+    if node.args.kwarg is not None:
+        return None
+    return {argument.arg for argument in (*node.args.args[first:], *node.args.kwonlyargs)}
 
 
 def names(module: str) -> set[str] | None:

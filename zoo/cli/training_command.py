@@ -412,9 +412,7 @@ def _check_configs(arguments: Sequence[str]) -> None:
 def _check_config(path: Path) -> None:
     try:
         is_of_older_zoo = is_old(parse_yaml(path.read_text()))
-    except (yaml.YAMLError, UnicodeDecodeError):
-        return
-    except ValueError as error:  # what would fill the memory, or a task that does not exist
+    except ValueError as error:  # no YAML, what would fill the memory, or a task that does not exist
         raise ValueError(f"{path}: {error}") from None
     if is_of_older_zoo and rank_zero_only.rank == 0:
         print(f"{path}: was written for an older zoo and is read as today's, see docs/training.md", file=sys.stderr)

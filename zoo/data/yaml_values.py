@@ -44,7 +44,7 @@ def read_yaml(path: Path, convert: Callable[[Any], Converted]) -> Converted:
         raise FileNotFoundError(f"{path}: no such file; {did_you_mean(path.name, beside)}")
     try:
         return convert(parse_yaml(path.read_bytes(), _Loader))
-    except (ValueError, yaml.YAMLError) as error:
+    except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
 

@@ -9,8 +9,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 import zoo
 from zoo.files import write_together
 from zoo.limits import parse_yaml
@@ -109,5 +107,5 @@ def _versions() -> dict[str, str]:
 def _parse_settings(path: Path, text: str) -> Any:
     try:
         return plain(parse_yaml(text))
-    except (yaml.YAMLError, ValueError) as error:
-        raise ValueError(f"{path} is no YAML ({error}): name the configuration of the run") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; name the configuration of the run") from error

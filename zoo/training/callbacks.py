@@ -320,7 +320,7 @@ class WeightAverage(Callback):
 
 
 class MatchData(Callback):
-    """Refuses a model that was built for other inputs, another context or other classes than the data has.
+    """Refuses a model or task that was built for other inputs, contexts, classes or targets than the data has.
 
     Args:
         input_dim: number of features the model was built for; None: it was not told.
@@ -340,12 +340,18 @@ class MatchData(Callback):
         data = trainer.datamodule
         if pl_module.needs_labels and not data.labelled:
             raise ValueError(f"data.labelled: {type(pl_module).__name__} is trained and tested on labels; leave it out")
+        targets = None if stage == "predict" else data.targets
+        if targets is not None and (absent := [name for name in pl_module.target_fields if name not in targets]):
+            raise ValueError(
+                f"data.targets: has no {', '.join(map(repr, absent))}, which {type(pl_module).__name__} reads; leave "
+                "data.targets out, or add what is missing"
+            )
         wanted = [("model.model.init_args.input_dim", self.input_dim, data.input_dim, "of features in data.features")]
         wanted += pl_module.output_sizes(data, self.num_classes)
         for key, found, number, text in wanted:
             if found not in (None, number):
                 raise ValueError(
-                    f"{key} is {found}, but the data has {number} (the number {text}): write {number} in the config"
+                    f"{key} is {found}, but must be {number}, the number {text}: write {number} in the config"
                 )
         context_dim = declared(getattr(pl_module, "model", pl_module)).context_dim
         if context_dim != data.context_dim:

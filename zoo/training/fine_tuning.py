@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import rich.box
-import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.table import Table
@@ -216,7 +215,7 @@ def _backbone_of_run(checkpoint: Path, run: Path) -> Backbone:
         return Backbone(f"{checkpoint} (no {config}, so its features are not known)", weights, None)
     try:
         data = renew_settings(parse_yaml(config.read_text()))["data"]
-    except (yaml.YAMLError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{config}: is damaged ({error!r}); restore it, or give the checkpoint elsewhere") from error
     return Backbone(str(checkpoint), weights, interface_of(data))
 
