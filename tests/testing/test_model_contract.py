@@ -209,6 +209,7 @@ BROKEN = [
     ("order_of_particles_does_not_matter", spoilt(lambda self, z, f, p, mask: z + (rank(mask) * p[..., 0]).sum())),
     ("padding_does_not_matter", spoilt(lambda self, z, f, p, mask: z / mask.shape[1])),
     ("padding_does_not_matter", spoilt(lambda self, z, f, p, mask: z + 0 * f.sum())),
+    ("rubbish_in_padding_does_not_matter_to_the_page", spoilt(lambda self, z, f, p, mask: z + 0 * f.sum())),
     ("jets_in_the_same_batch_do_not_matter", spoilt(lambda self, z, f, p, mask: z - z.mean(0))),
     ("every_parameter_gets_a_gradient", Unused),
     ("stages_hold_every_weight_once_and_the_classes_in_the_head", Unused),
