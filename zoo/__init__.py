@@ -12,7 +12,7 @@ __all__ = ["create_model", "list_models", "list_pretrained", "load_pretrained", 
 __version__ = "0.1.0"
 
 #: Where the functions above are.
-_ROOMS = {
+_MODULES = {
     **dict.fromkeys(("create_model", "list_models", "register_model"), "zoo.registry"),
     **dict.fromkeys(("list_pretrained", "load_pretrained"), "zoo.hub"),
     "predict": "zoo.inference",
@@ -21,8 +21,8 @@ _ROOMS = {
 
 def __getattr__(name: str) -> Any:
     # torch takes seconds to import, which a program or a worker process that only reads files can do without
-    if name in _ROOMS:
-        return getattr(importlib.import_module(_ROOMS[name]), name)
+    if name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

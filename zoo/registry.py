@@ -16,7 +16,7 @@ Sees = Literal["jets", "events"]
 Builder = TypeVar("Builder", bound=Callable[..., nn.Module])
 
 #: The packages that register models, imported on the first look-up.
-ROOMS = (
+PACKAGES = (
     "zoo.baselines",
     "zoo.cnn_jetimage",
     "zoo.deepsets",
@@ -132,7 +132,7 @@ def list_models() -> list[str]:
         >>> "lorentznet" in list_models()
         True
     """
-    _open_rooms()
+    _open_packages()
     load_plugins(MODELS)
     return sorted(_facts)
 
@@ -229,12 +229,12 @@ def _hint(name: str) -> str:
 
 def _open(name: str) -> None:
     """Import what may have registered a name: no other package for one of the zoo's own."""
-    _open_rooms()
+    _open_packages()
     package, dot, _ = name.partition(".")
     if dot and package != "zoo":
         load_plugins(MODELS)
 
 
-def _open_rooms() -> None:
-    for room in ROOMS:
-        importlib.import_module(room)
+def _open_packages() -> None:
+    for package in PACKAGES:
+        importlib.import_module(package)

@@ -11,6 +11,9 @@ from zoo.kernels.packing import LengthGroup, SortedJets, sort_by_length
 from zoo.kernels.segments import offsets
 from zoo.physics.lorentz import METRIC
 
+#: Added to a mean square before its root.
+EPSILON = 0.01
+
 #: A Minkowski square below this part of the Euclidean one is that of a light-like vector, but for rounding.
 LIGHT_LIKE = {torch.float64: 1e-14, torch.float32: 1e-6, torch.bfloat16: 0.03, torch.float16: 0.004}
 
@@ -29,6 +32,13 @@ def tokens_after_blocks(
     for block in model.blocks:
         vectors, scalars = _block(block, vectors, scalars, jets.groups, biases)
     return scalars, jets, offsets(jets.counts)[:-1]
+
+
+def without_leading(rows: Tensor, counts: Tensor, number: int) -> Tensor:
+    """The rows (node, feature) of jets without the first ``number`` of each, before its ``counts`` (jet,) others."""
+    of_jets = counts + number
+    rank = torch.arange(len(rows), device=rows.device) - offsets(of_jets)[:-1].repeat_interleave(of_jets)
+    return rows[rank >= number]
 
 
 def _key_bias(mask: Tensor, dtype: torch.dtype) -> Tensor | None:
@@ -56,7 +66,7 @@ def _attend(
     scalars = scalars.unflatten(-1, (3, block.num_heads, -1))  # node, 3, head, c
     squares = lengths(vectors, 1).sum(-1) + scalars.square().sum(-1)
     width = vectors.shape[-1] + scalars.shape[-1]
-    scale = (squares / width + 0.01).rsqrt()[..., None]
+    scale = (squares / width + EPSILON).rsqrt()[..., None]
     parts = torch.cat([vectors.permute(0, 2, 3, 1, 4).flatten(-2), scalars], dim=-1) * scale
     metric = F.pad(vectors.new_tensor(METRIC).repeat_interleave(vectors.shape[-1]), (0, scalars.shape[-1]), value=1.0)
     attended = []
@@ -102,7 +112,7 @@ def lengths(vectors: Tensor, dim: int) -> Tensor:
 def _norm(norm: "SlimNorm", vectors: Tensor, scalars: Tensor) -> tuple[Tensor, Tensor]:
     width = vectors.shape[-1] + scalars.shape[-1]
     mean = (lengths(vectors, 1).sum(-1) + scalars.square().sum(-1)) / width
-    scale = (mean + 0.01).rsqrt()[:, None]
+    scale = (mean + EPSILON).rsqrt()[:, None]
     if norm.vectors is not None:
         vectors = vectors * (scale[..., None] * norm.vectors)
     return vectors, scalars * (scale * norm.scalars)

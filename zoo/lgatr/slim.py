@@ -30,9 +30,6 @@ REFERENCES = {
 #: The four-momenta enter in this unit, in GeV, in which they are about one.
 MOMENTUM_UNIT = 20.0
 
-#: Added to a mean square before its root.
-EPSILON = 0.01
-
 
 class LGATrSlim(JetModel):
     r"""Attention blocks over tokens that carry scalars and four-vectors, which mix only by Minkowski products.
@@ -152,11 +149,7 @@ class LGATrSlim(JetModel):
     def fast_encode(self, features: Tensor, four_momenta: Tensor, mask: Tensor) -> Tensor:
         """The same, packed."""
         scalars, jets, _ = fast.tokens_after_blocks(self, features, four_momenta, mask)
-        of_jets = mask.sum(1) + 1 + len(self.beams)
-        is_particle = torch.arange(len(scalars), device=mask.device) - (of_jets.cumsum(0) - of_jets).repeat_interleave(
-            of_jets
-        ) > len(self.beams)
-        return jets.unsort(scalars)[is_particle]
+        return fast.without_leading(jets.unsort(scalars), mask.sum(1), 1 + len(self.beams))
 
 
 class VectorLinear(nn.Module):
@@ -212,7 +205,7 @@ def joint_norm(vectors: Tensor, scalars: Tensor) -> tuple[Tensor, Tensor]:
     its noise would be that of a gradient.
     """
     squares = torch.cat([fast.lengths(vectors, dim=-2), scalars.square()], dim=-1)
-    scale = (squares.mean(-1, keepdim=True) + EPSILON).rsqrt()
+    scale = (squares.mean(-1, keepdim=True) + fast.EPSILON).rsqrt()
     return vectors * scale[..., None], scalars * scale
 
 
@@ -271,10 +264,10 @@ class SlimBlock(nn.Module):
             \frac{\sum_c \langle q_{ic}, k_{jc} \rangle + \sum_c q_{ic} k_{jc}}{\sqrt{d}}
         """
         vectors, scalars = self.in_proj(vectors, scalars)
-        vectors = vectors.unflatten(-1, (3, self.num_heads, -1)).movedim(
-            (-3, -2), (0, 2)
-        )  # 3, batch, head, token, 4, c
-        scalars = scalars.unflatten(-1, (3, self.num_heads, -1)).movedim((-3, -2), (0, 2))  # 3, batch, head, token, c
+        # to (3, batch, head, token, 4, c) and (3, batch, head, token, c)
+        vectors, scalars = (
+            part.unflatten(-1, (3, self.num_heads, -1)).movedim((-3, -2), (0, 2)) for part in (vectors, scalars)
+        )
         (query_v, key_v, value_v), (query_s, key_s, value_s) = (part.unbind() for part in joint_norm(vectors, scalars))
         metric = query_v.new_tensor(METRIC)
         products = torch.einsum("bhimc, bhjmc, m -> bhij", query_v, key_v, metric)
