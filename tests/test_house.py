@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "metrics": {"metrics"},
     "data": {"physics", "data", "files", "limits", "progress"},
     "simulate": {"physics", "data", "files", "limits", "progress", "simulate"},
-    "report": {"metrics", "files", "limits", "old_configs", "report"},
+    "report": {"physics", "metrics", "files", "limits", "old_configs", "report"},
     "model_table": {"model", "registry", "report", "model_table"},
     "hub": {"model", "plugins", "registry", "baselines", "data", "files", "limits", "hub"},
     "training": {

@@ -180,6 +180,16 @@ def unit_of(name: str) -> str:
     return QUANTITIES[name].unit if name in QUANTITIES else ""
 
 
+def label_of(name: str) -> str:
+    """What a quantity is called on an axis; its name if that is all that is known.
+
+    Example:
+        >>> label_of("jet_mass"), label_of("my_score")
+        ('Jet $m$ [GeV]', 'my_score')
+    """
+    return QUANTITIES[name].label if name in QUANTITIES else name
+
+
 def change_of(name: str) -> Change | None:
     """How a quantity changes when an event is mirrored and turned: as `QUANTITIES` has it, else as its name tells.
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from zoo.physics.quantities import label_of
 from zoo.report.findings import Drawings
 from zoo.report.pictures import BACKGROUND_COLOUR, SIGNAL_COLOURS, labelled_axes
 
@@ -16,9 +17,6 @@ CENTRAL = (0.16, 0.84)
 
 #: Bins of the true value, with as many jets in each; fewer where a bin would have too few for a resolution.
 BINS, FEWEST_JETS = 12, 30
-
-#: What targets are called on an axis; others by their names.
-LABELS = {"jet_mass": "jet mass / GeV", "jet_pt": r"jet $p_T$ / GeV", "jet_energy": "jet energy / GeV"}
 
 
 def residual_metrics(
@@ -95,7 +93,7 @@ def draw_against_truth(
         level: probability of these intervals.
         heading: above the axes, left and right.
     """
-    label = LABELS.get(name, name)
+    label = label_of(name).replace("Jet ", "jet ", 1)  # behind another word
     bins = _bins(true)
     return {
         name: (
