@@ -81,7 +81,7 @@ WEAVER = (
     ),
 )
 
-_RELEASE_NAMES = ((r"^LGEBs\.", "blocks."), (r"^graph_dec\.", "decoder."))
+_RELEASE_NAMES = ((r"^LGEBs\.", "blocks."), (r"^graph_dec\.", "head."))
 
 #: The two networks of the LorentzNet release, arXiv:2201.08187.
 LORENTZNET_RELEASE = tuple(
@@ -170,7 +170,7 @@ def _registered_name(path: str | Path, foreign: ForeignModel, use_pre_activation
         return foreign.model
     if use_pre_activation_pair is None:
         raise ValueError(
-            f"{path}: the weights do not tell whether the network was built with use_pre_activation_pair=True, the "
+            f"{path}: the weights do not show whether the network was built with use_pre_activation_pair=True, the "
             "default of weaver-core, or False, as the published ones; give --use-pre-activation-pair true or false"
         )
     return foreign.pre_activation if use_pre_activation_pair else foreign.model
