@@ -45,7 +45,7 @@ A configuration is put together from three files or more: the model (`model/`), 
 ([docs/training.md](../docs/training.md#configurations)). `quickstart.yaml`, of README's first command, is whole.
 The shell makes one `--config` of each name in the braces. Each row below is one training. After an interruption
 `zoo fit --run-folder runs/NAME --ckpt-path last` goes on with it; another `--seed-everything` and `--run-folder` train
-it again. Errors of a figure are those of the number of test jets.
+it again. The errors are statistical, from the number of test jets.
 
 The files of the jets and events are those of `data/`, see
 [docs/data_conversion.md](../docs/data_conversion.md#where-the-configurations-look).
@@ -91,7 +91,7 @@ def expectation(row: dict[str, Any]) -> list[str]:
         lines.append(f"expect: {row['measured']}")
     if "published" in row:
         lines.append(f"published: {row['published']}")
-    return lines or ["no figure of it is kept"]
+    return lines or ["no result is kept"]
 
 
 def _figures(figures: dict[str, tuple[float, float]]) -> str:

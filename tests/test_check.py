@@ -172,7 +172,7 @@ def test_command_prints_and_fails_on_a_broken_promise(capsys):
         main(["check", f"{__name__}.Counting", "--jets", "6"])
     shown = " ".join(capsys.readouterr().out.split())
     assert "NO" in shown
-    assert "a plain torch module: without stages() fine-tuning tells no stages apart; without encode()" in shown
+    assert "a plain torch module: without stages() fine-tuning finds no stages; without encode()" in shown
 
 
 class OnlyClasses(nn.Module):

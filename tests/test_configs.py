@@ -133,7 +133,7 @@ def test_what_to_expect_is_what_was_measured(name):
 def test_each_row_says_what_to_expect():
     for name in ROWS:
         lines = PAGE.split(f"# {name}\n")[1].splitlines()
-        assert re.match(r"# (expect: .*\d|published: .*\d|no figure of it is kept)", lines[0]), name
+        assert re.match(r"# (expect: .*\d|published: .*\d|no result is kept)", lines[0]), name
 
 
 def test_any_model_goes_with_any_data_and_recipe():

@@ -178,7 +178,7 @@ def test_number_of_features_does_not_name_them(weights, data_file, tmp_path, cap
     """12 might be of `events`, and 7 of `kin`, or of anything else."""
     for number in (7, 12):
         error = refused(capsys, weights("particlenet_weaver", number, 2), "--dataset", "top_tagging")
-        assert "net.pt: holds no names of features, and their number does not tell them; give weaver's data" in error
+        assert "net.pt: holds no names of features, and their number does not say which; give weaver's data" in error
     path = weights("particlenet_weaver", 12, 3)
     error = refused(capsys, path, "--weaver-yaml", data_file)
     assert f"net.pt: takes 12 features of a particle, {data_file} has 7" in error

@@ -220,7 +220,7 @@ def test_the_last_activation_of_pairs_is_asked_for(tmp_path):
     """The weights are the same tensors with and without it, the logits are not."""
     torch.save(particle_transformer(7, 2).state_dict(), tmp_path / "net.pt")
     with pytest.raises(
-        ValueError, match=r"net.pt: the weights do not tell whether .* --use-pre-activation-pair true or"
+        ValueError, match=r"net.pt: the weights do not show whether .* --use-pre-activation-pair true or"
     ):
         import_weights(tmp_path / "net.pt")
     torch.save(particlenet(7, 2).state_dict(), tmp_path / "net.pt")

@@ -1,4 +1,4 @@
-"""Who can mend an error: the user, whom one line tells how, or a programmer, who needs the traceback.
+"""Who can mend an error: the user, by what one line says, or a programmer, who needs the traceback.
 
 What this project raises by a ``raise`` of its own says what is wrong and what to do, and is the user's; so is a file
 that the system refuses. Every other error comes from a fault in the code, though its class be the same: `ValueError`
@@ -37,7 +37,7 @@ def one_line_for_users() -> Iterator[None]:
     """End the program with one line on stderr and status 2 if the user can mend an error; leave the others alone."""
     try:
         yield
-        sys.stdout.flush()  # while a failure can still be told apart
+        sys.stdout.flush()  # while a failure can still be distinguished
     except BrokenPipeError:
         if not _reader_has_gone():
             raise
@@ -54,7 +54,7 @@ def one_line_for_users() -> Iterator[None]:
 
 
 def message_for_user(error: BaseException | None) -> str | None:
-    """What to tell the user about an error: its message, or that of the error of this project that caused it.
+    """What to print for the user about an error: its message, or that of the error of this project that caused it.
 
     Returns:
         None if the error is a bug, which a traceback describes best.

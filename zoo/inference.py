@@ -266,7 +266,7 @@ def predict_file(
         rntuple: whether a ROOT file holds an RNTuple instead of a ``TTree``.
         force: whether ``out`` may exist, and is replaced.
     """
-    if out is not None:  # what is wrong with it is told at once
+    if out is not None:  # what is wrong with it is an error at once
         require_kind(out, rntuple=rntuple)
         require_output(out, (resolve_file(file), layout, weaver_yaml, model), force=force)
     description = read_description(layout, weaver_yaml, classes, labelled=False)

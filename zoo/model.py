@@ -44,7 +44,7 @@ class JetModel(nn.Module, ABC):
 
     @abstractmethod
     def stages(self) -> dict[str, list[str]]:
-        """What fine-tuning tells apart, from the input to the ``head``: the modules and parameters of each stage."""
+        """Modules and parameters of each stage that fine-tuning distinguishes, from the input to the ``head``."""
 
     @abstractmethod
     def reference_forward(
@@ -128,7 +128,7 @@ def declared(model: nn.Module) -> Declared:
 
 #: What a model needs a method for.
 _USES = {
-    "stages": "fine-tuning tells no stages apart",
+    "stages": "fine-tuning finds no stages",
     "encode": "it cannot be pretrained",
     "reference_forward": "it cannot be exported",
 }

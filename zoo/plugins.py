@@ -21,7 +21,7 @@ MODELS, TASKS = "zoo.models", "zoo.tasks"
 
 
 class Distribution(NamedTuple):
-    """An installed distribution: what ``pip install`` is told, which need not be the name that is imported."""
+    """An installed distribution: the name for ``pip install``, which need not be the name that is imported."""
 
     name: str
     version: str

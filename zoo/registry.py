@@ -49,7 +49,7 @@ class ModelFacts:
         paper: that describes it.
         sees: ``jets``, or ``events`` of some objects.
         variant: what sets it apart from the model of the paper; nothing if left empty.
-        weights: where published weights are whose answers it reproduces; `zoo.importers` is told their licence.
+        weights: where published weights are whose answers it reproduces; `zoo.importers` asks for their licence.
     """
 
     name: str

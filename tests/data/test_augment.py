@@ -268,7 +268,7 @@ def test_azimuths_keep_their_range_and_no_angles_stay():
 @pytest.mark.parametrize(
     ("names", "changes", "message"),
     [
-        ({"d0": "ip3"}, None, "nothing tells how 'ip3' changes .*; name it in data.augmentation_columns"),
+        ({"d0": "ip3"}, None, "nothing says how 'ip3' changes .*; name it in data.augmentation_columns"),
         ({"met_y": "met_eta"}, None, "'met_x' turns together with 'met_y', which the files have not"),
         ({}, ColumnChanges(mirrored=["d1"]), "no file has a column 'd1'"),
         ({"charge": "part_phi"}, None, "'part_phi' is an azimuth in radians by its name, but holds numbers such as 50"),
@@ -293,7 +293,7 @@ def test_lengths_have_no_mirror_image():
 
 
 def test_contradicting_columns_are_refused():
-    with pytest.raises(ValueError, match="augmentation_columns: 'a' stands twice"):
+    with pytest.raises(ValueError, match="augmentation_columns: 'a' is given twice"):
         ColumnChanges(azimuths=["a"], vectors=[["a", "b"]])
     with pytest.raises(ValueError, match="vectors: must be pairs of columns along x and y"):
         ColumnChanges(vectors=[["a"]])

@@ -71,7 +71,7 @@ def test_without_a_table_the_context_has_no_width(make_table):
         ("scale: 0.01", "scale: small", "met_x.scale: must be a finite number, not 'small'"),
         ("scale: 0.01", "centre: auto", "'met_x' are yet to be fitted.*'zoo data fit-scaling FILE... --context .*mine"),
         ("scale: 0.01", "scales: 0.01", "there is no key 'scales'; did you mean 'scale'"),
-        ("name: met_large", "name: met_x", "context table: a name stands twice"),
+        ("name: met_large", "name: met_x", "context table: a name is given twice"),
         ("context:", "features:", "there is no key 'features'; found context"),
     ],
 )

@@ -139,7 +139,7 @@ def test_table_survives_json():
         (lambda d: d["features"][0].update(centre=math.nan), "centre must be a finite number"),
         (lambda d: d["features"][0].update(scale=True), "scale must be a finite number"),
         (lambda d: d["features"][0].update(formula="log_ptt"), "no formula 'log_ptt'; did you mean log_pt"),
-        (lambda d: d["features"].append(d["features"][0]), "a name stands twice"),
+        (lambda d: d["features"].append(d["features"][0]), "a name is given twice"),
     ],
 )
 def test_a_spoilt_table_is_refused(spoil, message):
@@ -341,7 +341,7 @@ def test_features_of_a_user(tmp_path, shared_data):
         ("centre: 1.7", "centre: wide", "pt_log.centre: must be a finite number, not 'wide'"),
         ("centre: 1.7", "centre: auto", "mine.yaml: the centre .* of 'pt_log' are yet to be .* 'zoo data fit-scaling"),
         ("formula: log_pt,", "", "the key 'formula' is missing; a feature has at least name, formula"),
-        ("name: pt_log", "name: ring", "a name stands twice"),
+        ("name: pt_log", "name: ring", "a name is given twice"),
         ("features:", "feature:", "there is no key 'feature'; did you mean 'features'"),
     ],
 )

@@ -60,7 +60,7 @@ class ObjectCNN(JetModel):
         )
 
     def stages(self) -> dict[str, list[str]]:
-        """What fine-tuning tells apart, from the input to the ``head``: the modules and parameters of each stage."""
+        """Modules and parameters of each stage that fine-tuning distinguishes, from the input to the ``head``."""
         return {**stages_of("convolutions", self.convolutions), "head": ["head"]}
 
     def reference_forward(

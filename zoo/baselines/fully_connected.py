@@ -53,7 +53,7 @@ class FullyConnected(JetModel):
         renamed_weights(self, {f"layers.{len(layers)}": "head"})
 
     def stages(self) -> dict[str, list[str]]:
-        """What fine-tuning tells apart, from the input to the ``head``: the modules and parameters of each stage."""
+        """Modules and parameters of each stage that fine-tuning distinguishes, from the input to the ``head``."""
         return {**stages_of("layers", self.layers), "head": ["head"]}
 
     def reference_forward(

@@ -40,7 +40,7 @@ def read_some(
     context_table: ContextTable = NO_CONTEXT,
     layout: Description | None = None,
 ) -> PackedJets:
-    """The first jets of a file, massless in float64 where float32 cannot tell.
+    """The first jets of a file, massless in float64 where float32 cannot decide.
 
     Args:
         path: file of jets or converted folder. The momenta of the jets are taken to be the sums of the particles, which
@@ -48,7 +48,7 @@ def read_some(
         num_jets: how many of them.
         columns: particle columns to take along, as far as the file has them.
         context_table: of what a model is given beside the particles.
-        layout: which columns of the file hold what, if it does not tell itself.
+        layout: which columns of the file hold what, if it does not say so itself.
 
     Raises:
         ValueError: if there are fewer than two jets with particles, or a field of the context is missing.

@@ -69,7 +69,7 @@ TRAINER_DEFAULTS = {
 #: Split that a report judges -> the subcommand that writes it.
 _JUDGING = {"test": "test", "val": "validate"}
 
-#: Warnings that tell a user of this program nothing.
+#: Warnings that are of no use to a user of this program.
 _NEEDLESS_WARNINGS = (
     ".*isinstance.treespec, LeafSpec.*",
     "It is recommended to use `self.log.*sync_dist=True.*",  # the metrics are those of all processes already

@@ -67,7 +67,7 @@ class JetImageResNeXt(JetModel):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def stages(self) -> dict[str, list[str]]:
-        """What fine-tuning tells apart, from the input to the ``head``: the modules and parameters of each stage."""
+        """Modules and parameters of each stage that fine-tuning distinguishes, from the input to the ``head``."""
         return {"stem": ["stem"], **stages_of("blocks", self.blocks), "head": ["head"]}
 
     def reference_forward(

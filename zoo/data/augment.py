@@ -30,10 +30,10 @@ class Augmentation:
     Args:
         kinds: some of `KINDS`.
         seed: of the draws.
-        changes: what the names of columns do not tell.
+        changes: what the names of columns do not say.
 
     Raises:
-        ValueError: if a kind is unknown or stands twice.
+        ValueError: if a kind is unknown or given twice.
     """
 
     kinds: tuple[str, ...]

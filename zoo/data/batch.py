@@ -22,7 +22,7 @@ class JetBatch(NamedTuple):
         features: float32 (batch, particle, feature), standardised.
         four_momenta: float32 (batch, particle, 4) as (E, px, py, pz) in GeV.
         mask: bool (batch, particle), True for a real particle.
-        label: int64 (batch,), -1 where the file does not tell the class.
+        label: int64 (batch,), -1 where the file does not give the class.
         weight: float32 (batch,).
         index: int64 (batch,), row of the jet in its source.
         context: float32 (batch, context_feature), standardised inputs of the jet or event as a whole; often none.

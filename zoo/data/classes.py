@@ -44,7 +44,7 @@ def merge_classes(merge: Mapping[str, Sequence[str]] | None, sources: Sequence[s
         sources: classes of the files.
 
     Raises:
-        ValueError: if a class is unknown, missing or stands twice, a new one is made of none, or there is but one.
+        ValueError: if a class is unknown, missing or given twice, a new one is made of none, or there is but one.
 
     Example:
         >>> merge_classes({"background": ["ttH", "ttZ"], "signal": ["tttt"]}, ["ttH", "ttZ", "tttt"]).of_source

@@ -52,7 +52,7 @@ SHARDS_AT_ONCE = 8
 #: Most threads of a process: decoding and copying leave the interpreter to others, what is between does not.
 THREADS = 4
 
-#: A file is told from another of its size and time by so many blocks of so many bytes.
+#: A file is distinguished from another of its size and time by so many blocks of so many bytes.
 BLOCKS = 64
 BLOCK_BYTES = 4096
 
@@ -72,7 +72,7 @@ class Plan:
         compression: of the shards, see `zoo.data.store.write_store`.
         layout: of the files as the ``values`` of their description, None for files that need none.
         sources: path, size, time of the last change, and number of rows of each file.
-        labelled: whether the files must tell the class of each jet.
+        labelled: whether the file must give the class of each jet.
     """
 
     seed: int
@@ -172,7 +172,7 @@ def convert(
         compression: None for shards that are mapped into memory, ``"lz4"`` or ``"zstd"`` for small ones.
         layout: which columns of the files hold what, see `zoo.data.description.read_description`; a data file of weaver
             selects jets and makes weights as its ``split`` says.
-        labelled: whether the files must tell the class of each jet; else it is -1 where they do not.
+        labelled: whether each file must give the class of each jet; else it is -1 where a file does not.
 
     Raises:
         ValueError: if an argument makes no sense, the folder holds something else, a file cannot be read, the files do
@@ -269,7 +269,7 @@ def _make_plan(folder: Path, paths: list[Path], run: Run, wanted: Plan, layout: 
 
 
 def fingerprint(path: Path) -> int:
-    """Checksum of `BLOCKS` blocks of a file, which tells one that was written again with the same size and time."""
+    """Checksum of `BLOCKS` blocks of a file, which shows one that was written again with the same size and time."""
     found = 0
     with path.open("rb") as file:
         for start in np.linspace(0, max(0, path.stat().st_size - BLOCK_BYTES), BLOCKS, dtype=np.int64):

@@ -151,12 +151,12 @@ class JetDataModule(pl.LightningDataModule):
         augmentation: random changes, drawn for each training jet in every epoch: a ``rotation`` about the beam, a
             ``reflection`` that leaves the beam, or both; see `zoo.data.augment`. None: nothing.
         labelled: whether each jet of the training, validation and test splits must have a class. False: a jet has the
-            label -1 where its file does not tell the class, and neither labels nor weights are judged. None: as the
+            label -1 where its file does not give the class, and neither labels nor weights are judged. None: as the
             task of a training needs it, and True without one.
         targets: names of what is learnt beside the class: fields of the files, or what the momenta of a jet make, as
             ``jet_mass``, see `zoo.data.targets`. None: those that the task of a training learns. The jets to predict
             need none.
-        augmentation_columns: how columns change in it whose names do not tell, see `zoo.data.turning`.
+        augmentation_columns: how columns change in it whose names do not say, see `zoo.data.turning`.
         worker_timeout: seconds after which loader processes that give no batch are killed, with an error.
 
     Raises:
@@ -278,7 +278,7 @@ class JetDataModule(pl.LightningDataModule):
                 try:
                     ranges[name] = self.splits[name].ranges(sources, self._layouts[name], labelled=self.labelled)
                 except FileNotFoundError:
-                    continue  # the files of a stage may come later than those of another; reading them tells
+                    continue  # the files of a stage may come later than those of another; reading them decides
         for (one, ranges_one), (two, ranges_two) in itertools.combinations(ranges.items(), 2):
             for path in ranges_one.keys() & ranges_two.keys():
                 start = max(ranges_one[path][0], ranges_two[path][0])
@@ -435,7 +435,7 @@ class JetDataModule(pl.LightningDataModule):
         if observers is None:
             return self.layout.kept_fields if isinstance(self.layout, WeaverYaml) else ()
         if len(set(observers)) < len(observers):
-            raise ValueError(f"observers: a name stands twice in {observers}")
+            raise ValueError(f"observers: a name is given twice in {observers}")
         return tuple(observers)
 
     def observed(self, split: str, index: np.ndarray) -> dict[str, np.ndarray]:

@@ -16,7 +16,7 @@ def read_description(
     split: Split = "test",
     labelled: bool = True,
 ) -> Description | None:
-    """The description of files, None if there is none and they tell themselves what they are.
+    """The description of files, None if there is none and they say themselves what they are.
 
     Args:
         layout: YAML file, see `zoo.data.formats.layout_yaml.read_layout`.

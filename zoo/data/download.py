@@ -23,7 +23,7 @@ TIMEOUT = 60
 ATTEMPTS = 5
 PAUSE = 2.0
 
-#: Told how many bytes there are, of how many; None if the server does not say.
+#: Called with how many bytes there are, of how many; None if the server does not say.
 Tell = Callable[[int, int | None], None]
 
 
@@ -71,7 +71,7 @@ def fetch(file: RemoteFile, folder: Path) -> Path:
 
 
 def md5_of(path: Path) -> str:
-    """MD5 of a file, which tells damage, not forgery."""
+    """MD5 of a file, which shows damage, not forgery."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
@@ -107,7 +107,7 @@ def _transfer(file: RemoteFile, part: Path, tell: Tell) -> bool:
         answer = urllib.request.urlopen(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            return True  # there is no more; the checksum tells whether it is right
+            return True  # there is no more; the checksum shows whether it is right
         raise
     with answer:
         if answer.status != http.HTTPStatus.PARTIAL_CONTENT:

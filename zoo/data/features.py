@@ -306,7 +306,7 @@ def agree(one: Feature, other: Feature) -> bool:
     particles = made_up_particles(tuple(sorted(one.columns)), one.numbers | other.numbers)
     first, second = one.standardise(particles), other.standardise(particles)
     there = first[first.isfinite()]
-    # not by values that tell nothing, such as a comparison with a number that no particle has
+    # not by values that say nothing, such as a comparison with a number that no particle has
     is_telling = len(there) > len(first) / 4 and bool((there != there[0]).any())
     return is_telling and torch.allclose(first, second, rtol=1e-5, atol=1e-6, equal_nan=True)
 
@@ -436,7 +436,7 @@ def inputs_from_dicts(table: str, key: str, kind: type[AnyInput], values: object
     inputs = tuple(kind(**value) for value in values)
     names = [one.name for one in inputs]
     if len(set(names)) != len(names):
-        raise ValueError(f"{table}: a name stands twice in {', '.join(names)}")
+        raise ValueError(f"{table}: a name is given twice in {', '.join(names)}")
     return inputs
 
 
@@ -489,7 +489,7 @@ _EVENTS = (
     Feature("part_charge", "charge"),
 )
 
-#: Types of particles that the LorentzNet study of quarks and gluons (arXiv:2201.08187) tells apart, by the numbers of
+#: Types of particles that the LorentzNet study of quarks and gluons (arXiv:2201.08187) distinguishes, by the numbers of
 #: the Monte Carlo scheme of the Particle Data Group, and the mass, which its four-momenta have.
 _QUARK_GLUON_TYPES = (
     *(

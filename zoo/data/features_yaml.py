@@ -23,7 +23,7 @@ def read_features(path: str | Path) -> FeatureTable:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is no YAML, a key is missing, unknown or stands twice, a formula is not allowed, a value
+        ValueError: if the file is no YAML, a key is missing, unknown or given twice, a formula is not allowed, a value
             is wrong, or a centre is ``auto``; the message names the file and the feature.
     """
     path = Path(path)

@@ -1,4 +1,4 @@
-"""Files that lie elsewhere, linked to where the configurations look for them."""
+"""Files in other folders, linked to where the configurations look for them."""
 
 import os
 import warnings

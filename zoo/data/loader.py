@@ -68,7 +68,7 @@ class JetDataset(Dataset):
     Raises:
         ValueError: if some of the tables give the jets' own momenta, to which features are relative, or a target, and
             others do not;
-            or nothing tells how a column changes in the augmentation.
+            or nothing says how a column changes in the augmentation.
     """
 
     def __init__(
@@ -344,7 +344,7 @@ class JetLoader(DataLoader):
             yield batch
 
     def state_dict(self) -> dict:
-        """Nothing: the trainer's own progress tells the position. Lightning warns of loaders without this method."""
+        """Nothing: the trainer's own progress shows the position. Lightning warns of loaders without this method."""
         return {}
 
     def load_state_dict(self, state_dict: dict) -> None:

@@ -29,7 +29,7 @@ def read_jets(
         layout: which columns of a ROOT, parquet or HDF5 file, or of events in text, hold what; see
             `zoo.data.formats.layout_yaml.read_layout` and `zoo.data.weaver.data_config.read_weaver_yaml`. The zoo's own
             file says that itself.
-        labelled: whether the file must tell the class of each jet; else it is -1 where it does not.
+        labelled: whether the file must give the class of each jet; else it is -1 where it does not.
 
     Raises:
         FileNotFoundError: if there is no such file.

@@ -70,7 +70,7 @@ class ShardFolder:
 
 
 class ShardTable(JetTable):
-    """Jets of a shard; a process that is given them is told where they lie and opens the shard itself."""
+    """Jets of a shard; a process that is given them gets their place and opens the shard itself."""
 
     origin: tuple[Path, Shard, int, tuple[int, int]]
 

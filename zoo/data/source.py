@@ -251,7 +251,7 @@ def open_source(
         path: file, address of a file, or converted folder.
         layout: which columns of a ROOT, parquet or HDF5 file, or of events in text, hold what; see
             `zoo.data.description.read_description`. The zoo's own file says that itself.
-        labelled: whether the file must tell the class of each jet; else it is -1 where it does not.
+        labelled: whether the file must give the class of each jet; else it is -1 where it does not.
         verify: whether jets of the zoo's own files are compared with their checksums when they are first asked for,
             which reads them once; None: those of a file, and of a folder as `zoo.data.shards.ShardFolder` does.
 

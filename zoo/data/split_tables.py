@@ -1,4 +1,4 @@
-"""The tables of a split's files, with the books of what was left out: too much is an error, an empty file is not."""
+"""The tables of a split's files, with a count of what was left out: too much is an error, an empty file is not."""
 
 import warnings
 from pathlib import Path

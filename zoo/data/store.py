@@ -368,7 +368,7 @@ def open_store(path: str | Path, *, verify: bool = True) -> JetTable:
     """Open the zoo's own file and verify the checksum of every column.
 
     Columns of an uncompressed file stay on the disk and are mapped into memory, so a file may be larger than that.
-    Whoever truncates it meanwhile is told of at the next jets; in the moment between, the system ends the process.
+    If it is truncated meanwhile, the next jets raise an error; a read before that ends the process.
 
     Args:
         path: file.

@@ -16,7 +16,7 @@ FEW = 3
 
 @dataclasses.dataclass
 class ColumnChanges:
-    """What the names of columns do not tell of them: how they change when an event is turned or mirrored.
+    """What the names of columns do not say of them: how they change when an event is turned or mirrored.
 
     Args:
         azimuths: angles in radians about the beam, such as of a vertex.
@@ -25,7 +25,7 @@ class ColumnChanges:
         unchanged: what stays as it is.
 
     Raises:
-        ValueError: if a column stands twice, or a vector has not two components.
+        ValueError: if a column is given twice, or a vector has not two components.
     """
 
     azimuths: list[str] = dataclasses.field(default_factory=list)
@@ -37,7 +37,7 @@ class ColumnChanges:
         if any(len(vector) != 2 for vector in self.vectors):
             raise ValueError(f"vectors: must be pairs of columns along x and y, not {self.vectors}")
         if twice := sorted({name for name in self.names if self.names.count(name) > 1}):
-            raise ValueError(f"augmentation_columns: {twice[0]!r} stands twice")
+            raise ValueError(f"augmentation_columns: {twice[0]!r} is given twice")
 
     @property
     def names(self) -> list[str]:
@@ -71,10 +71,10 @@ class Turning:
         Args:
             names: of the columns.
             tables: all columns of each file, (row,) each.
-            changes: what their names do not tell.
+            changes: what their names do not say.
 
         Raises:
-            ValueError: if nothing tells how a column of floats changes, the other component of a vector is not there,
+            ValueError: if nothing says how a column of floats changes, the other component of a vector is not there,
                 or azimuths are no radians.
         """
         azimuths, vectors, mirrored = {}, {}, []
@@ -152,6 +152,6 @@ def _vector(name: str, tables: Sequence[Mapping[str, np.ndarray]], changes: Colu
 
 def _unknown(name: str) -> str:
     return (
-        f"augmentation: nothing tells how {name!r} changes when an event is turned or mirrored; name it in "
+        f"augmentation: nothing says how {name!r} changes when an event is turned or mirrored; name it in "
         "data.augmentation_columns, under azimuths, vectors, mirrored or unchanged"
     )

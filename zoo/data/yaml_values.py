@@ -22,7 +22,7 @@ def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any
     for key in (loader.construct_object(key) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"):
         if isinstance(key, Hashable):  # else it is refused below
             if key in keys:
-                raise ValueError(f"line {node.start_mark.line + 1}: the key {key!r} stands twice")
+                raise ValueError(f"line {node.start_mark.line + 1}: the key {key!r} is given twice")
             keys.add(key)
     return loader.construct_mapping(node, deep=True)
 

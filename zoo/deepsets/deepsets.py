@@ -70,7 +70,7 @@ class PFN(JetModel):
             _he_uniform(self.phi)
 
     def stages(self) -> dict[str, list[str]]:
-        """What fine-tuning tells apart, from the input to the ``head``: the modules and parameters of each stage."""
+        """Modules and parameters of each stage that fine-tuning distinguishes, from the input to the ``head``."""
         return {**stages_of("phi", self.phi), "head": ["head"]}
 
     def reference_forward(
@@ -125,7 +125,7 @@ class EFN(JetModel):
         _he_uniform(self.head)
 
     def stages(self) -> dict[str, list[str]]:
-        """What fine-tuning tells apart, from the input to the ``head``: the modules and parameters of each stage."""
+        """Modules and parameters of each stage that fine-tuning distinguishes, from the input to the ``head``."""
         return {**stages_of("phi", self.phi), "head": ["head"]}
 
     def reference_forward(

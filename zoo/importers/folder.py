@@ -43,7 +43,7 @@ def import_pretrained(
 ) -> PretrainedConfig:
     """Make a pretrained folder of another framework's weights; see `import_weights` for the file.
 
-    The number of features does not tell which they are. They are those of ``features``, or of weaver's data file, which
+    The number of features does not say which they are. They are those of ``features``, or of weaver's data file, which
     is also looked for in the folder of the weights.
 
     Args:
@@ -73,7 +73,7 @@ def import_pretrained(
     names = _find_classes(path, imported, classes, description, dataset)
     facts = description if dataset is None else describe_dataset(dataset)
     if facts is None:
-        raise ValueError(f"{path}: does not tell what it was trained on; give --dataset")
+        raise ValueError(f"{path}: does not say what it was trained on; give --dataset")
     told = f"use_pre_activation_pair={use_pre_activation_pair}" if imported.foreign.pre_activation else ""
     config = PretrainedConfig(
         model=imported.name,
@@ -113,7 +113,7 @@ def _find_data_file(
     if len(found) != 1:
         beside = f" ({', '.join(file.name for file in found)} lie beside it)" if found else ""
         raise ValueError(
-            f"{path}: holds no names of features, and their number does not tell them; give weaver's data file of the "
+            f"{path}: holds no names of features, and their number does not say which; give weaver's data file of the "
             f"training with --weaver-yaml{beside}, or --features with a feature table"
         )
     return _read_data_file(found[0], classes)

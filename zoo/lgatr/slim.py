@@ -102,7 +102,7 @@ class LGATrSlim(JetModel):
         self.head = nn.Linear(embed_dim, num_classes)
 
     def stages(self) -> dict[str, list[str]]:
-        """What fine-tuning tells apart, from the input to the ``head``: the modules and parameters of each stage."""
+        """Modules and parameters of each stage that fine-tuning distinguishes, from the input to the ``head``."""
         return {"embedding": ["embedding"], **stages_of("blocks", self.blocks), "head": ["head"]}
 
     def tokens(self, features: Tensor, four_momenta: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -201,8 +201,8 @@ def joint_norm(vectors: Tensor, scalars: Tensor) -> tuple[Tensor, Tensor]:
 
     .. math:: n^2 = \frac{\sum_c |\langle v_c, v_c \rangle| + \sum_c s_c^2}{C_v + C_s} + \epsilon
 
-    A square that rounding cannot tell from zero is zero (`fast.lengths`), as that of a massless particle; the sign of
-    its noise would be that of a gradient.
+    A square that is zero within rounding is zero (`fast.lengths`), as that of a massless particle; the sign of its
+    noise would be that of a gradient.
     """
     squares = torch.cat([fast.lengths(vectors, dim=-2), scalars.square()], dim=-1)
     scale = (squares.mean(-1, keepdim=True) + fast.EPSILON).rsqrt()

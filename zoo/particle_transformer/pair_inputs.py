@@ -1,4 +1,4 @@
-"""What Particle Transformer is told of each pair of particles.
+"""The inputs of Particle Transformer for each pair of particles.
 
 References:
     Particle Transformer for Jet Tagging (2022), arXiv:2202.03772: the kinematics of a pair.
@@ -127,7 +127,7 @@ class CouplingPairs(PairInputs):
 def describe_pairs(
     pair_inputs: Sequence[PairInputs], features: Tensor, four_momenta: Tensor, i: Tensor, j: Tensor, dtype: torch.dtype
 ) -> Tensor:
-    """What all ``pair_inputs`` tell of the pairs, (pair, number) of a ``dtype``.
+    """What all ``pair_inputs`` give for the pairs, (pair, number) of a ``dtype``.
 
     As in the paper there is no gradient of what has nothing to learn.
     """

@@ -105,7 +105,7 @@ class ParticleTransformer(JetModel):
         self._initialise()
 
     def stages(self) -> dict[str, list[str]]:
-        """What fine-tuning tells apart, from the input to the ``head``: the modules and parameters of each stage."""
+        """Modules and parameters of each stage that fine-tuning distinguishes, from the input to the ``head``."""
         pairs = {} if self.pair_embedding is None else {"pair_embedding": ["pair_inputs", "pair_embedding"]}
         return {
             "embedding": ["embedding"],

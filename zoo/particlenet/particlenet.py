@@ -87,7 +87,7 @@ class ParticleNet(JetModel):
         )
 
     def stages(self) -> dict[str, list[str]]:
-        """What fine-tuning tells apart, from the input to the ``head``: the modules and parameters of each stage."""
+        """Modules and parameters of each stage that fine-tuning distinguishes, from the input to the ``head``."""
         return {"input_norm": ["norm"], **stages_of("blocks", self.blocks), "head": ["head"]}
 
     def reference_forward(

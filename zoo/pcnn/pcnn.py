@@ -76,7 +76,7 @@ class PCNN(JetModel):
         renamed_weights(self, {"decoder": "head"})
 
     def stages(self) -> dict[str, list[str]]:
-        """What fine-tuning tells apart, from the input to the ``head``: the modules and parameters of each stage."""
+        """Modules and parameters of each stage that fine-tuning distinguishes, from the input to the ``head``."""
         embedding = ["input_norm", "conv", "norm"]
         return {"embedding": embedding, **stages_of("units", self.units), "head": ["head"]}
 

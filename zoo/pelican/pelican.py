@@ -83,7 +83,7 @@ class Pelican(JetModel):
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(embed_dim, num_classes))
 
     def stages(self) -> dict[str, list[str]]:
-        """What fine-tuning tells apart, from the input to the ``head``: the modules and parameters of each stage."""
+        """Modules and parameters of each stage that fine-tuning distinguishes, from the input to the ``head``."""
         return {
             "embedding": ["powers", "norm", "kinds"],
             **stages_of("blocks", self.blocks),

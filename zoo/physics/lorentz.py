@@ -33,13 +33,13 @@ def squared_mass(four_momenta: Tensor) -> Tensor:
     return minkowski_dot(four_momenta, four_momenta)
 
 
-#: Squared mass, relative to the squared energy, that cannot be told from zero. In float32 that of momenta rounded once,
-#: as read from a file; in float64 also that of momenta that were boosted, which keeps the rounding of larger energies.
+#: Squared mass, relative to the squared energy, that counts as zero. In float32 that of momenta rounded once, as read
+#: from a file; in float64 also that of momenta that were boosted, which keeps the rounding of larger energies.
 MASSLESS = {torch.float32: 4 * torch.finfo(torch.float32).eps, torch.float64: 1e-12}
 
 
 def resolve_masses(four_momenta: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Four-momenta in float64, those that their own rounding cannot tell from massless put on the light cone.
+    r"""Four-momenta in float64, those that rounding cannot distinguish from massless put on the light cone.
 
     Rounding (E, p) to a precision :math:`\epsilon` moves the squared mass by up to :math:`2 \epsilon E^2`: for a
     500 GeV photon in float32 a fake mass of 0.2 GeV, different in every frame. Where :math:`|E^2 - p^2| / E^2` is

@@ -2,7 +2,7 @@
 
 A quantity has the name of a column of a file, such as ``part_d0val`` or ``met_phi``, or that by which features call it,
 such as ``log_pt`` or ``tanh_d0``. Features take formulas and columns from here; augmentation, how it changes; masking,
-whether it is relative to the jet or tells a type; `zoo data info`, its unit; plots, its label; weaver's data files, the
+whether it is relative to the jet or gives a type; `zoo data info`, its unit; plots, its label; weaver's data files, the
 columns that follow from momenta. A test works each one out on transformed particles and compares it with what is said.
 """
 
@@ -191,7 +191,7 @@ def label_of(name: str) -> str:
 
 
 def change_of(name: str) -> Change | None:
-    """How a quantity changes when an event is mirrored and turned: as `QUANTITIES` has it, else as its name tells.
+    """How a quantity changes when an event is mirrored and turned: as `QUANTITIES` has it, else as its name says.
 
     Files call the same by many names, ``MET_phi`` or ``trk_dxy``, which follow rules; None: this one follows none.
 

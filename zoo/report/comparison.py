@@ -343,7 +343,7 @@ def _same_jets(one: Predictions, other: Predictions) -> bool:
 
 
 def _group_by_training(runs: Sequence[_Run]) -> dict[str, list[_Run]]:
-    """Seeds of one training under its title; trainings of one title are told apart by what their runs' names share."""
+    """Seeds of one training under its title; what the names of runs share distinguishes trainings of one title."""
     groups: dict[tuple[str, str], list[_Run]] = {}
     for run in runs:
         settings = json.dumps(_without_seed(renew_settings(run.document["settings"])), sort_keys=True)

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: Colours that colour-blind readers tell apart (M. A. Petroff, arXiv:2107.02270).
+#: Colours that colour-blind readers can distinguish (M. A. Petroff, arXiv:2107.02270).
 BACKGROUND_COLOUR = "#3f90da"
 SIGNAL_COLOURS = (
     "#bd1f01", "#ffa90e", "#832db6", "#717581", "#a96b59", "#e76300", "#b9ac70", "#92dadd", "#94a4a2",

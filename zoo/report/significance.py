@@ -130,7 +130,7 @@ class SignificanceScan:
         """Position of the events with at least this score.
 
         Raises:
-            ValueError: if too few background events are among them to tell the significance.
+            ValueError: if too few background events are among them to quote a significance.
         """
         position = int(np.searchsorted(-self.threshold, -threshold, side="right")) - 1
         if position < 0:

@@ -92,7 +92,7 @@ def _finished_shards(folder: Path, seed: int, metadata: dict, sizes: list[int]) 
             )
     if manifest.jets > sum(sizes):
         raise ValueError(f"{folder} holds {manifest.jets} jets already; ask for more, or name another folder")
-    ShardFolder(folder).verify()  # what is damaged since is told now, not when it is trained on
+    ShardFolder(folder).verify()  # what was damaged since is an error now, not when it is trained on
     full = [shard for shard, size in zip(manifest.shards, sizes, strict=False) if shard.jets == size]
     if len(full) < len(manifest.shards):
         _forget_last(folder, full, seed, metadata)

@@ -18,7 +18,7 @@ from zoo.training.judged import Judged
 
 
 class Classification(Task):
-    r"""Trains a model to tell classes of jets apart.
+    r"""Trains a model to classify jets.
 
     The loss of a batch of B jets is the cross entropy, weighted and divided by their number,
 

@@ -59,7 +59,7 @@ class OutputSize(NamedTuple):
 
     Args:
         key: of the configuration that says it.
-        found: what it says; None: nothing, and the first batch will tell.
+        found: what it says; None: nothing, so the first batch decides.
         wanted: what the data and the task need.
         text: what of, as in ``the number of classes, qcd, top``.
     """
@@ -99,7 +99,7 @@ class Task(LightningModule):
     folder_kind: ClassVar[str] = "task"
     #: What its reports say behind the name of the model; empty: nothing.
     purpose: ClassVar[str] = ""
-    #: Figure that chooses the best epoch, one of `epoch_figures`, unless ``checkpoints.monitor`` names another.
+    #: Metric that chooses the best epoch, one of `epoch_figures`, unless ``checkpoints.monitor`` names another.
     monitor: str = "val_loss"
 
     def __init__(
@@ -136,7 +136,7 @@ class Task(LightningModule):
 
     @property
     def epoch_figures(self) -> tuple[str, ...]:
-        """Figures logged after an epoch that may choose the best one: highest is best, of a ``loss`` lowest."""
+        """Metrics logged after an epoch that may choose the best one: highest is best, of a ``loss`` lowest."""
         return ("train_loss", "val_loss")
 
     def output_sizes(self, data: JetDataModule, built_for: int | None) -> list[OutputSize]:

@@ -29,7 +29,7 @@ class Subject:
 
     Attributes:
         num_parameters: with 7 features and 2 classes; None: it is not tested.
-        least_stages: that fine-tuning must be able to tell apart, if the model has stages.
+        least_stages: that fine-tuning must be able to distinguish, if the model has stages.
         float32_bound: largest difference between logits in float32 and float64.
         page_in_float32: whether its fast path gives the answers of its page in float32; not, where these depend on
             rounding, as the neighbours of a particle may.

@@ -38,7 +38,7 @@ class ProgressBar(RichProgressBar):
         return {shown: metrics[name] for name, shown in names.items() if name in metrics}
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Tell a log file how far it got."""
+        """Write a line on the progress to a log file."""
         super().on_train_epoch_end(trainer, pl_module)
         if not sys.stdout.isatty():
             figures = {
@@ -113,7 +113,7 @@ class RunCheckpoints(Checkpoint):
 
     Args:
         every_n_train_steps: write ``last`` also within an epoch, after this many steps; None: after epochs only.
-        monitor: figure whose highest value is best, or lowest if its name ends with ``loss``, one of the task's
+        monitor: metric whose highest value is best, or lowest if its name ends with ``loss``, one of the task's
             ``epoch_figures``; None: that of the task. Without validation jets the newest epoch is best.
 
     Raises:
@@ -323,8 +323,8 @@ class MatchData(Callback):
     """Refuses a model or task that was built for other inputs, contexts, classes or targets than the data has.
 
     Args:
-        input_dim: number of features the model was built for; None: it was not told.
-        num_classes: number of logits it gives; None: it was not told.
+        input_dim: number of features the model was built for; None: unknown.
+        num_classes: number of logits it gives; None: unknown.
     """
 
     def __init__(self, input_dim: int | None, num_classes: int | None) -> None:

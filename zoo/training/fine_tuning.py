@@ -316,7 +316,7 @@ class FineTuner(Callback):
         self._frozen: list[nn.Parameter] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Freeze for good what never trains, before the optimiser and other processes are told of the parameters."""
+        """Freeze for good what never trains, before the optimiser and other processes get the parameters."""
         if stage == "fit" and self.settings.unfreeze_at_epoch is None:
             for parameter in _frozen_parameters(pl_module.model, self.settings.stages(pl_module.model)):
                 parameter.requires_grad_(False)

@@ -63,7 +63,7 @@ def test_the_name_of_the_file_tells_the_class(arrays, write, name, label):
 @pytest.mark.parametrize("name", ["gluons.hdf5", "tt.hdf5", "t31.hdf5"])
 def test_a_name_that_tells_no_class(arrays, write, name):
     with pytest.raises(
-        ValueError, match=rf"{name}: the name of the file must tell its class by .* g.\*, g30.\*, g150.\*"
+        ValueError, match=rf"{name}: the name of the file must give its class by .* g.\*, g30.\*, g150.\*"
     ):
         read_jets(write(arrays, name))
 

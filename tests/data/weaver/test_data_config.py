@@ -525,7 +525,7 @@ def test_training_with_a_data_file(jets, write, tmp_path):
         ({"new_variables": {"x": "[y for y in z]"}}, "new_variables.x: in .* is not allowed"),
         ({"new_variables": {"x": "np.fromfile('x')"}}, "there is no function 'np.fromfile' here; did you mean"),
         ({"new_variables": {"x": "np.log(y)", "y": "x + 1"}}, r"new_variables: 'x' needs itself \(x -> y -> x\)"),
-        ({"labels": {"type": "simple", "value": ["a", "b", "a"]}}, "labels.value: a label stands twice"),
+        ({"labels": {"type": "simple", "value": ["a", "b", "a"]}}, "labels.value: a label is given twice"),
         ({"new_variables": {"x": 3}}, "new_variables.x: must be a string, not 3"),
         ({"inputs": {"pf_features": {"length": "8", "vars": ["x"]}}}, "inputs.pf_features.length: must be a whole"),
         ({"inputs": {"pf_features": {"lenght": 8, "vars": ["x"]}}}, "there is no key 'lenght'; did you mean 'length'"),

@@ -29,7 +29,7 @@ _TREES = ("TTree", "ROOT::RNTuple")
 #: Padded arrays are read so many bytes at a time at most.
 BLOCK_BYTES = 64 * 2**20
 
-#: So much of a file is looked at to tell its kind.
+#: So much of a file is looked at to find its kind.
 _START_BYTES = 4096
 
 
@@ -110,7 +110,7 @@ def unless_damaged(
 
 
 def first_bytes(path: Path) -> bytes:
-    """The start of a file, which tells its kind.
+    """The start of a file, which shows its kind.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -512,7 +512,7 @@ def _require_own(path: Path, file: h5py.File) -> None:
     while groups:
         group = groups.pop()
         for name in group:
-            with contextlib.suppress(OSError, RuntimeError, KeyError):  # damaged; told if it is read
+            with contextlib.suppress(OSError, RuntimeError, KeyError):  # damaged: an error if it is read
                 link = group.get(name, getlink=True)
                 elsewhere = link.filename if isinstance(link, h5py.ExternalLink) else None
                 member = group[name] if isinstance(link, h5py.HardLink) else None

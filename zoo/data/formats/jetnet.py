@@ -42,7 +42,7 @@ def find_jetnet(path: Path, file: h5py.File, labelled: bool = True) -> LayoutFil
 
     Raises:
         ValueError: if an array is missing or has another shape, or the name of the file is none
-            of ``g.hdf5``, ``q30.hdf5``, ``t150.hdf5`` and the like, which alone tells the class.
+            of ``g.hdf5``, ``q30.hdf5``, ``t150.hdf5`` and the like, which alone gives the class.
     """
     columns = Hdf5Columns(path, file, _PARTS)
     _check_shapes(path, columns)

@@ -97,7 +97,7 @@ def open_known(path: Path, start: bytes, layout: Description | None, *, labelled
         path: file.
         start: its first bytes, see `zoo.data.formats.columns.first_bytes`.
         layout: which columns of a ROOT, parquet or HDF5 file, or of events in text, hold what.
-        labelled: whether the file must tell the class of each jet; else it is -1 where it does not.
+        labelled: whether the file must give the class of each jet; else it is -1 where it does not.
 
     Raises:
         ValueError: if the file is of no known kind, or, while it is open too, damaged; the message says what it has and

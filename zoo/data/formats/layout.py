@@ -325,7 +325,7 @@ class LayoutFile:
             patterns = ", ".join(self.layout.label)
             found = ", ".join(sorted(fitting)) or "none"
             raise ValueError(
-                f"{self.path}: the name of the file must tell its class by one of the patterns {patterns}, the classes "
+                f"{self.path}: the name of the file must give its class by one of the patterns {patterns}, the classes "
                 f"that fit are: {found}; rename the file or change the patterns"
             )
         return self.layout.classes.index(fitting.pop())
@@ -367,7 +367,7 @@ class LayoutFile:
         if self.layout.mask is None:
             # arrays of one length are padded by nature, in lists it deserves a word
             self.notes[PADDING] += 0 if self._is_padded else int(empty.sum())
-            # lists of one length are arrays that their format does not tell from lists, as is usual in parquet
+            # lists of one length are arrays that their format does not distinguish from lists, as is usual in parquet
             is_array = self._is_padded or (len(counts) and np.ptp(counts) == 0)
             if is_array and self.layout.bad_particles == "reject":  # else they are counted as they are dropped
                 self._note_padding(values)

@@ -30,7 +30,7 @@ def read_layout(path: str | Path, *, labelled: bool = True) -> Layout:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is no YAML, a key is missing, unknown or stands twice, or a value is wrong; the message
+        ValueError: if the file is no YAML, a key is missing, unknown or given twice, or a value is wrong; the message
             names the file and the key.
     """
     path = Path(path)

@@ -138,7 +138,7 @@ class WeaverYaml:
         parsed: every expression that was checked, by its text.
         kept: further particle columns of the file that a table keeps under their names; and the momentum of the jets,
             `JET_COLUMNS`, where the file has it. None: neither.
-        is_labelled: whether jets must have a class; else it is -1 where a file does not tell it, and observers that are
+        is_labelled: whether jets must have a class; else it is -1 where a file does not give it, and observers that are
             not there are left out.
         source: the file as plain values.
     """
@@ -270,7 +270,7 @@ def read_weaver_yaml(
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is no YAML, a key is missing, unknown or stands twice, a value is wrong, or an
+        ValueError: if the file is no YAML, a key is missing, unknown or given twice, a value is wrong, or an
             expression has something in it that is not allowed; the message names the file, the key and the expression.
     """
     if split not in ("train", "val", "test"):
@@ -454,7 +454,9 @@ class _Parser:
         columns = [variable.column for variable in found["features"]]
         for variable in found["features"]:
             if columns.count(variable.column) > 1:
-                raise ValueError(f"inputs: the feature {variable.name!r} stands twice; give it one name and one place")
+                raise ValueError(
+                    f"inputs: the feature {variable.name!r} is given twice; give it one name and one place"
+                )
 
     def _group(self, key: str, group: object) -> tuple[Input, ...]:
         values = check_keys(key, group, ("length", "pad_mode", "vars"), ("length", "vars"))
@@ -505,7 +507,7 @@ class _Parser:
             return True, {name: self._expression(f"labels.value.{name}", text) for name, text in given.items()}
         given = strings("labels.value", values["value"])
         if len(set(given)) < len(given):
-            raise ValueError(f"labels.value: a label stands twice in {list(given)}")
+            raise ValueError(f"labels.value: a label is given twice in {list(given)}")
         return False, {text: self._expression("labels.value", text) for text in given}
 
     def _weights(self) -> str | Reweighting | None:

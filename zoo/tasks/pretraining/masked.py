@@ -1,10 +1,10 @@
 """Masked particles: part of a jet is hidden, and its particles are predicted from the others.
 
-What is hidden must not be told by what is not. So
+The input must not reveal what is hidden. So
 
 - the encoder is given the visible particles alone: pairs, neighbours and Minkowski products are theirs;
 - what is relative to the jet, features or targets, is relative to that of the visible particles: the jet of all would
-  tell the sum of the hidden ones;
+  reveal the sum of the hidden ones;
 - the queries of the decoder carry no place in the list of all particles, which is sorted by transverse momentum and
   would bracket that of a hidden particle between its visible neighbours. Query k of M asks for the k-th hardest of M
   hidden particles, whatever they are.
@@ -39,7 +39,7 @@ from zoo.tasks.task import require
 RELATIVE = ("log_pt_fraction", "deta", "dphi")
 ABSOLUTE = ("log_pt", "eta", "phi")
 
-#: Quantities that tell the type of a particle, alone or with its charge.
+#: Quantities that give the type of a particle, alone or with its charge.
 TYPES = frozenset(name for name, quantity in QUANTITIES.items() if quantity.is_type)
 
 #: Hidden particles that the codes are fitted to.
@@ -56,7 +56,7 @@ class HiddenParticles(NamedTuple):
         counts: int64 (batch,), number of hidden particles.
         targets: (hidden, target), jet after jet and in a jet from the hardest to the softest: the momentum, see
             `momentum_of`, then the features that need columns and are no type.
-        types: int64 (hidden,), position among the features that tell types, or their number.
+        types: int64 (hidden,), position among the features that give types, or their number.
     """
 
     features: Tensor
@@ -143,12 +143,12 @@ def _in_order(values: Tensor, order: Tensor, counts: Tensor) -> Tensor:
 
 
 def _type_columns(table: FeatureTable) -> list[int]:
-    """Positions of the features that tell the type of a particle."""
+    """Positions of the features that give the type of a particle."""
     return [i for i, feature in enumerate(table.features) if TYPES.intersection(feature.quantities)]
 
 
 def _further_targets(table: FeatureTable) -> list[int]:
-    """Positions of the features that need columns and tell no type: charge and impact parameters."""
+    """Positions of the features that need columns and give no type: charge and impact parameters."""
     types = _type_columns(table)
     return [i for i, feature in enumerate(table.features) if feature.columns and i not in types]
 
@@ -166,7 +166,7 @@ def _refuse_mixed(table: FeatureTable) -> None:
         if feature.columns and RELATIVE_TO_JET.intersection(feature.quantities):
             raise ValueError(
                 f"data.features: {feature.name!r} is made of a particle column and of a quantity relative to the jet "
-                f"of all particles ({feature.formula}), which would tell of the hidden ones; leave it out"
+                f"of all particles ({feature.formula}), which would reveal the hidden ones; leave it out"
             )
 
 

@@ -1,4 +1,4 @@
-"""How well a linear map of frozen representations tells the classes apart: a look at a pretraining, not part of it."""
+"""How well a linear map of frozen representations separates the classes: a look at a pretraining, not part of it."""
 
 import torch
 from torch import Tensor

@@ -1,8 +1,8 @@
-"""Substructure pretraining: the observables that theory makes of a jet's particles are learnt before any label is read.
+"""Substructure pretraining: observables of the particles of a jet are learnt before any label is read.
 
-What tells a top quark from a gluon is known to be in masses, N-subjettiness and energy correlations, and these can be
-computed for any jet. A backbone that gives them back has learnt to add momenta and to compare angles, which few labels
-teach slowly; a fine-tuning begins where an expert's variables end.
+Masses, N-subjettiness and energy correlations are known to distinguish top quarks from gluons, and they can be computed
+for any jet. A backbone that predicts them has learnt to add momenta and to compare angles, which few labels teach
+slowly; a fine-tuning starts from there.
 """
 
 from typing import Any
