@@ -128,7 +128,8 @@ def test_misspelt_keys_and_wrong_types_are_refused(config, tmp_path, capsys, key
     message = capsys.readouterr().err
     assert message.startswith("zoo: error:")
     assert named in message
-    assert "usage:" not in message
+    assert len(message.splitlines()) == 1
+    assert "class '" not in message
     assert not (tmp_path / "run").exists()
 
 
@@ -141,7 +142,7 @@ def test_abbreviated_options_are_refused(config, tmp_path, capsys, subcommand, o
         run(subcommand, config, tmp_path, option)
     message = capsys.readouterr().err
     assert f"unrecognized arguments: {option}" in message or "Option 'learning_rat' is not accepted" in message
-    assert len(message.splitlines()) <= 2
+    assert len(message.splitlines()) == 1
     assert not (tmp_path / "run").exists()
 
 

@@ -88,7 +88,7 @@ class TrainingParser(LightningArgumentParser):
             super().error(message, ex)
         is_without_model = "class_path 'torch.nn.Module'" in message and "is not accepted" in message
         hint = "; name the config of the model before those of data and recipe" if is_without_model else ""
-        self.exit(MISTAKE, f"zoo: error: {_without_types(message)}{hint}\n(all keys: zoo fit --all-keys)\n")
+        self.exit(MISTAKE, f"zoo: error: {_in_one_line(message)}{hint} (all keys: zoo fit --all-keys)\n")
 
     def add_function_arguments(
         self, function: Callable[..., Any], *args: Any, linked_targets: set[str] | None = None, **options: Any
@@ -368,12 +368,21 @@ def main(arguments: Sequence[str] | None = None, run: bool = True) -> TrainingCL
         return TrainingCLI(find_configs(sys.argv[1:] if arguments is None else arguments), run, held)
 
 
-def _without_types(message: str) -> str:
-    """What is wrong with the settings of a task in one line, without all the types that they are not."""
-    found = re.match(r'Parser key "model":\n.*?\n    - (Problem .*?)\n    - Expected a <class', message, re.DOTALL)
-    if found is None:
-        return message
-    return "model: " + ": ".join(line.strip().rstrip(":") for line in found[1].splitlines() if line.strip())
+def _in_one_line(message: str) -> str:
+    r"""What jsonargparse says of a wrong setting, without line breaks, classes of Python, and a list of all that fails.
+
+    Example:
+        >>> _in_one_line('Parser key "seed":\n  Expected a <class \'int\'>. Got value: two')
+        'seed: expected int, got two'
+    """
+    task = re.match(r'Parser key "model":\n.*?\n    - (Problem .*?)\n    - Expected a <class', message, re.DOTALL)
+    if task is not None:  # the task is wrong, and not also no None
+        message = "model: " + task[1]
+    message = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", " ".join(message.split())).replace("NoneType", "null")
+    message = re.sub(r'Parser key "([^"]+)":', r"\1:", message)
+    message = re.sub(r"\bExpected an? (\w+)\b(?:\. Got value: )?", r"expected \1, got ", message)
+    of_union = r"Does not validate .*? Errors: - (.*) Given value type: \w+ Given value: (.*)"
+    return re.sub(of_union, lambda found: f"{found[1].replace(', got  - expected', ' or')}{found[2]}", message)
 
 
 def _renewed_options(arguments: Sequence[str]) -> list[str]:
