@@ -1,5 +1,6 @@
 """Names and builders."""
 
+import io
 import re
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from rich.console import Console
 from torch import nn
 
 from zoo import create_model, list_models
@@ -82,6 +84,16 @@ def test_the_command_shows_paper_and_size(capsys):
     row = next(line for line in capsys.readouterr().out.splitlines() if " pfn_for_events " in line)
     assert "arXiv:1810.05165" in row
     assert "84,738" in row
+
+
+def test_a_narrow_terminal_shows_all_columns():
+    console = Console(width=80, file=io.StringIO())
+    show_models("jets", console=console)
+    lines = console.file.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    row = next(line for line in lines if line.strip().startswith("lorentznet "))
+    assert "224,072" in row
+    assert "Lorentz" in row
 
 
 def test_a_model_without_a_page_is_not_built():

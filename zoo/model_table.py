@@ -1,7 +1,9 @@
 """The table of all models: what the registry knows of each, and what a model built of it says."""
 
+import sys
 from typing import NamedTuple, get_args
 
+import rich.box
 from rich.console import Console
 from rich.table import Column, Table
 from torch import nn
@@ -13,6 +15,9 @@ from zoo.report.tables import markdown_table
 #: Features of a particle or an object with which parameters are counted, and classes.
 NUM_FEATURES: dict[Sees, int] = {"jets": 7, "events": 12}
 NUM_CLASSES = 2
+
+#: Columns of a line that is not for a terminal, and of a name that need not break on a narrow one.
+_WIDE, _NAME = 200, 26
 
 HEADINGS = ("name", "paper", "what sets it apart", "parameters", "unchanged by")
 
@@ -58,12 +63,18 @@ def show_models(sees: Sees | None = None, *, markdown: bool = False, console: Co
     if markdown:
         print("\n\n".join(models_markdown(kind) for kind in ([sees] if sees else get_args(Sees))))
         return
-    console = console or Console()
+    # what reads a pipe finds every row on a line of its own
+    console = console or Console(width=None if sys.stdout.isatty() else _WIDE)
     for kind in [sees] if sees else get_args(Sees):
         name, paper, _, parameters, unchanged_by = HEADINGS
         table = Table(
-            *(Column(text, no_wrap=True) for text in (name, paper, parameters)),
-            unchanged_by,
+            Column(name, overflow="fold", min_width=_NAME),
+            Column(paper, no_wrap=True),
+            Column(parameters, no_wrap=True, justify="right"),
+            Column(unchanged_by, min_width=15),
+            box=rich.box.SIMPLE_HEAD,
+            show_edge=False,
+            padding=(0, 1, 0, 0),
             title=f"Models of {kind}, with {NUM_FEATURES[kind]} features and {NUM_CLASSES} classes",
         )
         for row in model_rows(kind):

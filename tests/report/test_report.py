@@ -26,9 +26,18 @@ import zoo
 from tests.test_files import small_disk
 from zoo import report
 from zoo.metrics import SIGNAL_EFFICIENCIES
-from zoo.report import Predictions, compare_label_counts, compare_runs, judge_classes, print_table
+from zoo.report import (
+    Answers,
+    Findings,
+    Predictions,
+    compare_label_counts,
+    compare_runs,
+    judge_classes,
+    print_table,
+)
 from zoo.report.drawings import draw_confusion, draw_training
 from zoo.report.pictures import add_legend, labelled_axes
+from zoo.report.significance import Yields, show_significance
 
 PICTURES = ("rejection", "roc", "significance_improvement", "scores")
 
@@ -551,6 +560,57 @@ class TestCompareRuns:
         (tmp_path / "out").write_text("")
         with pytest.raises(FileExistsError, match="out is a file"):
             compare_runs(runs[:1], tmp_path / "out")
+
+
+class TestOtherTasks:
+    """Runs that judge no classes have metrics of their own."""
+
+    @staticmethod
+    def write_run(folder: Path, seed: int, jets: int = 50, **changes: Any) -> Path:
+        true = np.linspace(0, 1, jets)
+        said = true + np.random.default_rng(seed).normal(size=jets)
+        answers = Answers({"index": np.arange(jets), "jet_mass": said, "jet_mass_true": true})
+        metrics = {"jet_mass_mae": {"value": float(np.abs(said - true).mean()), "error": 0.1}}
+        document = {"format": "zoo-task-report", "task": "Regression", "split": "test", "jets": jets, "rows": "jets"}
+        findings = Findings(
+            "pfn, regression",
+            document | {"metrics": metrics} | changes,
+            *("", "", "", {}),
+            files={"predictions.arrow": answers.to_bytes()},
+        )
+        folder.mkdir()
+        (folder / "config.yaml").write_text(f"seed_everything: {seed}\nmodel: {{}}\n")
+        report.write_report(folder / "report", findings, config=folder / "config.yaml")
+        return folder
+
+    def test_seeds_become_mean_and_spread(self, tmp_path, capsys):
+        folders = [self.write_run(tmp_path / str(seed), seed) for seed in (1, 2, 3)]
+        compare_runs(folders, tmp_path / "out")
+        values = [json.loads((each / "report" / "metrics.json").read_text())["metrics"] for each in folders]
+        values = [each["jet_mass_mae"]["value"] for each in values]
+        with open(tmp_path / "out" / "comparison.csv", newline="") as file:
+            (row,) = csv.DictReader(file)
+        assert float(row["jet_mass_mae"]) == pytest.approx(np.mean(values))
+        assert float(row["jet_mass_mae_spread"]) == pytest.approx(np.std(values, ddof=1))
+        assert f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}" in capsys.readouterr().out
+        assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".md", ".csv"}
+
+    def test_what_cannot_be_compared_is_refused(self, runs, tmp_path):
+        mine = self.write_run(tmp_path / "mine", 1)
+        with pytest.raises(ValueError, match="trained for different tasks"):
+            compare_runs([mine, runs[0]], tmp_path / "out")
+        with pytest.raises(ValueError, match="trained for different tasks"):
+            compare_runs([mine, self.write_run(tmp_path / "theirs", 2, task="Theirs")], tmp_path / "out")
+        with pytest.raises(ValueError, match="jets 60 against 50"):
+            compare_runs([mine, self.write_run(tmp_path / "longer", 2, jets=60)], tmp_path / "out")
+        with pytest.raises(ValueError, match="hold the same predictions"):
+            compare_runs([mine, self.write_run(tmp_path / "again", 1)], tmp_path / "out")
+        with pytest.raises(ValueError, match="was not trained for classes"):
+            compare_label_counts({"x": {10: [mine]}}, tmp_path / "out")
+
+    def test_a_search_needs_classes(self, tmp_path):
+        with pytest.raises(ValueError, match="judges no classes, and a search cuts on the score of one"):
+            show_significance(self.write_run(tmp_path / "mine", 1), Yields(10, 100))
 
 
 class TestLabelCounts:

@@ -18,6 +18,7 @@ from rich.table import Table
 from zoo.files import require_output, write_together
 from zoo.limits import parse_json
 from zoo.old_configs import renew_settings
+from zoo.report.answers import Answers
 from zoo.report.classification import FORMAT
 from zoo.report.drawings import INTERVAL_NOTE, Scan, scale_rejection
 from zoo.report.figures import FEW_JETS, curves_of
@@ -25,7 +26,7 @@ from zoo.report.files import make_folder
 from zoo.report.pictures import SIGNAL_COLOURS, add_legend, coloured, labelled_axes, render
 from zoo.report.predictions import Predictions
 from zoo.report.tables import for_terminal, label_of, markdown_table, rounded
-from zoo.report.writing import VERSION
+from zoo.report.writing import TASK_FORMATS, VERSION
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,19 +38,21 @@ SEED_SETTINGS = {
     "seed", "seed_everything", "run_folder", "predictions", "wandb", "test_after_fit", "default_root_dir",
     "ckpt_path", "logger", "dirpath", "enable_progress_bar", "num_workers", "signal_efficiencies",
 }  # fmt: skip
+
+#: Columns of answers that are of the jets, and not said of them.
+_OF_JETS = ("index", "label")
+
 #: Of the signals of one run, and of runs when there are more of them than colours.
 LINE_STYLES = ("-", "--", "-.", ":")
-SPREAD_NOTE = (
-    "± is the standard deviation over the seeds; with one seed, the statistical error of the test sample. "
-    "'>' marks a lower bound: in a run no background passed."
-)
+SPREAD_NOTE = "± is the standard deviation over the seeds; with one seed, the statistical error of the judged sample."
+BOUND_NOTE = f"{SPREAD_NOTE} '>' marks a lower bound: in a run no background passed."
 
 
 def compare_runs(runs: Sequence[Path], out: Path, *, force: bool = False) -> None:
     """Put several tested runs in one table and one picture, seeds of the same training as mean and spread.
 
     Runs belong together if title and settings are the same but for the seed. Writes ``comparison.md``,
-    ``comparison.csv``, ``comparison.png`` and ``comparison.pdf``, and prints the table.
+    ``comparison.csv``, and for classes ``comparison.png`` and ``comparison.pdf``, and prints the table.
 
     Args:
         runs: run folders that hold a ``report/`` (or report folders).
@@ -59,7 +62,7 @@ def compare_runs(runs: Sequence[Path], out: Path, *, force: bool = False) -> Non
     Raises:
         FileNotFoundError: where a run lacks its report.
         FileExistsError: where there is a comparison, and ``force`` was not given.
-        ValueError: where a report is damaged, two are the same, or they judge different classes or jets.
+        ValueError: where a report is damaged, two are the same, or they judge different tasks, classes or jets.
     """
     if not runs:
         raise ValueError("no runs to compare: name at least one run folder")
@@ -71,15 +74,18 @@ def compare_runs(runs: Sequence[Path], out: Path, *, force: bool = False) -> Non
     groups = _group_by_training(loaded)
     names = _compared_figures(loaded[0])
     rows = [_Row.of(label, members, names) for label, members in groups.items()]
-    tested = loaded[0].tested
-    picture = render(lambda figure: _draw_comparison(figure, groups))
+    tested, has_picture = loaded[0].tested, loaded[0].is_of_classes
+    picture = render(lambda figure: _draw_comparison(figure, groups)) if has_picture else {}
     files = {f"comparison.{kind}": content for kind, content in picture.items()}
     files["comparison.csv"] = _comparison_csv(rows, names).encode()
-    files["comparison.md"] = _comparison_page(rows, names, tested).encode()
+    files["comparison.md"] = _comparison_page(rows, names, tested, has_picture=has_picture).encode()
     make_folder(Path(out))
     write_together(Path(out), files)
-    _print_comparison(rows, names, tested)
-    print(f"Table and picture: {out}")
+    if has_picture:
+        _print_comparison(rows, names, tested)
+    else:
+        _print_metrics(rows, names, tested)
+    print(f"{'Table and picture' if has_picture else 'Table'}: {out}")
 
 
 def compare_label_counts(trainings: Mapping[str, Mapping[int, Sequence[Path]]], out: Path) -> None:
@@ -102,6 +108,8 @@ def compare_label_counts(trainings: Mapping[str, Mapping[int, Sequence[Path]]], 
     }
     runs = [run for members in loaded.values() for run in members]
     _require_comparable(runs)
+    if not runs[0].is_of_classes:
+        raise ValueError(f"{runs[0].folder}: was not trained for classes, and labels are those of classes")
     names, tested = _compared_figures(runs[0]), runs[0].tested
     rows = {key: _Row.of(f"{key[0]}, {key[1]:,} labels", members, names) for key, members in loaded.items()}
     picture = render(lambda figure: _draw_label_counts(figure, rows, runs[0]))
@@ -117,11 +125,15 @@ def compare_label_counts(trainings: Mapping[str, Mapping[int, Sequence[Path]]], 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Run:
-    """A tested run: where it lies, its metrics and its predictions."""
+    """A tested run: where it lies, its metrics and its predictions, which a pretraining does not keep."""
 
     folder: Path
     document: dict[str, Any]
-    predictions: Predictions
+    predictions: Predictions | Answers | None
+
+    @property
+    def is_of_classes(self) -> bool:
+        return self.document["format"] == FORMAT
 
     @property
     def name(self) -> str:
@@ -133,7 +145,25 @@ class _Run:
 
     @property
     def tested(self) -> str:
-        return f"{len(self.predictions):,} test {self.rows}"
+        jets, split = self.document["jets"], self.document.get("split", "test" if self.is_of_classes else "validation")
+        return f"{sum(jets.values()) if self.is_of_classes else jets:,} {split} {self.rows}"
+
+    @property
+    def jets(self) -> dict[str, np.ndarray]:
+        """What tells which jets were judged: row numbers, labels and true values, in the order of the rows."""
+        if isinstance(self.predictions, Predictions):
+            columns = {"index": self.predictions.index, "label": self.predictions.label}
+        else:
+            found = {} if self.predictions is None else self.predictions.columns
+            columns = {name: values for name, values in found.items() if name in _OF_JETS or name.endswith("_true")}
+        order = np.lexsort([*columns.values()][::-1]) if columns else ()
+        return {name: values[order] for name, values in columns.items()}
+
+    def says_the_same(self, other: "_Run") -> bool:
+        """Whether its logits are those of another run; of a task that has none, its metrics."""
+        if isinstance(self.predictions, Predictions) and isinstance(other.predictions, Predictions):
+            return np.array_equal(self.predictions.logits, other.predictions.logits)
+        return self.document["metrics"] == other.document["metrics"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,7 +205,7 @@ def _print_comparison(rows: Sequence[_Row], names: Sequence[str], tested: str) -
     """The table on the terminal; rejections of many classes are left to the written one."""
     console = Console()
     shown = [name for name in names if not label_of(name).endswith(")")]  # a class in brackets: one of many
-    title, note = (for_terminal(text, console) for text in (f"Tested on the same {tested}", SPREAD_NOTE))
+    title, note = (for_terminal(text, console) for text in (f"Tested on the same {tested}", BOUND_NOTE))
     texts = [[for_terminal(row.texts[name], console) for name in shown] for row in rows]
     headings = [label_of(name).replace(" at ", "\n") for name in shown]
     columns = zip(*texts, strict=True)
@@ -194,18 +224,34 @@ def _print_comparison(rows: Sequence[_Row], names: Sequence[str], tested: str) -
     console.print(note)
 
 
-def _comparison_page(rows: Sequence[_Row], names: Sequence[str], tested: str) -> str:
+def _print_metrics(rows: Sequence[_Row], names: Sequence[str], tested: str) -> None:
+    """The table of a task with metrics of its own, a line each and a column a training."""
+    console = Console()
+    table = Table(title=f"Judged on the same {tested}", title_justify="left", box=rich.box.SIMPLE_HEAD, show_edge=False)
+    table.add_column("metric", no_wrap=True)
+    for row in rows:
+        seeds = f"{row.seeds} seed{'s' if row.seeds > 1 else ''}"
+        table.add_column(f"{row.label}\n{seeds}", justify="right", overflow="fold")
+    for name in names:
+        table.add_row(name, *(for_terminal(row.texts[name], console) for row in rows))
+    console.print(table)
+    console.print(for_terminal(SPREAD_NOTE, console))
+
+
+def _comparison_page(rows: Sequence[_Row], names: Sequence[str], tested: str, *, has_picture: bool) -> str:
     table = [[row.label, row.seeds, *row.texts.values(), ", ".join(row.runs)] for row in rows]
     parts = [
         "# Comparison of runs",
         f"All judged on the same {tested}.",
         markdown_table(["model", "seeds", *map(label_of, names), "runs"], table),
-        SPREAD_NOTE,
+        BOUND_NOTE if has_picture else SPREAD_NOTE,
+    ]
+    of_picture = [
         "![Background rejection against signal efficiency](comparison.png)",
         "Line: mean over the seeds. Band: standard deviation over the seeds, or the Clopper-Pearson interval (68.3 %) "
         f"of a single run. Curves are drawn where {FEW_JETS} of the background or more pass in every seed.",
     ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(parts + of_picture * has_picture) + "\n"
 
 
 def _label_counts_page(rows: Mapping[tuple[str, int], _Row], names: Sequence[str], tested: str) -> str:
@@ -216,7 +262,7 @@ def _label_counts_page(rows: Mapping[tuple[str, int], _Row], names: Sequence[str
         "# Label efficiency",
         f"All judged on the same {tested}.",
         markdown_table(["training", "labels", "seeds", *map(label_of, names), "runs"], table),
-        SPREAD_NOTE,
+        BOUND_NOTE,
         "![AUC against the number of labels](label_efficiency.png)",
     ]
     return "\n\n".join(parts) + "\n"
@@ -284,7 +330,10 @@ def _load_run(folder: Path) -> _Run:
         document = _checked_document(parse_json(path.read_text(encoding="utf-8")))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged or no report of this version ({error!r}): test the run again") from error
-    predictions = Predictions.load(report / "predictions.arrow")
+    stored = report / "predictions.arrow"
+    if document["format"] != FORMAT:
+        return _Run(folder, document, Answers.load(stored) if stored.is_file() else None)
+    predictions = Predictions.load(stored)
     if len(predictions) != sum(document["jets"].values()) or list(predictions.classes) != document["classes"]:
         raise ValueError(f"{path} and predictions.arrow beside it do not belong together: test the run again")
     return _Run(folder, document, predictions)
@@ -297,17 +346,20 @@ def _report_folder(folder: Path) -> Path:
 
 def _checked_document(document: dict[str, Any]) -> dict[str, Any]:
     """The document itself if it has all that a comparison reads."""
-    if document["format"] in ("zoo-task-report", "zoo-pretraining-report"):
-        raise ValueError("a report without classes, and only those of classes are compared")
-    if (document["format"], document["version"]) != (FORMAT, VERSION):
+    if document["format"] not in (FORMAT, *TASK_FORMATS) or document["version"] != VERSION:
         raise ValueError(f"format {document['format']!r} version {document['version']!r}")
-    absent = {"title", "classes", "background", "settings"} - set(document)
-    if absent or not {"accuracy", "auc"} <= set(document["metrics"]):
+    is_of_classes = document["format"] == FORMAT
+    needed, metrics = {"title", "settings"}, set()
+    if is_of_classes:
+        needed, metrics = needed | {"classes", "background"}, {"accuracy", "auc"}
+    absent = needed - set(document)
+    if absent or not metrics <= set(document["metrics"]):
         raise KeyError(*sorted(absent or {"metrics.accuracy", "metrics.auc"}))
     numbers = [
         number for figure in document["metrics"].values() for number in (figure["value"], figure["error"] or 0.0)
     ]
-    if not all(isinstance(number, int | float) for number in [*numbers, *document["jets"].values()]):
+    counts = document["jets"].values() if is_of_classes else [document["jets"]]
+    if not all(isinstance(number, int | float) for number in [*numbers, *counts]):
         raise TypeError("a metric or a count is no number")
     return document
 
@@ -316,18 +368,25 @@ def _require_comparable(runs: Sequence[_Run]) -> None:
     """Refuse runs whose metrics do not speak of the same jets, and the same run twice."""
     first = runs[0]
     for number, run in enumerate(runs):
-        for key in ("classes", "background", "jets"):
-            if run.document[key] != first.document[key]:
+        ours, theirs = ([each.document.get(key) for key in ("format", "task")] for each in (run, first))
+        if ours != theirs:
+            raise ValueError(
+                f"{run.folder} and {first.folder} cannot be compared: they were trained for different tasks; give the "
+                "runs of each task a table of their own"
+            )
+        for key in ("classes", "background", "split", "jets"):
+            ours, theirs = (each.document.get(key) for each in (run, first))
+            if ours != theirs:
                 raise ValueError(
-                    f"{run.folder} and {first.folder} cannot be compared: {key} {run.document[key]} against "
-                    f"{first.document[key]}; test both on the same split"
+                    f"{run.folder} and {first.folder} cannot be compared: {key} {ours} against {theirs}; test both on "
+                    "the same split"
                 )
         if _compared_figures(run) != _compared_figures(first):
             raise ValueError(f"{run.folder} and {first.folder} hold different metrics: test both again")
-        if not _same_jets(run.predictions, first.predictions):
+        if not _same_jets(run.jets, first.jets):
             raise ValueError(f"{run.folder} and {first.folder} were tested on different jets: use the same split")
         for other in runs[:number]:
-            if np.array_equal(run.predictions.logits, other.predictions.logits):
+            if run.says_the_same(other):
                 raise ValueError(f"{run.folder} and {other.folder} hold the same predictions: leave one out")
 
 
@@ -335,11 +394,8 @@ def _compared_figures(run: _Run) -> list[str]:
     return [name for name in run.document["metrics"] if not name.startswith("significance_improvement")]
 
 
-def _same_jets(one: Predictions, other: Predictions) -> bool:
-    orders = [np.lexsort((each.label, each.index)) for each in (one, other)]
-    return all(
-        np.array_equal(getattr(one, name)[orders[0]], getattr(other, name)[orders[1]]) for name in ("index", "label")
-    )
+def _same_jets(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> bool:
+    return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
 
 
 def _group_by_training(runs: Sequence[_Run]) -> dict[str, list[_Run]]:

@@ -25,6 +25,7 @@ from zoo.limits import parse_json
 from zoo.metrics import MINIMUM_PASS, RocCurve, efficiency_variance, log_probability, roc_curve
 from zoo.report import Predictions, for_terminal, rounded
 from zoo.report.pictures import SIGNAL_COLOURS, add_legend, labelled_axes, render
+from zoo.report.writing import TASK_FORMATS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -234,6 +235,7 @@ def show_significance(
     for kind in ("json", "png", "pdf"):
         inputs = (report / "predictions.arrow", report / "metrics.json", validation)
         require_output(out / f"significance.{kind}", inputs, force=force)
+    _require_classes(report / "metrics.json")
     test = Predictions.load(report / "predictions.arrow")
     number = _signal_class(test.classes, signal, report / "metrics.json")
     curve = signal_curve(test, number)
@@ -263,6 +265,16 @@ def _efficiency(passed: np.ndarray, squares: np.ndarray) -> tuple[np.ndarray, np
     passed, squares = passed.astype(np.float64), squares.astype(np.float64)
     total = passed[-1]
     return passed / total, np.sqrt(efficiency_variance(passed, total, squares, squares[-1]))
+
+
+def _require_classes(report: Path) -> None:
+    """Refuse a report that judges no classes; what is missing or damaged is told where it is used."""
+    try:
+        form = parse_json(report.read_text(encoding="utf-8"))["format"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if form in TASK_FORMATS:
+        raise ValueError(f"{report}: judges no classes, and a search cuts on the score of one; give a classification")
 
 
 def _signal_class(classes: tuple[str, ...], signal: str | None, report: Path) -> int:

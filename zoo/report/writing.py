@@ -21,6 +21,9 @@ from zoo.report.tables import markdown_table
 
 VERSION = 1
 
+#: Formats of the reports of tasks that judge no classes.
+TASK_FORMATS = ("zoo-task-report", "zoo-pretraining-report")
+
 
 def write_report(
     folder: Path,

@@ -54,6 +54,10 @@ class ProgressBar(RichProgressBar):
 class MinuteLog(Callback):
     """Where there is no terminal, a line a minute of an epoch or test: how far it is, how fast, and what is left."""
 
+    def on_train_start(self, trainer: Trainer, *_: Any) -> None:
+        """Count the batches of an epoch that is resumed, of which Lightning does not tell the start."""
+        self.on_train_epoch_start(trainer)
+
     def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
         """Count the batches of an epoch; of a resumed one those that are left."""
         done = trainer.fit_loop.epoch_loop.batch_progress.current.processed
