@@ -16,8 +16,8 @@ from zoo.report.tables import markdown_table
 NUM_FEATURES: dict[Sees, int] = {"jets": 7, "events": 12}
 NUM_CLASSES = 2
 
-#: Columns of a line that is not for a terminal, and of a name that need not break on a narrow one.
-_WIDE, _NAME = 200, 26
+#: Width of a line that is not for a terminal, and of all columns but the name.
+_WIDE, _OTHERS = 200, 54
 
 HEADINGS = ("name", "paper", "what sets it apart", "parameters", "unchanged by")
 
@@ -68,10 +68,10 @@ def show_models(sees: Sees | None = None, *, markdown: bool = False, console: Co
     for kind in [sees] if sees else get_args(Sees):
         name, paper, _, parameters, unchanged_by = HEADINGS
         table = Table(
-            Column(name, overflow="fold", min_width=_NAME),
+            Column(name, overflow="fold", max_width=max(26, console.width - _OTHERS)),
             Column(paper, no_wrap=True),
             Column(parameters, no_wrap=True, justify="right"),
-            Column(unchanged_by, min_width=15),
+            unchanged_by,
             box=rich.box.SIMPLE_HEAD,
             show_edge=False,
             padding=(0, 1, 0, 0),

@@ -88,6 +88,13 @@ def test_older_spellings_are_taken_with_a_hint(parser, capsys):
     ]
 
 
+def test_one_of_several_processes_gives_the_hint(parser, capsys, monkeypatch):
+    for rank, hints in (("0", 1), ("1", 0)):
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        options(parser, "weigh", "--out=x", "--anew", "a")
+        assert len(capsys.readouterr().err.splitlines()) == hints
+
+
 def test_further_options_are_handed_on_as_they_are(parser, capsys):
     words = ["--model.lr", "-1", "--model.a_b=[1, 2]", "--model-x", "--out", "o.h5", "--model.files", "[a]", "b"]
     found = options(parser, "weigh", *words)

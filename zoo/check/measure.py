@@ -231,7 +231,7 @@ def check_model(
         table, context_table = named_features(features), named_context(context)
     else:
         table = pretrained.feature_table
-        context_table = NO_CONTEXT if pretrained.config.kind == "backbone" else pretrained.context_table
+        context_table = pretrained.context_table if pretrained.names else NO_CONTEXT  # a backbone takes none
     described = read_description(layout, labelled=False)
     jets = read_some(data, num_jets, table.columns, context_table=context_table, layout=described)
     if pretrained is not None:

@@ -101,4 +101,4 @@ class MeanRepresentation(nn.Module):
 def checkable(pretrained: Pretrained) -> nn.Module:
     """The model of a pretrained folder as one that gives a row of answers for each jet."""
     model = (pretrained.network or pretrained.model).to(torch.float32)
-    return MeanRepresentation(model) if pretrained.config.kind == "backbone" else model
+    return model if pretrained.names else MeanRepresentation(model)

@@ -13,6 +13,7 @@ without a default must be given. The types that a command may have:
 import argparse
 import difflib
 import inspect
+import os
 import re
 import shutil
 import sys
@@ -116,7 +117,8 @@ class Parser(argparse.ArgumentParser):
             name, sign, value = word.partition("=")
             now = self._before.get(name.replace("_", "-"), _spelt(name.removeprefix("--")))
             if name.startswith("--") and now != name and self._knows(now):
-                print(f"zoo: {name} is spelt {now} now", file=sys.stderr)
+                if os.environ.get("LOCAL_RANK", "0") == "0":  # the first of several processes says it
+                    print(f"zoo: {name} is spelt {now} now", file=sys.stderr)
                 word = now + sign + value
             respelt.append(word)
         return respelt
