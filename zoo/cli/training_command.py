@@ -13,8 +13,8 @@ from typing import Any, NoReturn
 
 import yaml
 from jsonargparse import get_loader, set_loader, set_parsing_settings
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.plugins import Precision
 from lightning.pytorch.utilities import rank_zero_only
@@ -156,7 +156,7 @@ class TrainingCLI(LightningCLI):
         # of a task that takes it; others have no such argument
         parser.link_arguments("data.feature_table", "model.init_args.feature_table", apply_on="instantiate")
 
-    def parse_arguments(self, parser: LightningArgumentParser, args: Sequence[str] | None) -> None:
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse, then settle which checkpoint is meant and whether it can be read, before anything is built."""
         super().parse_arguments(parser, args)
         self.checkpoint = None
@@ -172,9 +172,9 @@ class TrainingCLI(LightningCLI):
                 f"{options.model.class_path}: has no answers to {self.config.subcommand}; use fit or validate"
             )
         if is_one_process(options.trainer):
-            rank_zero_only.rank = 0
+            rank_zero_only.rank = 0  # type: ignore[attr-defined] # Lightning sets it on the function
         if self.config.subcommand == "fit":
-            if rank_zero_only.rank == 0:  # the first of all processes of a training
+            if rank_zero_only.rank == 0:  # type: ignore[attr-defined] # the first of all processes of a training
                 self._held.enter_context(only_one(Path(options.run_folder), "training"))
             options.ckpt_path = checkpoint_to_resume(options.run_folder, options.ckpt_path)
         else:
@@ -189,7 +189,7 @@ class TrainingCLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Nothing: hyperparameters in a checkpoint take no place of the configuration."""
 
-    def instantiate_trainer(self) -> Trainer:
+    def instantiate_trainer(self) -> Trainer:  # type: ignore[override] # nothing overrides the configuration
         """The trainer of the subcommand."""
         is_fit = self.subcommand == "fit"
         self._requeue = [SlurmRequeue(self._option("checkpoints"))] if is_fit and is_job() else []
@@ -204,7 +204,8 @@ class TrainingCLI(LightningCLI):
         path = self._option("ckpt_path")
         require_same_model(self.model, self.checkpoint, path)
         require_same_fine_tuning(self.model.fine_tuning, self.checkpoint, path)
-        averages = any(isinstance(callback, WeightAverage) for callback in self.trainer.callbacks)
+        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined] # set by its connector
+        averages = any(isinstance(callback, WeightAverage) for callback in callbacks)
         if "training_state_dict" in self.checkpoint and not averages:
             raise ValueError(
                 f"checkpoint {path}: was made with averaged weights; keep zoo.training.callbacks.WeightAverage in "
@@ -423,7 +424,7 @@ def _check_config(path: Path) -> None:
         is_of_older_zoo = is_old(parse_yaml(path.read_text()))
     except ValueError as error:  # no YAML, what would fill the memory, or a task that does not exist
         raise ValueError(f"{path}: {error}") from None
-    if is_of_older_zoo and rank_zero_only.rank == 0:
+    if is_of_older_zoo and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
         print(f"{path}: was written for an older zoo and is read as today's, see docs/training.md", file=sys.stderr)
 
 
