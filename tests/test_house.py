@@ -87,6 +87,7 @@ MAY_IMPORT = {
         "card",
     },
     "score_files": {"files", "score_files"},
+    "export": {"kernels", "model", "baselines", "files", "hub", "publish", "export"},
     "inference": {"data", "hub", "files", "progress", "score_files", "inference"},
     "importers": {"physics", "registry", "data", "hub", "card", "torch_files", "importers"},
     "testing": {"kernels", "model", "data", "check", "training", "testing"},
@@ -106,6 +107,8 @@ HEAVY = (
     "distributed",
     "huggingface_hub",
     "lightgbm",
+    "onnx",
+    "onnxruntime",
 )
 NOT_IN_MODELS = {*HEAVY, "weaver"}
 

@@ -21,6 +21,7 @@ COMMANDS: Commands = {
     "check": models.check,
     "publish": models.publish,
     "ensemble": models.ensemble,
+    "export": models.export,
     "import": models.import_weights,
     "hub": (
         "pretrained folders: list, verify, push, pull, card",

@@ -115,3 +115,24 @@ def ensemble(names: Annotated[list[str], Option("MODEL")], *, out: Annotated[Pat
     from zoo.ensemble import make_ensemble
 
     make_ensemble(names, out)
+
+
+def export(
+    name: Annotated[str, Option("MODEL")],
+    *,
+    to: Literal["onnx"],
+    out: Annotated[Path, Option("DIR")],
+    scores: bool = False,
+) -> None:
+    """Write a model for programs without Python, once its answers agree (extra 'export').
+
+    Args:
+        name: a pretrained model, its folder, hf://owner/repo@commit, or the folder of a tested run.
+        to: onnx: a graph for ONNX Runtime, with batches and jets of any length.
+        out: folder to write.
+        scores: answer with scores, the softmax of the logits.
+    """
+    from zoo.export import export
+
+    parity = export(name, out, scores=scores)
+    print(f"{out}: {to}; answers of {parity.jets} jets agree with PyTorch's to {parity.largest_change:.1e}")

@@ -33,7 +33,9 @@ def nearest(points: Tensor, mask: Tensor, num_neighbors: int) -> Slots:
         square = points.square().sum(-1)
         distance = torch.baddbmm(square[:, None, :], points, points.mT, alpha=-2)  # less the square of the point itself
     distance.masked_fill_(~mask[:, None, :], torch.inf)
-    distance.diagonal(dim1=1, dim2=2).fill_(torch.inf)
+    itself = torch.eye(points.shape[1], dtype=torch.bool, device=points.device)
+    # no fill_ of the diagonal: it is a view, and a trace would leave that out
+    distance.add_(torch.where(itself, torch.inf, 0.0).to(distance.dtype))
     distance, slot = distance.topk(num_neighbors, largest=False)
     return Slots(slot, distance.isfinite() & mask[:, :, None])
 

@@ -120,14 +120,14 @@ def pair_couplings(types_i: Tensor, types_j: Tensor, scale: Tensor | None = None
         >>> pair_couplings(electron, positron).item(), pair_couplings(photon, positron).item()
         (0.758, 0.31)
     """
-    factors = _FACTORS.to(types_i.device)[:, types_i, types_j]
+    factors = _FACTORS.to(types_i.device).flatten(1).index_select(1, types_i * len(_FACTORS[0]) + types_j)
     if scale is None:
         strengths = factors.new_tensor([STRONG, ELECTROMAGNETIC, WEAK])[:, None]
     else:
         strong, electromagnetic = (
             (4 * math.pi * alpha(scale)).sqrt() for alpha in (strong_coupling, electromagnetic_coupling)
         )
-        strengths = torch.stack([strong, electromagnetic, torch.full_like(strong, WEAK)])
+        strengths = torch.stack([strong, electromagnetic, strong.new_tensor(WEAK).expand_as(strong)])
     return (factors * strengths).sum(0)
 
 

@@ -1,0 +1,6 @@
+"""Trained models for programs without Python: ONNX files that were compared with the models they were made of."""
+
+from zoo.export.folder import export
+from zoo.export.parity import TOLERANCE, ExportError
+
+__all__ = ["TOLERANCE", "ExportError", "export"]
