@@ -11,6 +11,7 @@ from scipy.stats import norm
 from sklearn.metrics import mean_pinball_loss
 
 from zoo import load_pretrained, predict
+from zoo.cli import main
 from zoo.cli import training_command as command
 from zoo.data import JetDataModule
 from zoo.data.batch import JetBatch
@@ -157,10 +158,12 @@ def test_a_report_holds_metrics_pictures_and_predictions(fitted):
     assert document["metrics"]["jet_mass_resolution"]["value"] < 0.8 * spread, "something is learnt"
 
 
-def test_a_published_regression_answers_as_the_run_did(fitted, tmp_path):
+def test_a_published_regression_answers_as_the_run_did(fitted, tmp_path, capsys):
     publish_run(fitted / "run", tmp_path / "mine", licence="MIT")
     published = load_pretrained(tmp_path / "mine")
     assert published.config.kind == "task"
+    main(["hub", "verify", str(tmp_path / "mine")])
+    assert capsys.readouterr().out.endswith("are right: pfn for jet_mass, jet_mass_sigma, jet_pt, jet_pt_sigma\n")
     assert published.names == ("jet_mass", "jet_mass_sigma", "jet_pt", "jet_pt_sigma")
     tested = Answers.load(fitted / "run" / "report" / "predictions.arrow").sorted()
     found = predict(tmp_path / "mine", "sample:top_tagging/test", rows=(0, 400))

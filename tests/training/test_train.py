@@ -118,6 +118,11 @@ def change(config: dict, key: str, value: object) -> None:
         ("data.train.row", [0, 10], "row"),
         ("data.train.rows", [0, "all"], "rows"),
         ("checkpoints.every_n_steps", 5, "every_n_steps"),
+        (
+            "trainer.callbacks",
+            [{"class_path": "torch.Boom"}],
+            "trainer.callbacks: Problem with given class_path 'torch",
+        ),
     ],
 )
 def test_misspelt_keys_and_wrong_types_are_refused(config, tmp_path, capsys, key, value, named):

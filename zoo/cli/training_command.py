@@ -376,9 +376,10 @@ def _in_one_line(message: str) -> str:
         >>> _in_one_line('Parser key "seed":\n  Expected a <class \'int\'>. Got value: two')
         'seed: expected int, got two'
     """
-    task = re.match(r'Parser key "model":\n.*?\n    - (Problem .*?)\n    - Expected a <class', message, re.DOTALL)
-    if task is not None:  # the task is wrong, and not also no None
-        message = "model: " + task[1]
+    of_class = r'Parser key "([\w.]+)":\n.*?\n *- (Problem with given class_path .*?)\n *- (?:Expected|Not a valid)'
+    found = re.match(of_class, message, re.DOTALL)
+    if found is not None:  # a class is wrong, and not also neither a path nor no list
+        message = f"{found[1]}: {found[2]}"
     message = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", " ".join(message.split())).replace("NoneType", "null")
     message = re.sub(r'Parser key "([^"]+)":', r"\1:", message)
     message = re.sub(r"\bExpected an? (\w+)\b(?:\. Got value: )?", r"expected \1, got ", message)
