@@ -28,7 +28,7 @@ def baseline(
     seed: int | None = None,
     train_jets: Annotated[int | None, Option("N")] = None,
 ) -> None:
-    """Train what networks have to beat on the data of a config.
+    """Train boosted trees, which networks have to beat, on the data of a config.
 
     Args:
         kind: boosted decision trees (extra 'trees').

@@ -29,7 +29,7 @@ def predict(
     all_keys: training.AllKeys = False,
     keys: training.Keys = (),
 ) -> None:
-    """Scores of the jets in a file, by a pretrained model or a run.
+    """Score the jets in a file by a pretrained model or a run.
 
     zoo predict FILE --model MODEL     a pretrained model; the scores go to the output as CSV without --out
     zoo predict FILE --run-folder DIR  the best checkpoint of a run; to DIR/predictions.arrow without --out
