@@ -1,5 +1,6 @@
 """Configurations compose, name nothing outside the checkout, and say what to expect of them."""
 
+import contextlib
 import csv
 import json
 import re
@@ -13,6 +14,7 @@ import yaml
 import zoo
 from benchmarks import rows
 from zoo.cli import training_command as command
+from zoo.cli.preflight import check_settings
 from zoo.model import declared
 
 REPOSITORY = Path(__file__).parents[1]
@@ -73,6 +75,15 @@ def test_every_row_builds(name):
     for split in filter(None, data.splits.values()):
         for file in split.files:
             assert re.fullmatch(r"(sample:|data/)[\w/.]+", file), "nothing outside the checkout"
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_no_row_is_refused_before_torch_is_loaded(name):
+    """But for files that are not there."""
+    words = COMMANDS[name]
+    configs = [REPOSITORY / word.partition("=")[2] for word in words if word.startswith("--config=")]
+    with contextlib.suppress(FileNotFoundError):
+        check_settings("fit", configs, [word for word in words if not word.startswith("--config=")])
 
 
 def test_each_row_is_a_command_of_the_page_with_a_run_folder_of_its_own():

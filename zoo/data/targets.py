@@ -23,8 +23,8 @@ def require_targets(names: Sequence[str], table: JetTable, path: Path) -> None:
         if name not in table.fields and name not in OF_JETS:
             known = list(dict.fromkeys([*table.fields, *OF_JETS]))
             raise ValueError(
-                f"{path}: data.targets: has no field {name!r}; {did_you_mean(name, known)} (all: {', '.join(known)}); "
-                "a layout names further fields"
+                f"{path}: data.targets: has no field {name!r}; {did_you_mean(name, known)}; a layout names further "
+                "fields"
             )
 
 

@@ -36,8 +36,8 @@ class Classification(Task):
         signal_efficiencies: at which it is quoted.
         learning_rate: at the top of the schedule, see `Task`.
         weight_decay: of AdamW, for parameters with two or more axes.
-        warmup: part of all steps over which the learning rate rises.
-        final_learning_rate: at the last step, as a part of ``learning_rate``.
+        warmup: fraction of all steps over which the learning rate rises.
+        final_learning_rate: at the last step, as a fraction of ``learning_rate``.
         fine_tuning: whose weights to begin at, and what is new, frozen or slower; None: random weights.
 
     Raises:

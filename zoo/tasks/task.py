@@ -384,7 +384,7 @@ def warmup_cosine(step: int, total_steps: int, warmup: float, final: float) -> f
     Args:
         step: s, from 0.
         total_steps: T.
-        warmup: part of all steps that warm up, W = round(warmup * T).
+        warmup: fraction of all steps that warm up, W = round(warmup * T).
         final: f_T, reached at the last step.
 
     Example:

@@ -76,11 +76,11 @@ class Contrastive(Pretraining):
         max_shift: most by which a version is moved in pseudorapidity.
         smearing: scale in GeV of `smear`.
         split_fraction: chance of a particle to be split.
-        probe_fraction: part of the validation jets whose labels the linear probe reads, see `Pretraining`.
+        probe_fraction: fraction of the validation jets whose labels the linear probe reads, see `Pretraining`.
         learning_rate: at the top of the schedule, see `Task`.
         weight_decay: of AdamW, for parameters with two or more axes.
-        warmup: part of all steps over which the learning rate rises.
-        final_learning_rate: at the last step, as a part of ``learning_rate``.
+        warmup: fraction of all steps over which the learning rate rises.
+        final_learning_rate: at the last step, as a fraction of ``learning_rate``.
 
     Raises:
         ValueError: if a setting lies outside its range, or the features need more than momenta.

@@ -269,11 +269,11 @@ class MaskedParticles(Pretraining):
         num_codes: number of codes; they are fitted to training particles and stored with the weights.
         decoder_dim: width of the decoder.
         decoder_layers: its layers.
-        probe_fraction: part of the validation jets whose labels the linear probe reads, see `Pretraining`.
+        probe_fraction: fraction of the validation jets whose labels the linear probe reads, see `Pretraining`.
         learning_rate: at the top of the schedule, see `Task`.
         weight_decay: of AdamW, for parameters with two or more axes.
-        warmup: part of all steps over which the learning rate rises.
-        final_learning_rate: at the last step, as a part of ``learning_rate``.
+        warmup: fraction of all steps over which the learning rate rises.
+        final_learning_rate: at the last step, as a fraction of ``learning_rate``.
 
     Raises:
         ValueError: if a setting lies outside its range, or the features do not fit.

@@ -31,9 +31,9 @@ class Pretraining(Task):
         model: gives representations by ``model.encode(features, four_momenta, mask)``.
         learning_rate: at the top of the schedule, see `Task`.
         weight_decay: of AdamW, for parameters with two or more axes.
-        warmup: part of all steps over which the learning rate rises.
-        final_learning_rate: at the last step, as a part of ``learning_rate``.
-        probe_fraction: part of the validation jets whose labels the probe reads, half of them for its fit; 0 for none.
+        warmup: fraction of all steps over which the learning rate rises.
+        final_learning_rate: at the last step, as a fraction of ``learning_rate``.
+        probe_fraction: fraction of the validation jets whose labels the probe reads, half of them for its fit; 0: none.
 
     Raises:
         ValueError: if the model has no ``encode``, or a setting lies outside its range.

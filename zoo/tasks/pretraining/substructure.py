@@ -36,11 +36,11 @@ class Substructure(Pretraining):
     Args:
         model: gives representations by ``model.encode(features, four_momenta, mask)``; a YAML names its builder.
         feature_table: of the data; the training door takes it from there.
-        probe_fraction: part of the validation jets whose labels the linear probe reads, see `Pretraining`.
+        probe_fraction: fraction of the validation jets whose labels the linear probe reads, see `Pretraining`.
         learning_rate: at the top of the schedule, see `Task`.
         weight_decay: of AdamW, for parameters with two or more axes.
-        warmup: part of all steps over which the learning rate rises.
-        final_learning_rate: at the last step, as a part of ``learning_rate``.
+        warmup: fraction of all steps over which the learning rate rises.
+        final_learning_rate: at the last step, as a fraction of ``learning_rate``.
 
     Raises:
         ValueError: if a setting lies outside its range, or the features are of events, which have no substructure.
