@@ -39,7 +39,7 @@ def write_card(name: str, config: PretrainedConfig) -> str:
     Raises:
         PretrainedError: if its metrics are not those of a report.
     """
-    words = _WORDS.get(config.kind, _WORDS["tagger"])
+    words = _WORDS[config.kind]
     parts = [
         _header(config.licence),
         f"# {name}",
@@ -47,7 +47,7 @@ def write_card(name: str, config: PretrainedConfig) -> str:
         "## Use",
         words.use(name) + _package(config.package),
         "## Inputs",
-        _inputs(config),
+        words.inputs(config),
         "## Metrics",
         _figures(config),
         "## Training",
@@ -61,8 +61,7 @@ def write_card(name: str, config: PretrainedConfig) -> str:
     ]
     if "settings" in config.training:
         settings = yaml.safe_dump(config.training["settings"], sort_keys=False).strip()
-        program = "zoo baseline lightgbm" if config.kind == "trees" else "zoo fit"
-        parts += ["## Settings", f"This is a `config.yaml` for `{program}`:\n\n```yaml\n{settings}\n```"]
+        parts += ["## Settings", f"This is a `config.yaml` for `{words.program}`:\n\n```yaml\n{settings}\n```"]
     return "\n\n".join(parts) + "\n"
 
 
@@ -132,48 +131,6 @@ All take the path of the folder or `hf://owner/repo@commit`. Loading compares al
 answers with the stored ones."""
 
 
-def _what_of_task(config: PretrainedConfig) -> str:
-    task = config.task or {}
-    return f"trained as `{task['name']}` to give {', '.join(task['columns'])}"
-
-
-class _Words(NamedTuple):
-    """How a card speaks of a kind of folder.
-
-    Args:
-        what: what was trained, of a config.
-        use: how it is used, of the name of its folder.
-        purpose: what it is good for.
-        is_plain: whether its metrics have values and errors only.
-        is_calibrated: whether it gives probabilities.
-    """
-
-    what: Callable[[PretrainedConfig], str]
-    use: Callable[[str], str]
-    purpose: str
-    is_plain: bool = False
-    is_calibrated: bool = False
-
-
-_WORDS = {
-    "tagger": _Words(
-        lambda config: f"for the classes {', '.join(config.classes)}, trained",
-        _use,
-        "comparisons, and as a start for trainings",
-        is_calibrated=True,
-    ),
-    "backbone": _Words(
-        lambda config: "trained without labels", _use_of_backbone, "a start for trainings", is_plain=True
-    ),
-    "task": _Words(
-        _what_of_task,
-        _use_of_task,
-        "comparisons, and as a start for trainings",
-        is_plain=True,
-    ),
-}
-
-
 def _package(package: dict[str, Any] | None) -> str:
     if package is None:
         return ""
@@ -181,15 +138,17 @@ def _package(package: dict[str, Any] | None) -> str:
     return f"\n\nThe model is that of another package: `pip install {name}` first, here version {version}."
 
 
-def _inputs(config: PretrainedConfig) -> str:
-    if config.kind == "ensemble":
-        members = _listed(config.members or [])
-        return f"Those of its members, {members}, whose folders lie in `members/` with their own cards."
-    if config.kind == "trees" and not config.features["features"]:
-        return f"""The momenta (E, px, py, pz) in {config.units} of the particles of a jet, of which these observables \
+def _inputs_of_ensemble(config: PretrainedConfig) -> str:
+    members = _listed(config.members or [])
+    return f"Those of its members, {members}, whose folders lie in `members/` with their own cards."
+
+
+def _inputs_of_trees(config: PretrainedConfig) -> str:
+    if config.features["features"]:
+        return _features_of_particles(config)
+    return f"""The momenta (E, px, py, pz) in {config.units} of the particles of a jet, of which these observables \
 are computed (logarithms, see `zoo.physics.substructure`): {_listed(config.observables or [])}.\
 {"" if config.context is None else _context(ContextTable.from_dict(config.context))}"""
-    return _features_of_particles(config)
 
 
 def _listed(names: Iterable[str]) -> str:
@@ -246,17 +205,15 @@ def _code(text: str) -> str:
 
 
 def _figures(config: PretrainedConfig) -> str:
-    if not config.metrics and config.kind == "ensemble":
-        return "None: the ensemble was not tested as a whole; the cards of its members have theirs."
+    words = _WORDS[config.kind]
     if not config.metrics:
-        return "None: it was not tested. `zoo test` does that."
+        return f"None: {words.untested}"
     rows = _rows(config)
     try:
-        words = _WORDS.get(config.kind, _WORDS["tagger"])
         table = plain_figures_table(config.metrics) if words.is_plain else figures_table(config.metrics, rows)
     except (AttributeError, KeyError, TypeError) as error:
         raise PretrainedError(f"config.json: 'metrics' are not those of a report ({error!r}); publish a run") from error
-    if "validation_jets" in config.training or config.kind == "backbone":
+    if "validation_jets" in config.training or words.is_validated:
         return f"On {config.training.get('validation_jets', 0):,} validation {rows}.\n\n{table}"
     jets = config.training.get("jets", {})
     if words.is_plain:
@@ -293,13 +250,70 @@ def _data(name: str) -> str:
 def _limits(config: PretrainedConfig) -> str:
     dataset = DATASETS.get(config.dataset)
     alike = f" ({dataset.conditions})" if dataset and dataset.conditions else ""
-    words = _WORDS.get(config.kind)
-    purpose = words.purpose if words else "comparisons"
-    calibrated = _CALIBRATION if words is None or words.is_calibrated else ""
+    words = _WORDS[config.kind]
+    calibrated = _CALIBRATION if words.is_calibrated else ""
     notes = "".join(f"\n- {note}" for note in config.training.get("notes", ()))
     rows = _rows(config)
     studies = "jet tagging on simulated jets" if rows == "jets" else f"simulated {rows}"
-    return f"""For studies of {studies}, {purpose}.
+    return f"""For studies of {studies}, {words.purpose}.
 
 - It knows {rows} like those of its training only{alike}. Other energies, jet radii, generators, detectors or pile-up \
 need a training of their own, or at least a test.{calibrated}{notes}"""
+
+
+def _what_of_classes(config: PretrainedConfig) -> str:
+    return f"for the classes {', '.join(config.classes)}, trained"
+
+
+def _what_of_task(config: PretrainedConfig) -> str:
+    task = config.task or {}
+    return f"trained as `{task['name']}` to give {', '.join(task['columns'])}"
+
+
+class _Words(NamedTuple):
+    """How a card speaks of a kind of folder.
+
+    Args:
+        what: what was trained, of a config.
+        use: how it is used, of the name of its folder.
+        purpose: what it is good for.
+        inputs: what it sees, of a config.
+        is_plain: whether its metrics have values and errors only.
+        is_validated: whether its metrics are those of a validation.
+        is_calibrated: whether it gives probabilities.
+        program: what its settings are for.
+        untested: what stands in place of metrics.
+    """
+
+    what: Callable[[PretrainedConfig], str] = _what_of_classes
+    use: Callable[[str], str] = _use
+    purpose: str = "comparisons, and as a start for trainings"
+    inputs: Callable[[PretrainedConfig], str] = _features_of_particles
+    is_plain: bool = False
+    is_validated: bool = False
+    is_calibrated: bool = False
+    program: str = "zoo fit"
+    untested: str = "it was not tested. `zoo test` does that."
+
+
+#: By the ``kind`` of a config.
+_WORDS = {
+    "tagger": _Words(is_calibrated=True),
+    "trees": _Words(
+        purpose="comparisons", inputs=_inputs_of_trees, is_calibrated=True, program="zoo baseline lightgbm"
+    ),
+    "ensemble": _Words(
+        purpose="comparisons",
+        inputs=_inputs_of_ensemble,
+        is_calibrated=True,
+        untested="the ensemble was not tested as a whole; the cards of its members have theirs.",
+    ),
+    "backbone": _Words(
+        lambda config: "trained without labels",
+        _use_of_backbone,
+        "a start for trainings",
+        is_plain=True,
+        is_validated=True,
+    ),
+    "task": _Words(_what_of_task, _use_of_task, is_plain=True),
+}
