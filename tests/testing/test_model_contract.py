@@ -186,13 +186,6 @@ class SilentlyWrongTwice(Small):
         return self.fast_forward(*inputs)
 
 
-class LooksAtPadding(Small):
-    """A page that is given what stands in padding, and multiplies it by zero."""
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        return self.reference_forward(*inputs)
-
-
 class Overflowing(Small):
     def reference_forward(self, *inputs: Tensor) -> Tensor:
         return 1e6 * super().reference_forward(*inputs)
@@ -244,7 +237,6 @@ BROKEN = [
     ("the_page_can_be_mapped_over_jets_and_over_weights", DependsOnTheData),
     ("the_page_is_differentiable_twice", HalfDifferentiable),
     ("a_fast_path_differentiated_twice_names_the_remedy", SilentlyWrongTwice),
-    ("rubbish_in_padding_does_not_matter_to_the_page", LooksAtPadding),
     ("the_page_is_finite_in_half_precision", Overflowing),
 ]
 #: How a broken promise shows: in an assert, a `pytest.raises`, or an error of torch.

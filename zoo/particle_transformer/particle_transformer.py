@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from zoo.kernels.building import join_context, stages_of
 from zoo.kernels.cpu import Dropout, Linear
-from zoo.kernels.norms import RowBatchNorm, masked_batch_norm
+from zoo.kernels.norms import RowBatchNorm, apply_masked
 from zoo.kernels.padding import harmless_padding
 from zoo.model import JetModel
 from zoo.particle_transformer import fast
@@ -278,9 +278,7 @@ class Embedding(nn.Sequential):
 
     def forward(self, values: Tensor, mask: Tensor) -> Tensor:
         """Embedded values (..., feature); ``mask`` (...) is True where they are real."""
-        for layer in self:
-            values = masked_batch_norm(layer, values, mask) if isinstance(layer, RowBatchNorm) else layer(values)
-        return values
+        return apply_masked(self, values, mask)
 
 
 class ParticleEmbedding(Embedding):

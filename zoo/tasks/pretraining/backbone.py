@@ -18,7 +18,7 @@ def require_backbone(model: nn.Module) -> None:
     if not has_encode(model):
         raise ValueError(
             f"model.model: {type(model).__name__} has no 'encode', which gives the representation of each particle; "
-            "choose a ParticleTransformer, ParticleNet or LorentzNet"
+            "choose one that has, such as particle_transformer, particlenet, lorentznet or lgatr_slim"
         )
 
 
