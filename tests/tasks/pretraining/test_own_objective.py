@@ -13,11 +13,11 @@ import yaml
 
 import zoo
 from zoo import create_model, plugins
+from zoo.cli import training_command
 from zoo.data.datasets import resolve_file
 from zoo.data.store import open_store
 from zoo.publish import publish_run
 from zoo.tasks.pretraining import read_backbone
-from zoo.training import command
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "pretraining.md"
 VALIDATED = [0, 120]
@@ -50,7 +50,7 @@ def folder(tmp_path_factory) -> Path:
     sys.path.insert(0, str(folder))
     importlib.invalidate_caches()
     try:
-        command.main(["fit", "--config", str(folder / "config.yaml")])
+        training_command.main(["fit", "--config", str(folder / "config.yaml")])
         publish_run(folder / "run", folder / "published", licence="MIT")
     finally:
         sys.path.remove(str(folder))
