@@ -1,4 +1,4 @@
-"""Rotations and reflections of whole events, which change no physics, drawn for every event and epoch."""
+"""Random rotations and reflections of whole events, which change no physics, drawn for every event and epoch."""
 
 import dataclasses
 import math
@@ -11,26 +11,26 @@ from zoo.data.packed import PackedJets
 from zoo.data.store import JetTable
 from zoo.data.turning import ColumnChanges, Turning, turn_vector
 
-#: What can be drawn, in the order in which it is done.
+#: The kinds of transformations, in the order in which they are applied.
 KINDS = ("reflection", "rotation")
 
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    r"""Transforms each event as a whole, by numbers that its row, the epoch and the seed alone determine.
+    r"""Transforms each event as a whole, by random numbers that depend only on its row, the epoch and the seed.
 
     .. math:: p_y \leftarrow \pm p_y, \qquad
         \begin{pmatrix} p_x \\ p_y \end{pmatrix} \leftarrow
         \begin{pmatrix} \cos\alpha & -\sin\alpha \\ \sin\alpha & \cos\alpha \end{pmatrix}
         \begin{pmatrix} p_x \\ p_y \end{pmatrix}
 
-    with either sign and any angle :math:`\alpha` equally probable. Every column that turns or is mirrored does so
-    along, see `zoo.data.turning` and `zoo.physics.quantities`.
+    with either sign and any angle :math:`\alpha` equally probable. Columns that change under a rotation or reflection
+    are transformed too, see `zoo.data.turning` and `zoo.physics.quantities`.
 
     Args:
         kinds: some of `KINDS`.
         seed: of the draws.
-        changes: what the names of columns do not say.
+        changes: how columns change whose names do not say it.
 
     Raises:
         ValueError: if a kind is unknown or given twice.
@@ -45,7 +45,7 @@ class Augmentation:
             raise ValueError(f"augmentation: must hold {' and '.join(KINDS)}, each once at most, not {self.kinds}")
 
     def of(self, tables: Sequence[JetTable], columns: Sequence[str], fields: Sequence[str]) -> "EventAugmentation":
-        """The augmentation of the events of some tables, of which a model needs ``columns`` and ``fields``.
+        """The augmentation for the events of some tables, of which a model needs ``columns`` and ``fields``.
 
         Raises:
             ValueError: as of `Turning.of`, or if ``changes`` name a column that no table has.
@@ -71,7 +71,7 @@ class EventAugmentation:
     events: Turning
 
     def transform(self, jets: PackedJets, epoch: int) -> PackedJets:
-        """The events as they are seen in an epoch."""
+        """The events as the model sees them in an epoch."""
         kinds, seed = self.drawn.kinds, self.drawn.seed
         sign, angle = np.ones(len(jets.counts)), np.zeros(len(jets.counts))
         if "reflection" in kinds:
@@ -97,7 +97,7 @@ def _turn_momenta(four_momenta: np.ndarray, sign: np.ndarray, angle: np.ndarray)
 
 
 def uniform(key: tuple[int, ...], rows: np.ndarray) -> np.ndarray:
-    """A number from 0 to below 1 for each row, float64, a pure function of the key and the row.
+    """A float64 number in [0, 1) for each row, a pure function of the key and the row.
 
     References:
         Fast splittable pseudorandom number generators (2014), doi:10.1145/2660193.2660195: its mixing of bits.

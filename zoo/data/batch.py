@@ -16,7 +16,7 @@ from zoo.data.store import MOMENTUM_COLUMNS, JetTable
 
 
 class JetBatch(NamedTuple):
-    """What a model and its loss see of some jets; padded entries are exactly 0.
+    """A batch of jets as a model and its loss see it; padded entries are exactly 0.
 
     Shapes:
         features: float32 (batch, particle, feature), standardised.
@@ -27,9 +27,9 @@ class JetBatch(NamedTuple):
         index: int64 (batch,), row of the jet in its source.
         context: float32 (batch, context_feature), standardised inputs of the jet or event as a whole; often none.
         source: int64 (batch,), class of the jet in its file, which differs from ``label`` where classes are merged.
-        targets: by name, further numbers of the jets that a task learns, float32 or int64 (batch,) each, see
-            `zoo.data.targets`. A task may learn one of them in place of the label, which then is the truth that only
-            its test looks at.
+        targets: further numbers per jet that a task learns, by name, float32 or int64 (batch,) each, see
+            `zoo.data.targets`. A task may learn one of them instead of the label; the label is then the truth that only
+            its test uses.
     """
 
     features: Tensor
@@ -49,24 +49,24 @@ class JetBatch(NamedTuple):
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:
-        """What a model is called with: features, four-momenta, mask and, if there is any, context."""
+        """The inputs of a model: features, four-momenta, mask and, if there is any, context."""
         return (self.features, self.four_momenta, self.mask, *([self.context] if self.context.shape[1] else []))
 
 
 def has_jet_columns(table: JetTable) -> bool:
-    """Whether a table gives the momentum of each jet itself."""
+    """Whether a table gives the momentum of each jet, beside those of its particles."""
     return all(name in table.fields for name in JET_COLUMNS)
 
 
 def gather(table: JetTable, rows: np.ndarray, columns: Sequence[str] = (), fields: Sequence[str] = ()) -> PackedJets:
-    """The jets ``rows`` of a table, in that order; no loop over jets.
+    """The jets ``rows`` of a table, in that order, without a loop over jets.
 
     Args:
         table: jets.
         rows: int64 (jet,).
-        columns: particle columns to take along as far as the table has them, such as `FeatureTable.columns`; what it
-            says of the jets themselves, `JET_COLUMNS`, always comes along.
-        fields: fields of the jets to take along as far as the table has them, such as `ContextTable.fields`.
+        columns: particle columns to include if the table has them, such as `FeatureTable.columns`; the momenta of the
+            jets themselves, `JET_COLUMNS`, are always included.
+        fields: fields of the jets to include if the table has them, such as `ContextTable.fields`.
     """
     particle, counts = table.particles_of(rows)
     four_momenta = np.empty((len(MOMENTUM_COLUMNS), len(particle)), dtype=np.float32)
@@ -112,14 +112,14 @@ def collate(jets: PackedJets, features: FeatureTable, context: ContextTable = NO
 
 
 def padded_columns(jets: PackedJets, mask: Tensor) -> dict[str, Tensor]:
-    """Columns and fields of packed jets by name, as a pretrained model is called with them.
+    """Columns and fields of packed jets by name, as a pretrained model takes them.
 
     Args:
         jets: packed.
-        mask: bool (batch, particle), of the batch that `collate` makes of them.
+        mask: bool (batch, particle), of the batch that `collate` makes from them.
 
     Returns:
-        (batch, particle) of particles, zero where there is none, and (batch,) of jets.
+        Particle columns (batch, particle), zero in padding, and fields of jets (batch,).
     """
     columns = {name: torch.from_numpy(values) for name, values in (*jets.columns.items(), *jets.fields.items())}
     for name in jets.columns.keys() - set(JET_COLUMNS):
@@ -130,12 +130,12 @@ def padded_columns(jets: PackedJets, mask: Tensor) -> dict[str, Tensor]:
 def batch_quantities(
     batch: JetBatch, feature_table: FeatureTable, context_table: ContextTable
 ) -> Iterator[tuple[str, Tensor]]:
-    """What of a batch has a range, see `zoo.data.ranges.quantities`."""
+    """The quantities of a batch that have a range, see `zoo.data.ranges.quantities`."""
     return quantities(batch._asdict(), feature_table, context_table)
 
 
 def _pad(packed: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """The particles (particle, feature) in their places (batch, particle, feature), and zeros."""
+    """The particles (particle, feature) in their places (batch, particle, feature), and zeros elsewhere."""
     rows = np.ascontiguousarray(packed.numpy())
     if not rows.shape[1]:
         return torch.zeros(*mask.shape, 0)

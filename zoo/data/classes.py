@@ -1,4 +1,4 @@
-"""Classes of the files, and those that a training makes of them by putting several together."""
+"""Classes of the files, and how a training merges several of them into one."""
 
 import dataclasses
 from collections import Counter
@@ -11,7 +11,7 @@ from zoo.data.hints import did_you_mean
 
 @dataclasses.dataclass(frozen=True)
 class MergedClasses:
-    """What becomes of the classes of the files.
+    """How the classes of the files map to those of a training.
 
     Args:
         names: classes of the training; a label is an index into them.
@@ -25,26 +25,26 @@ class MergedClasses:
 
     @property
     def is_merged(self) -> bool:
-        """Whether the classes are others than those of the files."""
+        """Whether the classes differ from those of the files."""
         return self.names != self.sources
 
     def count(self, of_sources: np.ndarray) -> np.ndarray:
-        """Number of jets of each class, int64 (class,), of those of each class of the files."""
+        """Number of jets of each class, int64 (class,), from the numbers for each class of the files."""
         counts = np.zeros(len(self.names), dtype=np.int64)
         np.add.at(counts, list(self.of_source), of_sources)
         return counts
 
 
 def merge_classes(merge: Mapping[str, Sequence[str]] | None, sources: Sequence[str]) -> MergedClasses:
-    """Put classes of the files together, or leave all as they are.
+    """Merge classes of the files, or leave all as they are.
 
     Args:
-        merge: for each new class in order, the classes that it is made of; each class of the files stands in it once.
-            None: no class changes.
+        merge: for each new class in order, the classes that it is made of; each class of the files appears exactly
+            once. None: no class changes.
         sources: classes of the files.
 
     Raises:
-        ValueError: if a class is unknown, missing or given twice, a new one is made of none, or there is but one.
+        ValueError: if a class is unknown, missing or given twice, a new one is made of none, or there is only one.
 
     Example:
         >>> merge_classes({"background": ["ttH", "ttZ"], "signal": ["tttt"]}, ["ttH", "ttZ", "tttt"]).of_source

@@ -61,10 +61,10 @@ class ContextTable:
         return tuple(dict.fromkeys(name for feature in self.features for name in feature.fields))
 
     def check_fields(self, names: Iterable[str]) -> None:
-        """Whether events with the fields ``names`` have all that the context features need.
+        """Check that events with the fields ``names`` have all that the context features need.
 
         Raises:
-            ValueError: if not; the message names the field.
+            ValueError: if they do not; the message names the field.
         """
         there = sorted(names)
         for name in self.fields:

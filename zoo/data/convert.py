@@ -1,8 +1,8 @@
-"""From files of any format to a folder of shuffled shards, in memory that does not grow with the data.
+"""Converts files of any format to a folder of shuffled shards, in memory that does not grow with the data.
 
-Two passes make the shuffle. The first deals the jets of every `PART_ROWS` rows of a file to the shards at random and
-writes them as a part, sorted by shard; the second puts the pieces of one shard together and shuffles them. As each jet
-is dealt independently of the others, the whole is a uniformly random order of all jets.
+The shuffle takes two passes. The first deals the jets of every `PART_ROWS` rows of a file to the shards at random and
+writes them as a part, sorted by shard. The second joins the pieces of each shard and shuffles them. As each jet is
+dealt independently of the others, the final order of all jets is uniformly random.
 
 References:
     Sandelius, "A simple randomization procedure", J. R. Stat. Soc. B 24 (1962) 472.
@@ -40,19 +40,19 @@ PARTS = "parts"
 PLAN_VERSION = 2
 DRAFTS = ".*.draft"  # of `zoo.files.atomic_write`
 
-#: What tables say of themselves that has to be the same for all files.
+#: Metadata of tables that must be the same for all files.
 FACTS = ("dataset", "classes", "units")
 
 #: Rows of a file that are read at a time and written as one part: 50 particles a jet of 4 columns take 52 MB.
 PART_ROWS = 65536
 
-#: Shards that one piece of work puts together, so that it opens all parts once for as many.
+#: Shards that one piece of work puts together, so that it opens all parts only once for this many.
 SHARDS_AT_ONCE = 8
 
-#: Most threads of a process: decoding and copying leave the interpreter to others, what is between does not.
+#: Most threads of a process: decoding and copying release the interpreter lock, the code between them does not.
 THREADS = 4
 
-#: A file is distinguished from another of its size and time by so many blocks of so many bytes.
+#: This many blocks of this many bytes distinguish a file from another with the same size and time.
 BLOCKS = 64
 BLOCK_BYTES = 4096
 
@@ -64,7 +64,7 @@ Run = Callable[[Callable[[Work], Result], Sequence[Work]], Iterator[tuple[Work, 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """All that the bytes of a converted folder depend on, but for what the files hold.
+    """Everything that the bytes of a converted folder depend on, except the contents of the files.
 
     Args:
         seed: of the shuffle.
@@ -89,12 +89,12 @@ class Plan:
 
     @property
     def shards(self) -> int:
-        """Number of shards that jets are dealt to."""
+        """Number of shards that the jets are dealt to."""
         return max(1, round(self.rows / self.jets_per_shard))
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All but the files, each key of the layout by its own name."""
+        """All settings but the files, each key of the layout by its own name."""
         layout = {"layout": None} if self.layout is None else {f"layout.{key}": v for key, v in self.layout.items()}
         return {key: getattr(self, key) for key in ("seed", "jets_per_shard", "compression", "labelled")} | layout
 
@@ -132,7 +132,7 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class Gathering:
-    """Some shards, to be put together from all parts."""
+    """Some shards, to be assembled from all parts."""
 
     folder: Path
     parts: tuple[Path, ...]
@@ -153,30 +153,30 @@ def convert(
     layout: Description | None = None,
     labelled: bool = True,
 ) -> Manifest:
-    """Convert files to a folder of shards whose jets are in one random order, with a manifest that is written last.
+    """Convert files to a folder of shards whose jets are in random order, with a manifest that is written last.
 
-    The bytes depend on the files, their order, and all arguments but ``processes`` and ``scheduler``, and not on
-    whether the conversion was interrupted: the same call goes on with what is done. Bad jets are left out and counted.
-    Each jet keeps where it comes from in the fields ``source_file`` (the number of the file) and ``source_row``. While
-    it works the folder takes twice the space.
+    The bytes depend on the files, their order, and all arguments but ``processes`` and ``scheduler``. They do not
+    depend on interruptions: the same call continues an interrupted conversion. Bad jets are left out and counted. The
+    fields ``source_file`` (the number of the file) and ``source_row`` say where each jet comes from. During the
+    conversion the folder takes twice the space.
 
     Args:
-        files: of any format that `zoo.data.readers.read_jets` knows, all of one data set with the same columns; or
-            patterns of them, see `zoo.data.datasets.expand_pattern`.
+        files: files of any format that `zoo.data.readers.read_jets` knows, all of one data set with the same columns;
+            or patterns of them, see `zoo.data.datasets.expand_pattern`.
         out: folder to make.
         jets_per_shard: mean number of jets of a shard; each thread holds about three shards in memory.
         seed: of the shuffle.
-        processes: of so many, each with threads on its share of the cores; None for one for every `THREADS` cores. One
-            works without dask.
+        processes: number of processes, each with threads on its share of the cores; None: one for every `THREADS`
+            cores. A single one works without dask.
         scheduler: address of a dask scheduler whose workers see the same files; None for processes of this machine.
         compression: None for shards that are mapped into memory, ``"lz4"`` or ``"zstd"`` for small ones.
         layout: which columns of the files hold what, see `zoo.data.description.read_description`; a data file of weaver
             selects jets and makes weights as its ``split`` says.
-        labelled: whether each file must give the class of each jet; else it is -1 where a file does not.
+        labelled: whether each file must give the class of each jet; if not, it is -1 where a file does not.
 
     Raises:
-        ValueError: if an argument makes no sense, the folder holds something else, a file cannot be read, the files do
-            not fit together, or no good jet is left.
+        ValueError: if an argument makes no sense, the folder holds something else, a file cannot be read, the files are
+            incompatible, or no good jet is left.
         OSError: if a file is missing or changes meanwhile, the disk is full, another process converts to the folder, or
             a worker dies.
         ModuleNotFoundError: if dask is needed and not installed.
@@ -203,7 +203,7 @@ def convert(
 
 
 def describe(folder: Path, manifest: Manifest) -> str:
-    """What was converted, and which jets of which file were left out, a line each."""
+    """What was converted, and which jets of which file were left out, one line each."""
     classes = ", ".join(f"{jets} {name}" for name, jets in manifest.class_jets.items() if jets)
     unknown = manifest.jets - sum(manifest.class_jets.values())
     classes += f"{', ' if classes else ''}{unknown} of a class that is not known" if unknown else ""
@@ -249,7 +249,7 @@ def check_arguments(
 
 
 def _make_plan(folder: Path, paths: list[Path], run: Run, wanted: Plan, layout: Description | None) -> Plan:
-    """The plan of this call, which is as wanted; a folder that was begun or finished with another one is refused."""
+    """The wanted plan, with the sources; a folder that was begun or finished with another plan is refused."""
     old = _read_plan(folder, wanted.labelled)
     now = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
     if old is not None:
@@ -269,7 +269,7 @@ def _make_plan(folder: Path, paths: list[Path], run: Run, wanted: Plan, layout: 
 
 
 def fingerprint(path: Path) -> int:
-    """Checksum of `BLOCKS` blocks of a file, which shows one that was written again with the same size and time."""
+    """Checksum of `BLOCKS` blocks of a file, which detects a rewritten file with the same size and time."""
     found = 0
     with path.open("rb") as file:
         for start in np.linspace(0, max(0, path.stat().st_size - BLOCK_BYTES), BLOCKS, dtype=np.int64):
@@ -279,13 +279,13 @@ def fingerprint(path: Path) -> int:
 
 
 def _fingerprints_of(folder: Path, paths: list[Path]) -> list[int]:
-    """The fingerprints when the conversion began; a conversion of an older version kept none, and has those of now."""
+    """The fingerprints when the conversion began; older versions kept none, so theirs are computed now."""
     content = parse_json((folder / PLAN).read_bytes())
     return content.get("fingerprints") or [fingerprint(path) for path in paths]
 
 
 def _require_unchanged(folder: Path, plan: Plan, prints: list[int]) -> None:
-    """Refuse files that were rewritten since the conversion began, whose parts are of both; these are removed."""
+    """Refuse files rewritten since the conversion began, and remove their parts, which mix old and new contents."""
     for number, ((name, size, modified, _), print_) in enumerate(zip(plan.sources, prints, strict=True)):
         path = Path(name)
         state = path.stat()
@@ -306,7 +306,7 @@ def _check_settings(folder: Path, old: dict[str, Any], wanted: dict[str, Any]) -
 
 
 def _read_plan(folder: Path, labelled: bool) -> Plan | None:
-    """The plan that a folder was begun with, or finished, which leaves no trace of whether labels were needed."""
+    """The plan that a folder was begun or finished with; a finished one does not record whether labels were needed."""
     if (folder / MANIFEST).exists():
         manifest = read_manifest(folder)
         sources = tuple((source.path, source.bytes, source.modified_ns, source.rows) for source in manifest.sources)
@@ -336,7 +336,7 @@ def _describe(source: tuple[str, int, int] | None) -> str:
 def _inspect(
     paths: list[Path], found: list[tuple[str, int, int]], run: Run, layout: Description | None, labelled: bool
 ) -> tuple[tuple[str, int, int, int], ...]:
-    """The sources with their numbers of rows, once they are found to fit together."""
+    """The sources with their numbers of rows, after a check that they are compatible."""
     looks = dict(run(functools.partial(_look_at, layout=layout, labelled=labelled), paths))
     filled = [path for path in paths if looks[path][0]]
     if not filled:
@@ -383,7 +383,7 @@ def _clean_up_drafts(folder: Path) -> None:
 
 
 def _remove_scaffold(folder: Path) -> None:
-    """Remove what only a conversion needs; a folder ``parts`` of somebody else's in a finished one is left alone."""
+    """Remove what only the conversion needs; somebody else's folder ``parts`` in a finished folder is left alone."""
     if not (folder / PLAN).exists():
         return
     for part in (folder / PARTS).glob("[0-9]*-[0-9]*.arrow"):
@@ -394,7 +394,7 @@ def _remove_scaffold(folder: Path) -> None:
 
 
 def _deal(parts: list[Part], run: Run) -> None:
-    """First pass: write the parts that are not yet there, or were damaged since an interruption."""
+    """First pass: write the parts that are missing, or were damaged since an interruption."""
     done = [part for part in parts if part.path.exists()]
     for part, is_intact in run(_is_intact, done):
         if not is_intact:
@@ -462,7 +462,7 @@ def deal_part(part: Part) -> None:
 
 
 def _gather(folder: Path, plan: Plan, parts: list[Part], run: Run) -> Manifest:
-    """Second pass: write the shards that are not yet there; returns the manifest."""
+    """Second pass: write the missing shards; returns the manifest."""
     tables = [open_store(part.path, verify=False) for part in parts]
     rejected, mended = ([Counter() for _ in plan.sources] for _ in range(2))
     for part, table in zip(parts, tables, strict=True):
@@ -537,7 +537,7 @@ def _piece(part: JetTable, number: int) -> JetTable:
 
 @contextlib.contextmanager
 def _workers(processes: int | None, scheduler: str | None) -> Iterator[Run]:
-    """What runs the pieces of work: this process, or those of dask."""
+    """The function that runs the pieces of work: in this process, or in those of dask."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     processes = processes or max(1, cores // THREADS)
     threads = min(THREADS, max(1, cores // processes))

@@ -1,4 +1,4 @@
-"""The datamodule: splits of files in, loaders of `JetBatch` out."""
+"""The data module: splits of files in, loaders of `JetBatch` out."""
 
 import dataclasses
 import itertools
@@ -84,9 +84,10 @@ def find_features(features: str, description: Description | None) -> FeatureTabl
 
 
 class Interface(NamedTuple):
-    """What a model and its data have to agree on.
+    """What a model and its data must agree on.
 
-    The features of weaver's data file are columns that only reading with it makes; ``formulas`` says what they are.
+    The features of weaver's data file are columns that exist only when jets are read with it; ``formulas`` says what
+    they are.
     """
 
     features: FeatureTable
@@ -96,7 +97,7 @@ class Interface(NamedTuple):
 
 
 def interface_of(settings: dict[str, Any]) -> Interface:
-    """That of a training, by the section ``data`` of its ``config.yaml``.
+    """The interface of a training, from the section ``data`` of its ``config.yaml``.
 
     Raises:
         FileNotFoundError: if a file that it names is not there.
@@ -129,35 +130,36 @@ class JetDataModule(pl.LightningDataModule):
         num_workers: number of loader processes; 0 loads in the main process.
         train_fraction: use only the first jets of each file of the training split, as a fraction of its rows.
         train_jets: the same as a number of rows of all files, of which each gives the same part.
-        class_weights: factors of the weights of the training jets, one a class, or "balanced" for equal sums.
+        class_weights: factors of the weights of the training jets, one per class, or "balanced" for equal sums.
         normalise_weights: whether the weights of the training jets are divided by their mean absolute value, so that
-            the learning rate fits whatever their scale is. They may be negative, as those of generators beyond leading
-            order, as long as those of each class sum to more than 0.
-        observers: fields of the jets, by the names in the layout, that the predictions of a test and of ``predict``
-            keep beside the logits; None: the observers of ``weaver_yaml``.
-        seed: with the epoch it determines the order of the training jets.
+            the learning rate does not depend on their scale. They may be negative, as those of generators beyond
+            leading order, as long as those of each class sum to more than 0.
+        observers: fields of the jets, by the names in the layout, that test and ``predict`` write beside the logits;
+            None: the observers of ``weaver_yaml``.
+        seed: together with the epoch it determines the order of the training jets.
         layout: YAML file that says which columns of the files hold what, see `zoo.data.formats.layout_yaml`; it
-            replaces ``dataset``, and the classes are its.
-        verify: whether converted folders are compared with their checksums before they are used, which reads them
-            once; None: if they hold 1 GB at most. Files are always compared.
+            replaces ``dataset`` and gives the classes.
+        verify: whether converted folders are compared with their checksums before use, which reads them once; None: if
+            they hold 1 GB at most. Files are always compared.
         weaver_yaml: data file of weaver, see `zoo.data.weaver.data_config`; it replaces ``dataset`` and ``features``.
         classes: names of the classes if the labels of that file are custom ones.
         context: name of the table of context features, the inputs of an event as a whole, see `zoo.data.context`; or a
             YAML file, see `zoo.data.features_yaml`. None: there are none.
-        merge: classes to train on, each with the classes of the files that it is made of, such as ``{background: [ttH,
+        merge: classes to train on, each with the classes of the files that it combines, such as ``{background: [ttH,
             ttW, ttWW, ttZ], signal: [tttt]}``; see `zoo.data.classes`. None: those of the files.
-        max_rejected: largest part of the jets of the training, validation or test split that may be left out as bad;
-            more is an error, as what is left is another sample.
+        max_rejected: largest fraction of the jets of the training, validation or test split that may be left out as
+            bad; more is an error, as the remaining jets are a different sample.
         augmentation: random changes, drawn for each training jet in every epoch: a ``rotation`` about the beam, a
             ``reflection`` that leaves the beam, or both; see `zoo.data.augment`. None: nothing.
         labelled: whether each jet of the training, validation and test splits must have a class. False: a jet has the
-            label -1 where its file does not give the class, and neither labels nor weights are judged. None: as the
-            task of a training needs it, and True without one.
-        targets: names of what is learnt beside the class: fields of the files, or what the momenta of a jet make, as
-            ``jet_mass``, see `zoo.data.targets`. None: those that the task of a training learns. The jets to predict
-            need none.
-        augmentation_columns: how columns change in it whose names do not say, see `zoo.data.turning`.
-        worker_timeout: seconds after which loader processes that give no batch are killed, with an error.
+            label -1 where its file does not give the class, and neither labels nor weights are checked. None: as the
+            task of the training requires, and True without a task.
+        targets: names of what is learnt beside the class: fields of the files, or quantities computed from the momenta
+            of a jet, such as ``jet_mass``, see `zoo.data.targets`. None: those that the task of the training learns.
+            The jets to predict need none.
+        augmentation_columns: how columns change under the augmentation if their names do not say it, see
+            `zoo.data.turning`.
+        worker_timeout: seconds after which loader processes that deliver no batch are killed, with an error.
 
     Raises:
         ValueError: if an argument is out of range or contradicts another.
@@ -239,17 +241,17 @@ class JetDataModule(pl.LightningDataModule):
 
     @property
     def interface(self) -> Interface:
-        """What a model has to agree on with these data."""
+        """What a model must agree on with these data."""
         return Interface(self.feature_table, self.context_table, self.classes, _formulas(self.layout))
 
     @property
     def input_dim(self) -> int:
-        """Number of features of a particle."""
+        """Number of features per particle."""
         return self.feature_table.input_dim
 
     @property
     def context_dim(self) -> int:
-        """Number of context features of a jet or event."""
+        """Number of context features per jet or event."""
         return self.context_table.context_dim
 
     def setup(self, stage: str | None = None) -> None:
@@ -271,7 +273,7 @@ class JetDataModule(pl.LightningDataModule):
                     self._datasets[name] = self._read(name, sources)
 
     def _check_overlaps(self, sources: Sources) -> None:
-        """Jets seen in training would make a test worthless; other overlaps may be meant and are warned of."""
+        """Refuse a test on jets seen in training; warn of other overlaps, which may be intended."""
         ranges = {}
         for name in ("train", "val", "test"):
             if self.splits[name] is not None:
@@ -341,7 +343,7 @@ class JetDataModule(pl.LightningDataModule):
                 raise ValueError(f"data.observers: {error} ({', '.join(map(str, paths))})") from None
 
     def _warn_of_oddities(self, name: str, tables: list[tuple[Path, JetTable]]) -> None:
-        """Say once what `zoo data info` would find odd, of the columns that the model sees."""
+        """Warn once of what `zoo data info` would find odd in the columns that the model sees."""
         if self._is_odd or (self.trainer is not None and not self.trainer.is_global_zero):
             return
         oddities = list(find_oddities_of_files(tables, {*self.feature_table.columns, *self.context_table.fields}))
@@ -350,7 +352,7 @@ class JetDataModule(pl.LightningDataModule):
             warnings.warn(OddJetsWarning(f"{name}: odd: {'; '.join(oddities)}"), stacklevel=5)
 
     def _check_weights(self, name: str, sums: np.ndarray, sizes: np.ndarray) -> None:
-        """Refuse weights that no loss and no efficiency can be made of, before the first step of a training."""
+        """Refuse weights that give no valid loss or efficiency, before the first step of a training."""
         for number, (total, size) in enumerate(zip(sums, sizes, strict=True)):
             if total <= 0 < size:
                 raise ValueError(
@@ -364,9 +366,9 @@ class JetDataModule(pl.LightningDataModule):
         return self.train_jets is not None or self.train_fraction is not None
 
     def _limit(self, ranges: dict[Path, tuple[int, int]]) -> dict[Path, tuple[int, int]]:
-        """The first rows of each file of the training split, so many as ``train_fraction`` or ``train_jets`` say.
+        """The first rows of each file of the training split, as many as ``train_fraction`` or ``train_jets`` say.
 
-        Every file gives the same part of its rows, so that files of one class each stay mixed as they are.
+        Every file gives the same fraction of its rows, so that the mixture of files of one class each does not change.
         """
         rows = sum(stop - start for start, stop in ranges.values())
         wanted = self.train_jets if self.train_fraction is None else max(1, round(self.train_fraction * rows))
@@ -376,7 +378,7 @@ class JetDataModule(pl.LightningDataModule):
             raise ValueError(f"train_jets: {wanted} is more than the {rows} rows of the training split; lower it")
         limited, before = {}, 0
         for path, (start, stop) in ranges.items():
-            # rounded at the ends of the files, so that the parts add up to what is wanted
+            # rounded at the ends of the files, so that the parts add up to the wanted number
             ends = [round(wanted * position / rows) for position in (before, before + stop - start)]
             before += stop - start
             if ends[1] > ends[0]:
@@ -407,13 +409,13 @@ class JetDataModule(pl.LightningDataModule):
         return table
 
     def _warn_of_absent(self, of_sources: np.ndarray) -> None:
-        """Warn of classes of the files without a jet, by the number of jets of each."""
+        """Warn of classes without a jet, from the number of jets of each class of the files."""
         absent = [repr(name) for name, count in zip(self.description.classes, of_sources, strict=True) if not count]
         if absent:
             warnings.warn(f"train: no jet is of class {', '.join(absent)}; choose other files or rows", stacklevel=4)
 
     def _weigh_classes(self, sums: np.ndarray, sizes: np.ndarray, jets: int) -> np.ndarray | None:
-        """Factors (class,) of the weights of the training jets; None: they stay.
+        """Factors (class,) of the weights of the training jets; None: the weights stay as they are.
 
         Args:
             sums: of the weights, float64 (class,).
@@ -445,7 +447,7 @@ class JetDataModule(pl.LightningDataModule):
         return dataset.fields_of(names, index) if names else {}
 
     def train_dataloader(self) -> JetLoader:
-        """Batches of the training split in the order of the epoch, from where the trainer stands in it."""
+        """Batches of the training split in the order of the epoch, from the trainer's position in it."""
         order = self._datasets["train"].shuffled(self.seed)
         return self._loader("train", order, self.batch_size, completed=self._completed_batches)
 
@@ -471,7 +473,7 @@ class JetDataModule(pl.LightningDataModule):
         return make_loader(dataset, rows, self.num_workers, self.worker_timeout)
 
     def state_dict(self) -> dict[str, int]:
-        """What the order of the training jets depends on, for the checkpoint."""
+        """Everything that determines the order of the training jets, for the checkpoint."""
         if "train" not in self._datasets:
             return {}
         return {
@@ -484,7 +486,7 @@ class JetDataModule(pl.LightningDataModule):
         }
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Remember the order that the checkpoint was made in; a fit resumed inside an epoch must have the same."""
+        """Remember the order of the checkpoint; a fit resumed inside an epoch must have the same."""
         self._order_of_checkpoint = state_dict
 
     def _completed_batches(self) -> int:
@@ -500,7 +502,7 @@ class JetDataModule(pl.LightningDataModule):
 
 
 def _for_split(layout: Description | None, name: str) -> Description | None:
-    """What describes the files of a split; weaver's data files select other jets to train on than to test."""
+    """The description of a split's files; weaver's data files select different jets for training and for testing."""
     if isinstance(layout, WeaverYaml):
         return layout.for_split("test" if name == "predict" else name)
     return layout

@@ -1,4 +1,4 @@
-"""Frozen facts of the data sets: classes in order, units, where they come from, and the packaged samples."""
+"""Frozen facts about the data sets: classes in order, units, origin, and the packaged samples."""
 
 import dataclasses
 import difflib
@@ -14,7 +14,7 @@ from zoo.data.remote import fetch, is_remote
 
 SAMPLE_PREFIX = "sample:"
 
-#: Fields of a table whose file gives the momentum of each jet, which need not be the sum of the jet's particles.
+#: Fields of a table whose file gives the momentum of each jet, which may differ from the sum of the jet's particles.
 JET_COLUMNS = ("jet_pt", "jet_eta", "jet_phi", "jet_energy")
 
 
@@ -30,21 +30,21 @@ class RemoteFile:
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """Facts of one data set.
+    """Facts about one data set.
 
     Args:
         name: name in configurations and file metadata.
         classes: class names; a jet's label is an index into them.
-        label_columns: what holds the label in the source files: a column of indices, or one of 0 and 1 for each class.
+        label_columns: columns of the label in the source files: one of indices, or one of 0 and 1 for each class.
         units: unit of momenta and energies in a table of these jets.
-        max_particles: most constituents that a jet has in the source files, None if it is not fixed.
+        max_particles: largest number of constituents of a jet in the source files, None if it is not fixed.
         jets: number of rows of each source file, or of each part of many files.
         source: where the files are.
         citation: paper.
         licence: licence of the files.
         file_units: unit of momenta and energies in the source files.
-        conditions: which jets these are and how they were simulated; empty if it is not known here.
-        files: what can be fetched, with checksums.
+        conditions: which jets these are and how they were simulated; empty if not known here.
+        files: the files that can be downloaded, with checksums.
         rows: what the rows are, ``jets`` or ``events``, as reports call them.
     """
 
@@ -64,15 +64,15 @@ class Dataset:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What a table of these jets says of itself."""
+        """The metadata of a table of these jets."""
         return {"dataset": self.name, "classes": list(self.classes), "units": self.units}
 
 
 _JETCLASS = ("QCD", "Hbb", "Hcc", "Hgg", "H4q", "Hqql", "Zqq", "Wqq", "Tbqq", "Tbl")
 
 #: Classes of JetClass-II in the order of ``jet_label``, named as in the Sophon release less ``label_``: q is u or d, m
-#: a muon, v a neutrino; tauhtaue are a tau that decays into hadrons and one into an electron. A test compares those in
-#: the public example, 60 of the 188, with the partons that it stores.
+#: a muon, v a neutrino; tauhtaue are a tau that decays into hadrons and one into an electron. A test compares the 60 of
+#: the 188 that are in the public example with the partons that it stores.
 _JETCLASS2 = """
 X_bb X_cc X_ss X_qq X_bc X_cs X_bq X_cq X_sq X_gg X_ee X_mm X_tauhtaue X_tauhtaum X_tauhtauh X_YY_bbbb X_YY_bbcc
 X_YY_bbss X_YY_bbqq X_YY_bbgg X_YY_bbee X_YY_bbmm X_YY_bbtauhtaue X_YY_bbtauhtaum X_YY_bbtauhtauh X_YY_bbb X_YY_bbc
@@ -256,7 +256,7 @@ DATASETS = {
 
 
 def describe_dataset(name: str) -> Dataset:
-    """The facts of the data set called ``name``.
+    """The facts about the data set called ``name``.
 
     Raises:
         ValueError: if there is none; the message suggests the closest ones.
@@ -274,7 +274,7 @@ def describe_dataset(name: str) -> Dataset:
 def resolve_file(name: str | Path) -> Path:
     """Path of a file or of a converted folder; ``sample:top_tagging/train`` names a sample inside the package.
 
-    What is at an address such as ``https://`` or ``root://`` is fetched once, see `zoo.data.remote`.
+    A file at an address such as ``https://`` or ``root://`` is downloaded once, see `zoo.data.remote`.
 
     Raises:
         FileNotFoundError: if there is no such file or sample, or a folder is not converted; the message says what to
@@ -303,10 +303,10 @@ def resolve_file(name: str | Path) -> Path:
 def resolve_files(names: Sequence[str | Path]) -> list[Path]:
     """Resolved paths of files and folders in order; those of a pattern such as ``jets/*.root`` are sorted by name.
 
-    A pattern or path may stand behind a name, as in weaver's ``QCD:jets/QCD_*.root``, which changes nothing.
+    A pattern or path may follow a name, as in weaver's ``QCD:jets/QCD_*.root``; the name is ignored.
 
     Raises:
-        FileNotFoundError: as `resolve_file`, and if no file fits a pattern.
+        FileNotFoundError: as `resolve_file`, and if no file matches a pattern.
         ValueError: if a file is named twice.
     """
     paths = [resolve_file(file).resolve() for name in names for file in expand_pattern(name)]
@@ -317,10 +317,10 @@ def resolve_files(names: Sequence[str | Path]) -> list[Path]:
 
 
 def expand_pattern(name: str | Path) -> list[str]:
-    """The files that a pattern fits, sorted by name; what is no pattern is left as it is.
+    """The files that match a pattern, sorted by name; a name that is no pattern is returned as it is.
 
     Raises:
-        FileNotFoundError: if no file fits.
+        FileNotFoundError: if no file matches.
     """
     name = str(name)
     if is_remote(name):
@@ -346,7 +346,7 @@ def _remedy(path: Path) -> str:
     return f"give a path that exists or a name like {_EXAMPLE}"
 
 
-#: A name before a pattern, as weaver has it, but no address such as ``root://``.
+#: A name before a pattern, as weaver writes it, but not an address such as ``root://``.
 _GROUP = re.compile(r"\w+:(?!//)")
 
 _EXAMPLE = f"{SAMPLE_PREFIX}top_tagging/train"

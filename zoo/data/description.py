@@ -1,4 +1,4 @@
-"""What says which columns of a file hold what: a layout, or a data file of weaver, by the options of every command."""
+"""Which columns of a file hold what: from a layout or weaver's data file, as the options of each command give it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,13 +16,13 @@ def read_description(
     split: Split = "test",
     labelled: bool = True,
 ) -> Description | None:
-    """The description of files, None if there is none and they say themselves what they are.
+    """The description of files; None if there is none, and the files themselves say what they hold.
 
     Args:
         layout: YAML file, see `zoo.data.formats.layout_yaml.read_layout`.
         weaver_yaml: data file of weaver, see `zoo.data.weaver.data_config.read_weaver_yaml`.
         classes: names of the classes if the labels of that file are custom ones.
-        split: what jets are read for with a data file of weaver.
+        split: what the jets are used for, which decides what weaver's data file selects.
         labelled: whether jets must have a class.
 
     Raises:

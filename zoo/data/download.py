@@ -1,4 +1,4 @@
-"""Public files over HTTP: resumed where a transfer broke off, checked, and named only when they are whole."""
+"""Downloads of public files over HTTP: resumed after interruptions, checked, and renamed only when complete."""
 
 import hashlib
 import http
@@ -16,22 +16,22 @@ from zoo.progress import progress_bar
 #: Bytes read at a time.
 CHUNK_BYTES = 2**20
 
-#: Seconds without a byte after which a transfer counts as broken off.
+#: Seconds without a byte after which a transfer counts as interrupted.
 TIMEOUT = 60
 
-#: How often in a row a transfer may break off without a byte, and seconds to wait after each.
+#: How often in a row a transfer may be interrupted without a byte, and seconds to wait after each.
 ATTEMPTS = 5
 PAUSE = 2.0
 
-#: Called with how many bytes there are, of how many; None if the server does not say.
+#: Called with the number of bytes received and the total; None if the server does not say it.
 Tell = Callable[[int, int | None], None]
 
 
 def download(name: str, out: str | Path) -> list[Path]:
-    """Fetch the files of a data set to a folder; those that are there and right stay, parts of files are completed.
+    """Download the files of a data set to a folder; correct files stay, incomplete ones are completed.
 
-    A file is written beside its target as ``NAME.part`` and renamed once its size and checksum are those published. A
-    server that cannot resume sends it from the start.
+    A file is written beside its target as ``NAME.part`` and renamed once its size and checksum are the published ones.
+    A server that cannot resume sends it from the start.
 
     Args:
         name: of a data set, see `zoo.data.datasets`.
@@ -40,8 +40,8 @@ def download(name: str, out: str | Path) -> list[Path]:
     Raises:
         ValueError: if there is no such data set, its files cannot be fetched by name, or a file does not match its
             checksum, in which case it is removed.
-        OSError: if the server cannot be reached, sends nothing any more, or the disk is full; the same call goes on
-            where it stood.
+        OSError: if the server cannot be reached, stops sending, or the disk is full; the same call continues where it
+            stopped.
     """
     facts = describe_dataset(name)
     if not facts.files:
@@ -71,13 +71,13 @@ def fetch(file: RemoteFile, folder: Path) -> Path:
 
 
 def md5_of(path: Path) -> str:
-    """MD5 of a file, which shows damage, not forgery."""
+    """MD5 of a file, which detects damage, not forgery."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def _complete(file: RemoteFile, part: Path, tell: Tell) -> None:
-    """Fetch what is missing of a part until it is whole."""
+    """Fetch the missing rest of a part until it is complete."""
     failures = 0
     while True:
         before = _size(part)
@@ -98,7 +98,7 @@ def _complete(file: RemoteFile, part: Path, tell: Tell) -> None:
 
 
 def _transfer(file: RemoteFile, part: Path, tell: Tell) -> bool:
-    """One request for what is missing; returns whether nothing is missing now."""
+    """One request for the missing bytes; returns whether the file is complete now."""
     done = _size(part)
     if done == file.size:
         return True
@@ -107,7 +107,7 @@ def _transfer(file: RemoteFile, part: Path, tell: Tell) -> bool:
         answer = urllib.request.urlopen(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            return True  # there is no more; the checksum shows whether it is right
+            return True  # there are no more bytes; the checksum shows whether the file is correct
         raise
     with answer:
         if answer.status != http.HTTPStatus.PARTIAL_CONTENT:

@@ -1,4 +1,4 @@
-"""Expressions that users write: parsed, held against what is allowed, and worked out without Python's ``eval``."""
+"""Expressions that users write: parsed, checked against what is allowed, and evaluated without Python's ``eval``."""
 
 import ast
 import dataclasses
@@ -8,12 +8,12 @@ from typing import Any
 
 from zoo.data.hints import did_you_mean
 
-#: Plain whole numbers grow no larger than this, so that no expression fills the memory with digits.
+#: Largest plain integer, so that no expression fills the memory with digits.
 LARGEST_INTEGER = 2**63
 
 _LARGEST_EXPONENT = 64
 
-#: Characters of an expression; one that is nested deeper than this allows would exhaust the stack.
+#: Most characters of an expression; a longer one could be nested deeply enough to exhaust the stack.
 LONGEST = 10_000
 
 _BINARY = {
@@ -38,7 +38,7 @@ _COMPARE = {
     ast.NotEq: operator.ne,
 }
 
-#: What Python has and arrays cannot do, or would do otherwise than meant, with what to write instead.
+#: Python syntax that arrays do not support, or understand differently, with what to write instead.
 _INSTEAD = {
     ast.BoolOp: "write & and | with parentheses instead of 'and' and 'or'",
     ast.Not: "write ~ instead of 'not'",
@@ -49,20 +49,20 @@ _Value = Callable[[Mapping[str, Any]], Any]
 
 
 def _allow(left: Any, right: Any) -> None:
-    """Any two values belong together."""
+    """Allow any two values."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Language:
-    """What expressions may use beside numbers, operators, subscripts, lists and variables.
+    """What expressions may use besides numbers, operators, subscripts, lists and variables.
 
     Args:
-        functions: what can be called, by its full name, such as ``np.log``.
+        functions: the functions by their full names, such as ``np.log``.
         constants: values by their full name, such as ``np.pi``.
         keywords: arguments that may be given by name.
         attributes: attributes of values, such as ``pt`` of four-momenta.
         methods: attributes of values that can be called, such as ``deltaR``.
-        check: is given both sides of every operator and raises ValueError if they do not belong together.
+        check: called with both sides of every operator; raises ValueError if they do not belong together.
     """
 
     functions: Mapping[str, Callable[..., Any]]
@@ -75,11 +75,11 @@ class Language:
 
 @dataclasses.dataclass(frozen=True)
 class Expression:
-    """An expression that was checked; `parse` makes it.
+    """A checked expression; `parse` makes it.
 
     Args:
-        text: as it was written.
-        names: the variables in it, in the order in which they stand there.
+        text: as written.
+        names: its variables, in the order in which they appear.
         evaluate: values of the variables -> value.
     """
 
@@ -89,12 +89,12 @@ class Expression:
 
 
 def parse(text: str, language: Language) -> Expression:
-    """Check an expression; nothing of it is worked out yet.
+    """Check an expression, without evaluating it.
 
     Names are variables unless they are functions or constants of the language; none starts with an underscore.
 
     Raises:
-        ValueError: if it is no Python expression, or has anything in it that ``language`` does not allow; the message
+        ValueError: if it is not a Python expression, or contains anything that ``language`` does not allow; the message
             names the expression and what is wrong.
 
     Example:

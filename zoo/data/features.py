@@ -17,7 +17,7 @@ from zoo.data.expressions import Expression, Language, parse
 from zoo.physics import kinematics
 from zoo.physics.quantities import OF_FORMULAS
 
-#: What jets have beside their particles' momenta, if they have nothing else.
+#: The columns of jets that have nothing but their particles' momenta.
 NO_COLUMNS: Mapping[str, Any] = MappingProxyType({})
 
 #: Keeps logarithms finite for particles along the beam, in GeV.
@@ -26,11 +26,11 @@ SMALLEST_MOMENTUM = 1e-8
 
 @dataclasses.dataclass(frozen=True)
 class ParticleInputs:
-    """What the formulas of the features are made of, each float64 (particle,), and further columns by name.
+    """The quantities that the formulas of the features use, each float64 (particle,), and further columns by name.
 
-    The jet of a particle is what the file says, else the sum of the jet's particles. ``deta`` is positive away from the
-    centre of the detector, that is, multiplied by the sign of the jet's pseudorapidity. ``four_momenta`` are (particle,
-    4) as (E, px, py, pz) in GeV.
+    The momentum of the jet is that in the file, if it is given, else the sum of the jet's particles. ``deta`` is
+    positive away from the centre of the detector, that is, multiplied by the sign of the jet's pseudorapidity.
+    ``four_momenta`` are (particle, 4) as (E, px, py, pz) in GeV.
     """
 
     four_momenta: Tensor
@@ -87,7 +87,7 @@ def particle_inputs(four_momenta: Tensor, counts: Tensor, columns: Mapping[str, 
     )
 
 
-#: What the momentum (jet, 4) of a jet in GeV says of it, (jet,) each.
+#: Quantities of a jet from its momentum (jet, 4) in GeV, (jet,) each.
 OF_JETS: dict[str, Callable[[Tensor], Tensor]] = {
     "jet_pt": kinematics.pt,
     "jet_eta": kinematics.finite_eta,
@@ -98,7 +98,7 @@ OF_JETS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def jet_columns(jets: Tensor) -> dict[str, Tensor]:
-    """Momenta (jet, 4) in GeV in the words of `JET_COLUMNS`, (jet,) each."""
+    """Momenta (jet, 4) in GeV as `JET_COLUMNS`, (jet,) each."""
     return {name: OF_JETS[name](jets) for name in JET_COLUMNS}
 
 
@@ -113,7 +113,7 @@ FORMULAS: dict[str, Callable[[ParticleInputs], Tensor]] = {
 
 
 def _of_tensors(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """The function for plain numbers too."""
+    """The function, which then accepts plain numbers too."""
     return lambda *values: function(*(torch.as_tensor(value, dtype=torch.float64) for value in values))
 
 
@@ -121,7 +121,7 @@ _TORCH = """
 abs arcsinh arctan arctan2 cos cosh exp expm1 hypot log log10 log1p log2 maximum minimum sign sin sinh sqrt tan tanh
 """
 
-#: What formulas that users write may call.
+#: Functions that users may call in formulas.
 FUNCTIONS = {
     **{name: _of_tensors(getattr(torch, name)) for name in _TORCH.split()},
     "clip": _of_tensors(torch.clamp),
@@ -129,7 +129,7 @@ FUNCTIONS = {
     "nan_to": lambda value, instead: torch.where(torch.isnan(value), torch.as_tensor(instead).double(), value),
 }
 
-#: A name as close to that of a formula as this, from 0 to 1, is taken for a slip; short names are close by chance.
+#: A name at least this similar to that of a formula, from 0 to 1, counts as a typo; short names are similar by chance.
 _SLIP = 0.85
 _SHORTEST_SLIP = 4
 
@@ -139,7 +139,7 @@ def parse_formula(formula: str) -> Expression:
     """A formula that a user wrote.
 
     Raises:
-        ValueError: if it is no such expression, or has no name in it.
+        ValueError: if it is not an allowed expression, or contains no name.
     """
     expression = parse(formula, Language(FUNCTIONS))
     if not expression.names:
@@ -149,7 +149,7 @@ def parse_formula(formula: str) -> Expression:
 
 @functools.lru_cache(maxsize=1024)
 def _expression(formula: str) -> Expression:
-    """A formula of particles that a user wrote; raises as `parse_formula` does, and if a name looks like a slip."""
+    """A user's formula of particles; raises as `parse_formula` does, and if a name looks like a typo."""
     expression = parse_formula(formula)
     known = [name for name in FORMULAS if len(name) >= _SHORTEST_SLIP]
     for name in expression.names:
@@ -170,20 +170,20 @@ def _work_out(formula: str, particles: ParticleInputs) -> Tensor:
     return expression.evaluate(values).double()
 
 
-#: Formulas that change when a particle is taken out of its jet or added to it.
+#: Formulas that change when a particle is removed from or added to the jet.
 RELATIVE_TO_JET = frozenset(name for name, of in OF_FORMULAS.items() if of.is_relative or of.of == "jet")
 
-#: Formula name -> the column that it needs; the others need the momenta alone.
+#: Formula name -> the column that it needs; the others need only the momenta.
 COLUMN_OF_FORMULA = {name: of.column for name, of in OF_FORMULAS.items() if of.column is not None}
 
 
 @dataclasses.dataclass(frozen=True)
 class Input:
-    """One number that a model sees: the value of a formula, less ``centre``, times ``scale``, limited to ``clip``.
+    """One number that a model sees: the value of a formula, minus ``centre``, times ``scale``, limited to ``clip``.
 
     Args:
         name: of the input.
-        formula: what the raw value is made of; see the classes of the different kinds of inputs.
+        formula: of the raw value; see the classes of the different kinds of inputs.
         centre: subtracted from the raw value.
         scale: multiplies the difference.
         clip: largest absolute value, or the smallest and the largest value; None for no limit.
@@ -192,7 +192,7 @@ class Input:
         ValueError: if the formula is unknown or not allowed, or a number is not finite.
     """
 
-    #: What errors call it.
+    #: Its name in error messages.
     kind: ClassVar[str] = "input"
 
     name: str
@@ -202,7 +202,7 @@ class Input:
     clip: float | tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.clip, list):  # as JSON and YAML have it
+        if isinstance(self.clip, list):  # as JSON and YAML give it
             object.__setattr__(self, "clip", tuple(self.clip))
         for key in ("name", "formula"):
             if not isinstance(getattr(self, key), str):
@@ -220,10 +220,10 @@ class Input:
             raise ValueError(f"{self.kind} {self.name!r}: clip must be one limit or two rising ones, not {self.clip!r}")
 
     def check_formula(self) -> None:
-        """Whether the formula can be worked out.
+        """Check that the formula can be evaluated.
 
         Raises:
-            ValueError: if not.
+            ValueError: if it cannot.
         """
         parse_formula(self.formula)
 
@@ -239,7 +239,7 @@ class Input:
         return (-math.inf, math.inf) if self._limits is None else self._limits
 
     def standardise_raw(self, raw: Tensor) -> Tensor:
-        """Values as float32 that a model sees, of raw float64 ones."""
+        """Values float32 that a model sees, from raw float64 ones."""
         values = (raw - self.centre) * self.scale
         return (values if self.clip is None else values.clamp(*self.limits)).float()
 
@@ -252,13 +252,13 @@ class Feature(Input):
     """One input of a particle, named as in JetClass.
 
     Its formula is a key of `FORMULAS`; or an expression of those, of particle columns and of `FUNCTIONS`, such as
-    ``tanh(part_d0val / part_d0err)``, in which any name that is no formula is a column.
+    ``tanh(part_d0val / part_d0err)``. Any name in it that is not a formula is a column.
     """
 
     kind = "feature"
 
     def check_formula(self) -> None:
-        """Whether the formula can be worked out; raises as that of an `Input`."""
+        """Check that the formula can be evaluated; raises as that of an `Input`."""
         if self.formula not in FORMULAS:
             _expression(self.formula)
 
@@ -288,10 +288,10 @@ class Feature(Input):
 
 
 def agree(one: Feature, other: Feature) -> bool:
-    """Whether two features give a model the same numbers of any jet; their names may differ.
+    """Whether two features give a model the same numbers for any jet; their names may differ.
 
-    They do if all but their names is the same, or if their values are: those of made-up particles, whose columns also
-    have the numbers that stand in the formulas.
+    They do if only their names differ, or if their values agree on made-up particles, whose columns also contain the
+    numbers in the formulas.
 
     Example:
         >>> agree(Feature("a", "log_pt", 1.7, clip=5), Feature("b", "log(hypot(part_px, part_py))", 1.7, clip=(-5, 5)))
@@ -306,14 +306,14 @@ def agree(one: Feature, other: Feature) -> bool:
     particles = made_up_particles(tuple(sorted(one.columns)), one.numbers | other.numbers)
     first, second = one.standardise(particles), other.standardise(particles)
     there = first[first.isfinite()]
-    # not by values that say nothing, such as a comparison with a number that no particle has
+    # not by uninformative values, such as a comparison with a number that no particle has
     is_telling = len(there) > len(first) / 4 and bool((there != there[0]).any())
     return is_telling and torch.allclose(first, second, rtol=1e-5, atol=1e-6, equal_nan=True)
 
 
 @functools.lru_cache(maxsize=64)
 def made_up_particles(columns: tuple[str, ...], numbers: frozenset[float]) -> ParticleInputs:
-    """512 particles of all momenta in 64 jets, the same every time."""
+    """512 particles with a wide range of momenta in 64 jets, the same every time."""
     random = torch.Generator().manual_seed(1)
     counts = torch.full((64,), 8)
     three = torch.randn(512, 3, generator=random) * 10 ** (6 * torch.rand(512, 1, generator=random) - 2)
@@ -358,14 +358,14 @@ class FeatureTable:
 
     @property
     def is_relative_to_jet(self) -> bool:
-        """Whether any feature is relative to a jet; those of events, which have no axis, are not."""
+        """Whether any feature is relative to the jet; those of events, which have no axis, are not."""
         return any(RELATIVE_TO_JET.intersection(feature.quantities) for feature in self.features)
 
     def check_columns(self, names: Iterable[str]) -> None:
-        """Whether jets with the columns ``names`` have all that the features need.
+        """Check that jets with the columns ``names`` have all that the features need.
 
         Raises:
-            ValueError: if not; the message names the column and the feature tables that are possible.
+            ValueError: if they do not; the message names the column and the feature tables that are possible.
         """
         there = set(names)
         for name in self.columns:
@@ -394,7 +394,7 @@ class FeatureTable:
             four_momenta: (batch, particle, 4) as (E, px, py, pz) in GeV.
             mask: bool (batch, particle), True for a real particle.
             columns: further columns (batch, particle) by name, see `columns`; and, if known, the momentum of each jet,
-                `JET_COLUMNS` (batch,), else it is the sum of its particles.
+                `JET_COLUMNS` (batch,); if not, it is the sum of the particles.
 
         Raises:
             ValueError: if a column that a feature needs is missing.
@@ -426,8 +426,8 @@ def inputs_from_dicts(table: str, key: str, kind: type[AnyInput], values: object
     """The inputs that ``key`` of a table lists, each as its plain JSON values.
 
     Raises:
-        ValueError: if it is no such list, a key is missing or unknown, a value has the wrong type, or a name stands
-            twice.
+        ValueError: if it is not such a list, a key is missing or unknown, a value has the wrong type, or a name is
+            given twice.
     """
     if not isinstance(values, list) or not values:
         raise ValueError(f"{table}: {key!r} must be a list with at least one {kind.kind}")
@@ -441,7 +441,7 @@ def inputs_from_dicts(table: str, key: str, kind: type[AnyInput], values: object
 
 
 def require_keys(what: str, values: object, keys: set[str]) -> None:
-    """Refuse what is no mapping with exactly these keys.
+    """Refuse anything but a mapping with exactly these keys.
 
     Raises:
         ValueError: naming ``what`` and the keys.
@@ -451,7 +451,7 @@ def require_keys(what: str, values: object, keys: set[str]) -> None:
         raise ValueError(f"{what}: expected exactly the keys {sorted(keys)}, found {found}")
 
 
-#: Inputs of the JetClass study (arXiv:2202.03772) in its order, with its numbers.
+#: Inputs of the JetClass study (arXiv:2202.03772), in its order and with its scaling.
 _JETCLASS = (
     Feature("part_pt_log", "log_pt", 1.7, 0.7, 5.0),
     Feature("part_e_log", "log_energy", 2.0, 0.7, 5.0),

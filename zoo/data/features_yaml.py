@@ -12,18 +12,18 @@ from zoo.data.yaml_values import check_keys, mapping, number, numbers, read_yaml
 #: The centre of a feature that is yet to be fitted.
 AUTO = "auto"
 
-#: What a file may list, by the key that it lists it under, which is also an option of ``zoo data fit-scaling``.
+#: The kinds of inputs that a file may list, by their key, which is also an option of ``zoo data fit-scaling``.
 KINDS = {"features": Feature, "context": ContextFeature}
 
 
 def read_features(path: str | Path) -> FeatureTable:
     """The features that a YAML file lists under ``features``, each with the keys of `zoo.data.features.Input`.
 
-    Only ``name`` and ``formula`` must be there.
+    Only ``name`` and ``formula`` are required.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is no YAML, a key is missing, unknown or given twice, a formula is not allowed, a value
+        ValueError: if the file is not YAML, a key is missing, unknown or given twice, a formula is not allowed, a value
             is wrong, or a centre is ``auto``; the message names the file and the feature.
     """
     path = Path(path)
@@ -53,12 +53,12 @@ def _is_file(name: str) -> bool:
 
 
 def read_feature_values(path: str | Path, key: str) -> list[dict[str, Any]]:
-    """What a file lists under a key of `KINDS` as plain values, among which a centre may be ``auto``."""
+    """What a file lists under a key of `KINDS` as plain values; a centre may be ``auto``."""
     return read_yaml(Path(path), functools.partial(_to_values, key))
 
 
 def _to_complete(path: Path, key: str, values: object) -> dict[str, list[dict[str, Any]]]:
-    """The same values with those that are left out in the file."""
+    """The same values, with defaults for those that the file leaves out."""
     features = _to_values(key, values)
     for feature in features:
         if feature.get("centre") == AUTO:

@@ -1,4 +1,4 @@
-"""Centres, scales and reweighting histograms fitted to files, on demand, and written where they can be read."""
+"""Centres, scales and reweighting histograms, fitted to files on demand and written to readable files."""
 
 import math
 import warnings
@@ -31,7 +31,7 @@ PERCENTILES = (16, 50, 84)
 
 
 def centre_and_scale(values: np.ndarray) -> tuple[float, float]:
-    """The median, and one over the larger distance from it to the 16 % and 84 % quantiles; 1 if that is 0.
+    """The median, and the inverse of the larger distance from it to the 16 % and 84 % quantiles; 1 if that is 0.
 
     NaN counts as 0, as it does in weaver, and flags as 0 and 1.
 
@@ -48,11 +48,11 @@ def centre_and_scale(values: np.ndarray) -> tuple[float, float]:
 def fit_weaver_yaml(
     files: Sequence[str | Path], weaver_yaml: str | Path, out: str | Path, *, force: bool = False
 ) -> None:
-    """Write one of weaver's data files again with the numbers that weaver would fit when it loads jets.
+    """Write a copy of weaver's data file with the numbers that weaver would fit when it loads jets.
 
-    Centres and scales come from the first part (``data_fraction``) of each file, histograms for the reweighting from
-    whole files, in both cases from the jets that ``selection`` selects. What the file has already stays. weaver reads
-    the result as it reads its own ``.auto.yaml``.
+    Centres and scales come from the first fraction (``data_fraction``) of each file, histograms for the reweighting
+    from whole files, in both cases from the jets that ``selection`` selects. Existing values stay. weaver reads the
+    result as it reads its own ``.auto.yaml``.
 
     Args:
         files: the jets to train on.
@@ -89,14 +89,14 @@ def fit_features(
     *,
     force: bool = False,
 ) -> None:
-    """Write a file of features again, with a centre and a scale in place of every centre that is ``auto``.
+    """Write a copy of a file of features, with a fitted centre and scale in place of every centre that is ``auto``.
 
     Args:
         files: the jets to train on.
         features: YAML file, see `zoo.data.features_yaml`.
         out: file to write.
         layout: YAML file that describes the files of jets, see `zoo.data.formats.layout_yaml`.
-        max_rows: number of rows of each file to read at most.
+        max_rows: largest number of rows to read from each file.
         force: whether an older file is replaced.
 
     Raises:
@@ -120,7 +120,7 @@ def fit_context(
     *,
     force: bool = False,
 ) -> None:
-    """The same as `fit_features` for a file of context features, see `zoo.data.context`.
+    """As `fit_features`, for a file of context features, see `zoo.data.context`.
 
     Raises:
         FileExistsError: if ``out`` exists, and ``force`` was not given.

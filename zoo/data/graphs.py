@@ -40,10 +40,10 @@ def to_graphs(batch: JetBatch) -> Batch:
 
 
 def from_graphs(graphs: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """What a model is called with: features, four-momenta and mask of graphs with ``x`` and ``four_momenta``.
+    """The inputs of a model: features, four-momenta and mask of graphs with ``x`` and ``four_momenta``.
 
     Args:
-        graphs: of any number of nodes.
+        graphs: with any number of nodes.
 
     Returns:
         features (batch, particle, feature), four_momenta (batch, particle, 4) and mask (batch, particle), padded to the

@@ -1,11 +1,11 @@
-"""What a misspelt name may have meant."""
+"""Suggestions for misspelt names."""
 
 import difflib
 from collections.abc import Iterable
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The known name closest to one that is not known, else the first few of them, as the middle of a message."""
+    """The known name closest to an unknown one, else the first few known names, as the middle of a message."""
     known, lower = sorted(known), name.lower()
     close = [other for other in known if other.lower() == lower]
     close = close or difflib.get_close_matches(name, known, n=1)

@@ -1,4 +1,4 @@
-"""What is known of the data sets, and what a file of jets holds: its classes, its columns, and what is odd about it."""
+"""Facts about the data sets, and the contents of a file of jets: classes, columns, and anything odd."""
 
 import dataclasses
 import hashlib
@@ -17,10 +17,10 @@ from zoo.data.source import open_source
 from zoo.data.store import JetTable
 from zoo.physics.quantities import unit_of
 
-#: Data sets that say that their impact parameters are in mm; those of other files may be in another unit.
+#: Data sets whose impact parameters are documented to be in mm; those of other files may be in another unit.
 _IN_MILLIMETRES = ("jetclass", "jetclass2")
 
-#: So many classes are named at most.
+#: Largest number of classes that are named.
 MANY = 10
 
 QUANTILES = (0.0, 0.01, 0.5, 0.99, 1.0)
@@ -28,13 +28,13 @@ QUANTILES = (0.0, 0.01, 0.5, 0.99, 1.0)
 
 @dataclasses.dataclass(frozen=True)
 class ColumnInfo:
-    """Smallest, middle and largest value of a column.
+    """Smallest value, median and largest value of a column.
 
     Args:
         name: name of the column in the table.
         unit: GeV, rad, mm, or empty.
         smallest: smallest value.
-        median: middle value.
+        median: median.
         largest: largest value.
     """
 
@@ -47,7 +47,7 @@ class ColumnInfo:
 
 @dataclasses.dataclass(frozen=True)
 class FileInfo:
-    """What a file holds; all but ``rows`` is of the rows that were read, without the jets left out.
+    """The contents of a file; all but ``rows`` refers to the rows that were read, without the jets left out.
 
     Args:
         format: name of the format.
@@ -56,9 +56,9 @@ class FileInfo:
         dataset: name of the data set.
         jets: number of jets of each class.
         unlabelled: number of jets whose class is not known.
-        particles: particles of a jet at the `QUANTILES`.
+        particles: number of particles per jet at the `QUANTILES`.
         columns: all columns, those of the particles first.
-        oddities: what deserves a look, in words.
+        oddities: anything that deserves a look, in words.
     """
 
     format: str
@@ -82,7 +82,7 @@ def describe_file(
     Args:
         path: file, or the name of a packaged sample.
         layout: what describes it, see `zoo.data.description`, or the YAML file of a layout, with or without classes.
-        max_rows: number of rows to read at most.
+        max_rows: largest number of rows to read.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -138,7 +138,7 @@ def _odd_classes(jets: dict[str, int]) -> Iterator[str]:
 
 
 def _some(names: Sequence[str]) -> str:
-    """Names in a row, the first `MANY` of them."""
+    """The first `MANY` names, joined."""
     return ", ".join(names[:MANY]) + (f" and {len(names) - MANY} more" if len(names) > MANY else "")
 
 

@@ -1,4 +1,4 @@
-"""Files in other folders, linked to where the configurations look for them."""
+"""Links from where the configurations look for files to files in other folders."""
 
 import os
 import warnings
@@ -10,18 +10,18 @@ from zoo.data.source import open_source
 
 
 class OtherFileWarning(UserWarning):
-    """A file has the name of a published one and other bytes."""
+    """A file has the name of a published one but different bytes."""
 
 
 def link(name: str, file: str | Path, folder: str | Path, *, called: str | None = None) -> Path:
-    """Link a file or a converted folder of a data set into a folder, once it is known to hold jets of that set.
+    """Link a file or a converted folder of a data set into a folder, after a check that it holds jets of that set.
 
     Args:
         name: of the data set, see `zoo.data.datasets`.
         file: what to link.
-        folder: where to, made if need be.
-        called: name of the link; None: that of the file, which then must have the published checksum if a published
-            file is called so.
+        folder: folder of the link, created if needed.
+        called: name of the link; None: that of the file. If a published file has that name, the file must have its
+            published checksum.
 
     Returns:
         The link.

@@ -1,4 +1,4 @@
-"""Loaders whose unit of work is a whole batch, with an order that is a pure function of seed and epoch."""
+"""Loaders of whole batches, in an order that is a pure function of seed and epoch."""
 
 import contextlib
 import functools
@@ -24,12 +24,12 @@ from zoo.data.packed import PackedJets, concatenate
 from zoo.data.store import JetTable
 from zoo.data.targets import fields_among, targets_of
 
-#: Seconds in which loader processes have to give a batch, the first of which begins with the reading of files.
+#: Seconds in which loader processes must deliver a batch; the first one includes the reading of files.
 WORKER_TIMEOUT = 600.0
 
 
 class Rows(Protocol):
-    """The rows of an epoch in their order: an array, or what makes one piece of it at a time."""
+    """The rows of an epoch in their order: an array, or an object that makes one piece of it at a time."""
 
     def __getitem__(self, positions: slice) -> np.ndarray:
         """The rows at some positions, int64 (jet,)."""
@@ -38,14 +38,14 @@ class Rows(Protocol):
 #: Epoch -> its rows.
 Order = Callable[[int], Rows]
 
-#: Converted folders of more jets than this are shuffled in windows; a permutation of so many takes 8 MB.
+#: Converted folders of more jets than this are shuffled in windows; a permutation of this many takes 8 MB.
 WINDOW_SHUFFLE_JETS = 2**20
 
 #: Jets that lie together and share a window, and jets of a window: 50 particles of 4 columns take 52 MB.
 BLOCK_JETS = 4096
 WINDOW_JETS = 16 * BLOCK_JETS
 
-#: Jets that are sorted by length together.
+#: Number of jets that are sorted by length together.
 SORTED_JETS = 2**20
 
 
@@ -55,20 +55,19 @@ class JetDataset(Dataset):
     With an augmentation rows go on beyond the last jet: row ``e * len + r`` is row ``r`` as it is seen in epoch ``e``.
 
     Args:
-        tables: jets, for instance one table a file.
-        first_index: for each table, what is added to its ``source_rows`` to give `JetBatch.index`.
+        tables: jets, for instance one table per file.
+        first_index: for each table, the number added to its ``source_rows`` to give `JetBatch.index`.
         features: table of the model's inputs.
         context: table of its inputs of the event as a whole.
         class_of_source: int64 (class of the tables,), the label of a jet of each; None: it is that of the tables. A jet
             without a label, -1, has none.
         class_weights: float64 (class,), multiplies the weights; None: the weights stay.
-        augmentation: random changes of the jets, drawn again in every epoch; None: nothing.
+        augmentation: random changes of the jets, drawn again in every epoch; None: no changes.
         targets: names of what is learnt beside the class, see `zoo.data.targets`.
 
     Raises:
         ValueError: if some of the tables give the jets' own momenta, to which features are relative, or a target, and
-            others do not;
-            or nothing says how a column changes in the augmentation.
+            others do not; or if it is not known how a column changes under the augmentation.
     """
 
     def __init__(
@@ -179,11 +178,11 @@ class JetDataset(Dataset):
 
 
 class BatchRows(DistributedSampler):
-    """Arrays of rows, one a batch: each jet once an epoch, and every process takes the same number of steps.
+    """Arrays of rows, one per batch: each jet once per epoch, and every process takes the same number of steps.
 
-    The order of the epoch is cut into equal pieces whose sizes differ by one at most, so no batch is a small remainder;
-    of every ``num_replicas`` pieces each process takes one. Nothing is dropped or repeated. Lightning leaves a
-    `DistributedSampler` alone and would share out any other sampler a second time.
+    The order of the epoch is cut into pieces whose sizes differ by one at most, so no batch is a small remainder. Each
+    process takes one of every ``num_replicas`` pieces. Nothing is dropped or repeated. Lightning leaves a
+    `DistributedSampler` alone; it would distribute any other sampler a second time.
 
     Args:
         order: epoch -> its rows.
@@ -191,7 +190,7 @@ class BatchRows(DistributedSampler):
         batch_size: largest number of jets in a batch.
         num_replicas: number of processes.
         rank: which of them this is.
-        completed: number of batches of the epoch that are done already, asked when an iterator is made.
+        completed: gives the number of batches of the epoch that are already done; called when an iterator is made.
 
     Raises:
         ValueError: if there are fewer jets than processes.
@@ -236,8 +235,8 @@ def shuffled(jets: int, seed: int) -> Order:
 def in_windows(jets: int, seed: int) -> Order:
     """A shuffle of jets that lie in random order already, a pure function of (seed, epoch).
 
-    `BLOCK_JETS` jets that lie together stay near each other: every epoch draws where blocks begin, shuffles the blocks,
-    and then the jets within each `WINDOW_JETS` of them. A batch so touches few places of a data set that is larger than
+    `BLOCK_JETS` neighbouring jets stay near each other: every epoch draws where blocks begin, shuffles the blocks, and
+    then the jets within each window of `WINDOW_JETS`. A batch thus touches few places of a data set that is larger than
     the memory, and the order of 100 million jets takes 1 MB instead of 800.
     """
 
@@ -260,7 +259,7 @@ def in_windows(jets: int, seed: int) -> Order:
 
 
 def by_length(counts: np.ndarray) -> Order:
-    """The same order in every epoch, from the shortest jet to the longest, so that no jet pays for padding.
+    """The same order in every epoch, from the shortest jet to the longest, so that there is little padding.
 
     More than `SORTED_JETS` jets are sorted that many at a time.
     """
@@ -274,10 +273,10 @@ def by_length(counts: np.ndarray) -> Order:
 
 
 class Windows:
-    """Rows in an order that is made ``size`` rows at a time, when they are asked for.
+    """Rows in an order that is made ``size`` rows at a time, on demand.
 
     Args:
-        size: number of rows of a window, the last one may have fewer.
+        size: number of rows of a window; the last one may have fewer.
         window: number of a window -> its rows, int64 (jet,).
     """
 
@@ -295,7 +294,7 @@ class Windows:
 
 
 class RowsOfEpoch:
-    """Rows of a data set that augments its jets, numbered on from those of the epochs before.
+    """Rows of a data set that augments its jets, numbered on from those of earlier epochs.
 
     Args:
         rows: of the epoch, from 0.
@@ -311,13 +310,13 @@ class RowsOfEpoch:
 
 
 class JetLoader(DataLoader):
-    """A loader that starts working when the first batch is asked for.
+    """A loader that starts working when the first batch is requested.
 
     Lightning makes an iterator before it restores a checkpoint, and one that reads ahead would then serve the wrong
-    batches. Only `BatchRows` knows where in the epoch the trainer stands, and it is asked with the first batch.
+    batches. Only `BatchRows` knows the trainer's position in the epoch, and it is asked with the first batch.
 
     Attributes:
-        worker_timeout: seconds after which loader processes that give no batch are killed.
+        worker_timeout: seconds after which loader processes that deliver no batch are killed.
     """
 
     worker_timeout = WORKER_TIMEOUT
@@ -330,7 +329,7 @@ class JetLoader(DataLoader):
         batches = super().__iter__()
         workers = [process for process in multiprocessing.active_children() if process not in before]
         while True:
-            # torch's own limit ends while a message is waited for, not while its tensors are fetched from a worker
+            # torch's own limit holds while a message is awaited, not while its tensors are fetched from a worker
             guard = _Guard(workers, self.worker_timeout)
             try:
                 batch = next(batches)
@@ -352,7 +351,7 @@ class JetLoader(DataLoader):
 
 
 class _Guard:
-    """Kills loader processes after some seconds, unless it is cancelled before."""
+    """Kills loader processes after some seconds, unless it is cancelled first."""
 
     def __init__(self, workers: Sequence[BaseProcess], seconds: float) -> None:
         self._workers = workers
@@ -368,7 +367,7 @@ class _Guard:
         self._timer.cancel()
 
     def explain(self, error: Exception) -> None:
-        """Raise what an error of torch's comes from, if it is the end of a loader process; the others are ended too."""
+        """If an error of torch comes from the end of a loader process, end the others too and raise the cause."""
         statuses: list[int] = []
         for _ in range(2):  # torch's handler of the end of a process may interrupt this, once
             with contextlib.suppress(RuntimeError):

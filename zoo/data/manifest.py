@@ -1,4 +1,4 @@
-"""What a folder of converted jets says of itself; written last, so that a folder without it is unfinished."""
+"""The index of a folder of converted jets; written last, so that a folder without it is unfinished."""
 
 import dataclasses
 import json
@@ -19,12 +19,12 @@ class Source:
     """A file that was converted.
 
     Args:
-        path: where it lay.
+        path: where it was.
         bytes: its size.
         modified_ns: when it was last changed, in nanoseconds since 1970.
         rows: number of its rows.
         rejected: number of jets left out, by the reasons of `zoo.data.store.bad_jets`.
-        mended: number of particles or numbers dropped or changed, by what was done; older folders do not say.
+        mended: number of particles or numbers dropped or changed, by what was done; older folders do not record it.
     """
 
     path: str
@@ -59,11 +59,11 @@ class Manifest:
         particles: particle columns and their types.
         fields: columns of jets and their types.
         seed: what the shuffle depends on, beside the order of the sources.
-        jets_per_shard: mean number of jets of a shard that was asked for.
+        jets_per_shard: requested mean number of jets per shard.
         compression: of the shards, None for shards that are mapped into memory.
         layout: of the sources as the ``values`` of their description, None if they needed none.
-        shards: the files.
-        sources: what they were made of.
+        shards: the files of the folder.
+        sources: the files that they were made from.
     """
 
     jets: int
@@ -90,7 +90,7 @@ class Manifest:
 
 
 def folder_of(path: str | Path) -> Path | None:
-    """The folder that ``path`` names, itself or by its manifest; None for a file of jets."""
+    """The folder that ``path`` names, directly or by its manifest; None for a file of jets."""
     path = Path(path)
     if path.name == MANIFEST:
         return path.parent

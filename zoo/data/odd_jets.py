@@ -1,5 +1,5 @@
-"""The warning of odd jets, apart from what finds them: it needs neither Arrow nor torch."""
+"""The warning about odd jets, separate from the code that finds them: it needs neither Arrow nor torch."""
 
 
 class OddJetsWarning(UserWarning):
-    """Jets that are trained on or scored are odd; the message says how."""
+    """Jets used for training or scoring are odd; the message says how."""

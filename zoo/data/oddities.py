@@ -1,4 +1,4 @@
-"""What is odd about jets, in words and numbers: said by `zoo data info`, by trainings and by predictions alike."""
+"""What is odd about jets, in words and numbers: reported by `zoo data info`, trainings and predictions alike."""
 
 import dataclasses
 from collections.abc import Collection, Iterator, Sequence
@@ -8,25 +8,25 @@ import numpy as np
 
 from zoo.data.store import MOMENTUM_COLUMNS, JetTable, join_tables
 
-#: A typical sum of transverse momenta outside of this range, in GeV, is a sign of another unit: no collision has more.
+#: A typical sum of transverse momenta outside this range, in GeV, suggests another unit: no collision has more.
 PLAUSIBLE_MOMENTA = (1.0, 14_000.0)
 
-#: Files whose typical sums of transverse momenta differ by more than this factor are hardly in the same unit.
+#: Files whose typical sums of transverse momenta differ by more than this factor are probably not in the same unit.
 LARGEST_RATIO = 300.0
 
-#: So many jets of a training or prediction are looked at.
+#: Number of jets of a training or prediction that are examined.
 SAMPLED_JETS = 100_000
 
-#: In fewer jets than this, a column that is the same everywhere may be so by chance.
+#: In fewer jets than this, a column may be constant by chance.
 ENOUGH_JETS = 30
 
 
 def find_oddities(table: JetTable, columns: Collection[str] | None = None) -> Iterator[str]:
-    """What deserves a look, a line each.
+    """Anything that deserves a look, one line each.
 
     Args:
         table: jets.
-        columns: particle columns and fields that count; None: all.
+        columns: particle columns and fields to examine; None: all.
     """
     yield from _odd_momenta(table)
     if len(table) >= ENOUGH_JETS:
@@ -42,11 +42,11 @@ def find_oddities(table: JetTable, columns: Collection[str] | None = None) -> It
 
 
 def find_oddities_of_files(tables: Sequence[tuple[Path, JetTable]], columns: Collection[str]) -> Iterator[str]:
-    """The same of the first jets of some files, `SAMPLED_JETS` at most, and of one file beside another.
+    """The same for the first jets of some files, `SAMPLED_JETS` at most, and for one file compared with another.
 
     Args:
         tables: jets, and the file of each table.
-        columns: particle columns and fields that count, as far as they are numbers and no flags.
+        columns: particle columns and fields to examine, as far as they are numbers and not flags.
     """
     columns = {name for name in columns if _is_number(tables, name)}
     jets = max(1, SAMPLED_JETS // len(tables))
@@ -97,7 +97,7 @@ def _odd_momenta(table: JetTable) -> Iterator[str]:
 
 
 def _fingerprints(table: JetTable) -> np.ndarray:
-    """A number of 64 bits for each jet, the same for the same momenta in the same order only."""
+    """A 64-bit number per jet, equal only for the same momenta in the same order."""
     place = np.arange(table.offsets[-1]) - np.repeat(table.offsets[:-1], table.counts)
     mixed = place.astype(np.uint64)
     for name in MOMENTUM_COLUMNS:

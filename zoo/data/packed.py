@@ -1,4 +1,4 @@
-"""Jets without padding, one after the other: what loaders, checks, simulations and predictions hand on."""
+"""Jets without padding, one after the other, as loaders, checks, simulations and predictions pass them on."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -9,10 +9,10 @@ from zoo.data.store import MOMENTUM_COLUMNS, JetTable
 
 
 class PackedJets(NamedTuple):
-    """Some jets without padding, one after the other: ``four_momenta`` (particle, 4) in GeV, the rest (jet,).
+    """Jets without padding, one after the other: ``four_momenta`` (particle, 4) in GeV, the rest (jet,).
 
     The ``columns`` that features need are (particle,), those of `zoo.data.datasets.JET_COLUMNS` (jet,), the ``fields``
-    that the context needs (jet,). A ``label`` of -1 is not known; ``index`` is the row of the jet in its source.
+    that the context needs (jet,). A ``label`` of -1 means unknown; ``index`` is the row of the jet in its source.
     """
 
     four_momenta: np.ndarray
@@ -25,12 +25,12 @@ class PackedJets(NamedTuple):
 
     @classmethod
     def unlabelled(cls, four_momenta: np.ndarray, counts: np.ndarray, index: np.ndarray) -> "PackedJets":
-        """Jets of weight 1 of which nothing else is known."""
+        """Jets of weight 1 without label, columns or fields."""
         weight = np.ones(len(counts), dtype=np.float32)
         return cls(four_momenta, counts, np.full(len(counts), -1), weight, index, {}, {})
 
     def first(self, jets: int) -> "PackedJets":
-        """So many of the jets, without columns and fields."""
+        """The first jets, without columns and fields."""
         counts = self.counts[:jets]
         of_jets = (self.label[:jets], self.weight[:jets], self.index[:jets])
         return PackedJets(self.four_momenta[: counts.sum()], counts, *of_jets, {}, {})

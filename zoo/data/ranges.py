@@ -1,4 +1,4 @@
-"""Ranges of what a model was trained on, which travel with it, and jets that lie outside of them."""
+"""Ranges of the jets that a model was trained on, stored with the model, and jets that lie outside them."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,24 +11,24 @@ from zoo.data.context import ContextTable
 from zoo.data.features import FeatureTable, Input
 from zoo.physics import kinematics
 
-#: Between which parts of the training values a range lies.
+#: The quantiles of the training values between which a range lies.
 LEVELS = (0.001, 0.999)
 
 #: Quantities that are made of momenta alone, whatever the features are.
 OF_MOMENTA = ("number of particles", "jet pt (GeV)", "jet mass (GeV)", "particle pt (GeV)")
 
-#: A part of the jets or particles above this outside of a range deserves a word; of the training jets .002 are.
+#: A larger fraction of jets or particles outside a range is reported; of the training jets it is .002.
 LARGEST_PART = 0.1
 
-#: So few jets or particles outside of a range are chance, unless they are all there are.
+#: This few jets or particles outside a range are chance, unless they are all there are.
 FEWEST = 5
 
-#: A particle with more momentum than energy by more than this part of it has its components in another order.
+#: A particle whose momentum exceeds its energy by more than this fraction of it has its components in another order.
 _ORDER_TOLERANCE = 1e-3
 
 
 class Range(NamedTuple):
-    """Smallest, middle and largest value, but for outliers; each between `LEVELS` of the training."""
+    """Smallest value, median and largest value without outliers, at the `LEVELS` of the training values."""
 
     low: float
     median: float
@@ -57,7 +57,7 @@ class InputRanges:
         """The ranges that `to_dict` wrote.
 
         Raises:
-            ValueError: if they are not that.
+            ValueError: if the values are no such ranges.
         """
         try:
             return cls(int(values["jets"]), {name: Range(*map(float, of)) for name, of in values["ranges"].items()})
@@ -68,14 +68,14 @@ class InputRanges:
 def quantities(
     inputs: Mapping[str, Tensor], feature_table: FeatureTable, context_table: ContextTable
 ) -> Iterator[tuple[str, Tensor]]:
-    """What of some jets has a range, by name: values (jet,) or (particle,), with momenta and masses in GeV.
+    """The quantities of jets that have a range, by name: values (jet,) or (particle,), momenta and masses in GeV.
 
-    Features and context are given before they were centred and scaled, but within their limits.
+    Features and context are given without centring and scaling, but within their limits.
 
     Args:
-        inputs: what a model is called with, ``features``, ``four_momenta``, ``mask`` and, if it takes it, ``context``.
-        feature_table: what the features are.
-        context_table: what the context is.
+        inputs: those of a model: ``features``, ``four_momenta``, ``mask`` and, if it takes it, ``context``.
+        feature_table: defines the features.
+        context_table: defines the context.
     """
     four_momenta, mask = inputs["four_momenta"], inputs["mask"]
     jets = four_momenta.double().masked_fill(~mask[..., None], 0).sum(dim=1)
@@ -92,7 +92,7 @@ def _raw(feature: Input, values: Tensor) -> Tensor:
 
 
 def measure_ranges(jets: int, parts: Iterable[Iterable[tuple[str, Tensor]]]) -> InputRanges:
-    """The ranges of so many jets, of the `quantities` of some of them at a time."""
+    """The ranges of this number of jets, from the `quantities` of some of them at a time."""
     values: dict[str, list[Tensor]] = {}
     for part in parts:
         for name, found in part:
@@ -107,7 +107,7 @@ def _quantiles(values: Tensor, levels: Iterable[float]) -> Iterator[float]:
 
 
 class RangeCheck:
-    """Counts what lies outside of the ranges of a training.
+    """Counts what lies outside the ranges of a training.
 
     Args:
         ranges: of the training.
@@ -124,7 +124,7 @@ class RangeCheck:
             if name not in self.ranges.ranges or not values.numel():
                 continue
             low, _, high = self.ranges.ranges[name]
-            # float32, as the ranges were measured: a rounding is nothing outside
+            # float32, as the ranges were measured, so that rounding alone does not count as outside
             values = values.float()
             counts = [len(values), int((values < low).sum()), int((values > high).sum())]
             self._counts[name] = [a + b for a, b in zip(self._counts.get(name, [0, 0, 0]), counts, strict=True)]
@@ -132,7 +132,7 @@ class RangeCheck:
             self._extremes[name] = [min(smallest, values.min().item()), max(largest, values.max().item())]
 
     def findings(self) -> dict[str, str]:
-        """What lies outside in more than `LARGEST_PART` of the cases, in words, by quantity."""
+        """By quantity, what lies outside in more than `LARGEST_PART` of the cases, in words."""
         found = {}
         for name, (total, below, above) in self._counts.items():
             low, _, high = self.ranges.ranges[name]
@@ -145,10 +145,10 @@ class RangeCheck:
 
 
 def require_momenta(four_momenta: Tensor, mask: Tensor) -> None:
-    """Refuse momenta (batch, particle, 4) that are zeros, or not (E, px, py, pz), as far as E < |p| shows it.
+    """Refuse momenta (batch, particle, 4) that are zero, or not (E, px, py, pz), as far as E < |p| shows it.
 
     Raises:
-        ValueError: with the order that they seem to be in; or that the mask (batch, particle) calls padding real.
+        ValueError: with the order that they seem to have; or because the mask (batch, particle) marks padding as real.
     """
     momenta = four_momenta[mask]
     is_padding = (momenta == 0).all(dim=-1)

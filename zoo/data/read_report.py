@@ -1,4 +1,4 @@
-"""What became of the rows of a file as they were read: what was left out, what was mended, and the warnings of both."""
+"""Reports on reading a file: what was left out, what was repaired, and warnings about both."""
 
 import dataclasses
 import warnings
@@ -10,14 +10,14 @@ from zoo.data.formats.momenta import RAISED_AS_STATED
 
 @dataclasses.dataclass(frozen=True)
 class ReadReport:
-    """What became of the rows of a file.
+    """What happened to the rows of a file when they were read.
 
     Args:
         path: the file.
         rows: number of rows read.
         rejected: number of jets left out, by the reasons of `zoo.data.store.bad_jets`.
         mended: number of particles or numbers that were dropped or changed, by what was done.
-        infinite: number of jets left out for a number that is not finite, by its column.
+        infinite: number of jets left out because of a number that is not finite, by its column.
     """
 
     path: Path
@@ -32,7 +32,7 @@ class ReadReport:
         return sum(self.rejected.values())
 
     def __add__(self, other: "ReadReport") -> "ReadReport":
-        """The report of these rows and of others."""
+        """The report on these rows and on others."""
         counts = (
             {key: one.get(key, 0) + two.get(key, 0) for key in {**one, **two}}
             for one, two in (
@@ -44,14 +44,14 @@ class ReadReport:
         return ReadReport(self.path, self.rows + other.rows, *counts)
 
     def reasons(self) -> Iterator[str]:
-        """Number and reason of the jets left out, a line for each reason there is."""
+        """Number and reason of the jets left out, one line per reason."""
         columns = ", ".join(f"{name} in {count}" for name, count in self.infinite.items())
         for reason, count in self.rejected.items():
             if count:
                 yield f"{count} {reason}" + (f" ({columns})" if columns and reason == "not finite" else "")
 
     def mendings(self) -> Iterator[str]:
-        """Number of particles or numbers, and what was done with them, a line for each kind there is."""
+        """Number of particles or numbers, and what was done with them, one line per kind."""
         return (f"{count} {what}" for what, count in self.mended.items() if count)
 
     def __str__(self) -> str:
@@ -71,7 +71,7 @@ class MendedWarning(UserWarning):
 
 
 def warn_of(report: ReadReport, stacklevel: int = 1) -> None:
-    """Warn of what was left out and of what was mended, if anything was; what a layout or format states is no news."""
+    """Warn of what was left out or repaired, if anything, except for what the layout or format states itself."""
     if report.left_out:
         warnings.warn(RejectedJetsWarning(report), stacklevel=stacklevel + 1)
     if any(count for what, count in report.mended.items() if what != RAISED_AS_STATED):

@@ -1,4 +1,4 @@
-"""A file of jets in, a `JetTable` out, by one call; to do more with a file, open it: `zoo.data.source`."""
+"""A file of jets in, a `JetTable` out, in one call; to do more with a file, open it with `zoo.data.source`."""
 
 from pathlib import Path
 
@@ -15,13 +15,13 @@ def read_jets(
     *,
     labelled: bool = True,
 ) -> JetTable:
-    """Read jets from a file of any known format, whichever it is by its content.
+    """Read jets from a file of any known format, recognised by its content.
 
-    The formats are the zoo's own file, a folder that `zoo convert` wrote (to leave it on the disk:
+    The formats are the zoo's own file, a folder that `zoo convert` wrote (to leave it on disk:
     `zoo.data.source.JetSource.tables`), and those of `zoo.data.formats.known.known_formats`. Jets that
     `zoo.data.store.bad_jets` names are left out with a `zoo.data.read_report.RejectedJetsWarning`; ``source_rows`` of
-    the table keeps the row in the file of each jet that stays. What is mended, such as padding in lists and what
-    rounding made impossible, is counted in a `zoo.data.read_report.MendedWarning`.
+    the table gives the row in the file of each remaining jet. Repairs, such as of padding in lists and of values that
+    rounding made unphysical, are counted in a `zoo.data.read_report.MendedWarning`.
 
     Args:
         path: file or converted folder.
@@ -29,7 +29,7 @@ def read_jets(
         layout: which columns of a ROOT, parquet or HDF5 file, or of events in text, hold what; see
             `zoo.data.formats.layout_yaml.read_layout` and `zoo.data.weaver.data_config.read_weaver_yaml`. The zoo's own
             file says that itself.
-        labelled: whether the file must give the class of each jet; else it is -1 where it does not.
+        labelled: whether the file must give the class of each jet; if not, it is -1 where the class is missing.
 
     Raises:
         FileNotFoundError: if there is no such file.

@@ -1,4 +1,4 @@
-"""Files at an address such as ``https://`` or ``root://``, which are fetched once and then read where they lie."""
+"""Files at an address such as ``https://`` or ``root://``, which are downloaded once and then read from the cache."""
 
 import hashlib
 import os
@@ -8,10 +8,10 @@ from pathlib import Path
 
 from zoo.files import atomic_write
 
-#: What an address begins with; two letters at least, as a single one is a drive.
+#: The start of an address; at least two letters, as a single one is a drive.
 _SCHEME = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.-]+)://")
 
-#: How the packages are installed that some schemes need.
+#: How to install the packages that some schemes need.
 _EXTRA = "pip install 'hepzoo[remote]'"
 
 
@@ -21,18 +21,18 @@ def is_remote(name: str | Path) -> bool:
 
 
 def cache_folder() -> Path:
-    """Where fetched files are kept: ``ZOO_CACHE``, else ``zoo`` in the user's cache."""
+    """Where downloaded files are kept: ``ZOO_CACHE``, else ``zoo`` in the user's cache."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("ZOO_CACHE") or Path(base) / "zoo") / "files"
 
 
 def local_path(name: str | Path) -> Path:
-    """The path itself, or that of the file that was fetched from an address; raises as `fetch` does."""
+    """The path itself, or that of the file downloaded from an address; raises as `fetch` does."""
     return fetch(str(name)) if is_remote(name) else Path(name)
 
 
 def fetch(address: str) -> Path:
-    """The file at an address, fetched as a whole through fsspec unless it was before; it keeps its name.
+    """The file at an address, downloaded as a whole through fsspec unless it is in the cache; it keeps its name.
 
     Raises:
         ModuleNotFoundError: if a package that the scheme needs is not installed.

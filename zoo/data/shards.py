@@ -1,4 +1,4 @@
-"""Folders of converted jets: shards of the zoo's own file, opened where they lie."""
+"""Folders of converted jets: shards of the zoo's own file, opened in place."""
 
 import dataclasses
 from pathlib import Path
@@ -12,8 +12,8 @@ VERIFIED_BYTES = 2**30
 
 
 class ShardFolder:
-    """What `zoo convert` wrote: each shard is opened once, when jets of it are asked for; uncompressed ones stay on
-    the disk. The size and the header of each are always compared with the manifest.
+    """A folder that `zoo convert` wrote: each shard is opened once, when its jets are requested; uncompressed ones stay
+    on disk. The size and the header of each are always compared with the manifest.
 
     Args:
         folder: with a manifest.
@@ -32,7 +32,7 @@ class ShardFolder:
         self._tables: dict[int, JetTable] = {}
 
     def tables(self, start: int, stop: int) -> list[JetTable]:
-        """The rows ``start`` to ``stop``, one table a shard in the order of the manifest.
+        """The rows ``start`` to ``stop``, one table per shard in the order of the manifest.
 
         ``source_rows`` of the tables count through the folder.
 
@@ -65,12 +65,12 @@ class ShardFolder:
                 progress.update(task, advance=shard.bytes)
 
     def close(self) -> None:
-        """Let go of the tables; those that were handed out stay."""
+        """Release the tables; those that were handed out stay."""
         self._tables.clear()
 
 
 class ShardTable(JetTable):
-    """Jets of a shard; a process that is given them gets their place and opens the shard itself."""
+    """Jets of a shard; another process receives only their place and opens the shard itself."""
 
     origin: tuple[Path, Shard, int, tuple[int, int]]
 
@@ -96,7 +96,7 @@ def shard_path(folder: Path, number: int) -> Path:
 
 
 def describe_shard(path: Path, jets: int) -> Shard:
-    """What the manifest says of a shard that was written just now."""
+    """The entry of the manifest for a shard that has just been written."""
     with StoreFile(path) as file:
         return Shard(path.name, jets, path.stat().st_size, file.header_checksum)
 

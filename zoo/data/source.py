@@ -1,4 +1,4 @@
-"""Jets at a path, whatever is there: a file of any known format or a converted folder, opened once."""
+"""Jets at a path: a file of any known format or a converted folder, opened once."""
 
 import abc
 import contextlib
@@ -27,10 +27,10 @@ from zoo.data.store import (
 )
 from zoo.data.weaver.data_config import WeaverYaml
 
-#: Jets read at a time: 200 padded constituents of so many jets take 26 MB.
+#: Jets read at a time: 200 padded constituents of this many jets take 26 MB.
 CHUNK_JETS = 8192
 
-#: So many files are open at a time; the one that was used longest ago is closed, and opened again if it is asked for.
+#: Most files that are open at a time; the least recently used one is closed, and opened again when needed.
 OPEN_FILES = 128
 
 #: First row and the row after the last.
@@ -69,10 +69,10 @@ class JetSource(abc.ABC):
 
     @abc.abstractmethod
     def chunks(self, rows: Rows | None = None) -> Iterator[tuple[JetTable, ReadReport]]:
-        """The good jets of some rows in pieces, and what became of the rows of each.
+        """The good jets of some rows in pieces, each with a report on its rows.
 
-        Jets of the zoo's own files stay on the disk, one table a file or shard; those of others are read `CHUNK_JETS`
-        rows at a time, and a piece may have no good jet.
+        Jets of the zoo's own files stay on disk, one table per file or shard; those of other formats are read
+        `CHUNK_JETS` rows at a time, and a piece may have no good jet.
 
         Args:
             rows: None: all.
@@ -84,7 +84,7 @@ class JetSource(abc.ABC):
         """
 
     def tables(self, rows: Rows | None = None) -> tuple[list[JetTable], ReadReport]:
-        """The same as `chunks` at once: tables on the disk of the zoo's own files, one in memory of others.
+        """The same as `chunks` at once: tables on disk for the zoo's own files, one in memory for other formats.
 
         Raises:
             ValueError: as `chunks`.
@@ -94,13 +94,13 @@ class JetSource(abc.ABC):
         return tables, ReadReport(self.path, sum(map(len, tables)), {})
 
     def read(self, rows: Rows | None = None) -> tuple[JetTable, ReadReport]:
-        """The same as `tables` in one table; raises as that does."""
+        """The same as `tables` in one table; raises as `tables` does."""
         tables, report = self.tables(rows)
         return (tables[0] if len(tables) == 1 else join_tables(tables)), report
 
     @abc.abstractmethod
     def verify(self) -> None:
-        """Compare the jets with the checksums of the zoo's own files; other formats have theirs, or none, when read.
+        """Compare the jets with the checksums of the zoo's own files; other formats are checked, if at all, when read.
 
         Raises:
             ValueError: if they differ; the message names the file and the column.
@@ -108,7 +108,7 @@ class JetSource(abc.ABC):
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Close what is open; it is opened again if jets are asked for, and those that were read stay."""
+        """Close what is open; it is opened again if jets are requested, and those that were read stay."""
 
 
 class _Folder(JetSource):
@@ -172,7 +172,7 @@ class _Store(JetSource):
 
 
 class _Other(JetSource):
-    """A file of another format, which stays open as long as it is read without errors."""
+    """A file of another format, which stays open until an error occurs."""
 
     is_own = False
 
@@ -210,7 +210,7 @@ class _Other(JetSource):
         for chunk, of_chunk in self.chunks(rows):
             report += of_chunk
             chunks.append(chunk)
-        report = dataclasses.replace(report, rows=stop - start)  # of which not all need be selected
+        report = dataclasses.replace(report, rows=stop - start)  # not all of them need be selected
         if not any(map(len, chunks)):
             by = f" by {self._layout.selects!r}" if isinstance(self._layout, WeaverYaml) else ""
             selected = (
@@ -222,7 +222,7 @@ class _Other(JetSource):
         return [join_tables(chunks)], report
 
     def verify(self) -> None:
-        """Nothing to compare: what has checksums is compared as it is read."""
+        """Nothing to compare: data with checksums are compared as they are read."""
 
     def close(self) -> None:
         self._file = None
@@ -230,7 +230,7 @@ class _Other(JetSource):
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[OpenFile]:
-        """The open file; an error while it is read closes it, and the format says what is damaged."""
+        """The open file; a read error closes it, and the format says what is damaged."""
         try:
             if self._file is None:
                 opened = open_known(self.path, self._start, self._layout, labelled=self._labelled)
@@ -245,15 +245,15 @@ class _Other(JetSource):
 def open_source(
     path: str | Path, layout: Description | None = None, *, labelled: bool = True, verify: bool | None = None
 ) -> JetSource:
-    """Open a file of any known format, whichever it is by its content, or a converted folder.
+    """Open a file of any known format, recognised by its content, or a converted folder.
 
     Args:
         path: file, address of a file, or converted folder.
         layout: which columns of a ROOT, parquet or HDF5 file, or of events in text, hold what; see
             `zoo.data.description.read_description`. The zoo's own file says that itself.
-        labelled: whether the file must give the class of each jet; else it is -1 where it does not.
-        verify: whether jets of the zoo's own files are compared with their checksums when they are first asked for,
-            which reads them once; None: those of a file, and of a folder as `zoo.data.shards.ShardFolder` does.
+        labelled: whether the file must give the class of each jet; if not, it is -1 where the class is missing.
+        verify: whether jets of the zoo's own files are compared with their checksums when they are first requested,
+            which reads them once; None: yes for a file, and as `zoo.data.shards.ShardFolder` decides for a folder.
 
     Raises:
         FileNotFoundError: if there is no such file.

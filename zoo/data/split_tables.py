@@ -1,4 +1,4 @@
-"""The tables of a split's files, with a count of what was left out: too much is an error, an empty file is not."""
+"""The tables of a split's files, with a count of jets left out: too many are an error, an empty file is not."""
 
 import warnings
 from pathlib import Path
@@ -12,7 +12,7 @@ _NAMED_FILES = 3
 
 
 class SplitTables:
-    """What is found in the files of a split, one after the other.
+    """The tables found in the files of a split, one file after the other.
 
     Args:
         name: of the split, for messages.
@@ -53,7 +53,7 @@ class SplitTables:
             self.reports.append(report)
 
     def require(self, max_rejected: float) -> None:
-        """Refuse a split that has lost more than this part of its jets, or all.
+        """Refuse a split that has lost more than this fraction of its jets, or all.
 
         Raises:
             ValueError: naming the first files and the remedies.

@@ -26,7 +26,7 @@ ARROW_MAGIC = b"ARROW1"
 
 
 class NoJetsError(ValueError):
-    """The rows of a file that were asked for hold no jet that can be used.
+    """The requested rows of a file hold no usable jet.
 
     Args:
         message: naming the file and the remedy.
@@ -204,7 +204,7 @@ def _check_column(name: str, values: np.ndarray, length: int, dtype: np.dtype | 
 
 
 def bad_jets(table: JetTable) -> dict[str, np.ndarray]:
-    """Mask (jet,) of the jets that no model may see, for each reason; a jet has at most one.
+    """For each reason, a mask (jet,) of the jets that no model may see; a jet has at most one reason.
 
     The reasons in the order of precedence: ``not finite`` (NaN or infinity in any column), ``negative energy``,
     ``no particles``, ``momentum above energy``, that is :math:`|p| > (1 + 10^{-5}) E` (see `MOMENTUM_TOLERANCE`).
@@ -227,7 +227,7 @@ def bad_jets(table: JetTable) -> dict[str, np.ndarray]:
 
 
 def bad_particles(particles: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Mask (particle,) of the particles that make a jet bad, for each reason of `bad_jets`; one may have several."""
+    """For each reason of `bad_jets`, a mask (particle,) of the particles that make a jet bad; one may have several."""
     energy, *momentum = (particles[name] for name in MOMENTUM_COLUMNS)
     with np.errstate(invalid="ignore", over="ignore"):
         return {
@@ -238,7 +238,7 @@ def bad_particles(particles: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def infinite_columns(table: JetTable) -> dict[str, int]:
-    """Number of jets with NaN or infinity in a column, by its name; columns without are left out."""
+    """Number of jets with NaN or infinity in a column, by its name; columns without any are left out."""
     of_particles = {
         name: _any_particle(~np.isfinite(values), table.offsets).sum() for name, values in table.particles.items()
     }
@@ -269,8 +269,8 @@ def write_store(path: str | Path, table: JetTable, *, compression: str | None = 
         table: jets with finite, physical four-momenta in GeV.
         compression: None for a file that is mapped into memory when opened; ``"lz4"`` or ``"zstd"`` for a small one
             that is unpacked into memory: it holds the bytes of each float in four planes and, as most particles are
-            massless, the energy as its distance from :math:`|p|` in float32 steps. Both lose nothing.
-        is_checked: whether `bad_jets` was asked just now, as `zoo.data.source.JetSource` does, and need not be again.
+            massless, the energy as its distance from :math:`|p|` in float32 steps. Both are lossless.
+        is_checked: whether `bad_jets` has just been called, as `zoo.data.source.JetSource` does, and can be skipped.
 
     Raises:
         ValueError: if the table holds a jet that `bad_jets` names, or the metadata are no JSON.
@@ -297,20 +297,20 @@ def write_store(path: str | Path, table: JetTable, *, compression: str | None = 
 
 
 class StoreFile:
-    """The zoo's own file, open; closed, the columns of its table stay mapped.
+    """The zoo's own file, open; after closing, the columns of its table stay mapped.
 
     Args:
         path: file.
 
     Raises:
-        ValueError: if the file is damaged or no such file; the message names the file and the remedy.
+        ValueError: if the file is damaged or not the zoo's own; the message names the file and the remedy.
         FileNotFoundError: if there is no such file.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         with self._errors_named():
-            # a thousand open files would be too many for a process, mapped ones are not
+            # a thousand open files would be too many for a process, a thousand mapped ones are not
             self._source = pa.memory_map(str(path))
             is_arrow = self._source.read(len(ARROW_MAGIC)) == ARROW_MAGIC
             if is_arrow:
@@ -335,7 +335,7 @@ class StoreFile:
 
     @property
     def header_checksum(self) -> int:
-        """Checksum of the header, which holds those of the columns."""
+        """Checksum of the header, which holds the checksums of the columns."""
         return int(self._reader.schema.metadata[b"zoo_crc32"])
 
     def table(self, *, verify: bool = True) -> JetTable:
@@ -367,16 +367,16 @@ class StoreFile:
 def open_store(path: str | Path, *, verify: bool = True) -> JetTable:
     """Open the zoo's own file and verify the checksum of every column.
 
-    Columns of an uncompressed file stay on the disk and are mapped into memory, so a file may be larger than that.
-    If it is truncated meanwhile, the next jets raise an error; a read before that ends the process.
+    Columns of an uncompressed file stay on disk and are mapped into memory, so a file may be larger than the memory.
+    If it is truncated meanwhile, the next access to jets raises an error; a read before that ends the process.
 
     Args:
         path: file.
-        verify: the checksums read a file once from end to end; without them only its header, the offsets and the
-            lengths of the columns are checked.
+        verify: whether to compare the checksums, which reads the file once from end to end; False: only its header, the
+            offsets and the lengths of the columns are checked.
 
     Raises:
-        ValueError: if the file is damaged or no such file; the message names the file, the column and the remedy.
+        ValueError: if the file is damaged or not the zoo's own; the message names the file, the column and the remedy.
         FileNotFoundError: if there is no such file.
     """
     with StoreFile(path) as file:

@@ -1,4 +1,4 @@
-"""What of a jet is learnt beside its class: fields of the files, and what its momenta make."""
+"""What is learnt about a jet beside its class: fields of the files, and quantities computed from its momenta."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ def require_targets(names: Sequence[str], table: JetTable, path: Path) -> None:
     """Refuse targets that jets do not have.
 
     Raises:
-        ValueError: naming the file, and what there is.
+        ValueError: naming the file and the targets that it has.
     """
     for name in names:
         if name not in table.fields and name not in OF_JETS:
@@ -29,10 +29,10 @@ def require_targets(names: Sequence[str], table: JetTable, path: Path) -> None:
 
 
 def fields_among(names: Sequence[str], tables: Sequence[JetTable]) -> tuple[str, ...]:
-    """Those targets that the files give themselves.
+    """The targets that the files themselves give.
 
     Raises:
-        ValueError: if some of the files give a target and others do not, so that it would mean two things.
+        ValueError: if some of the files give a target and others do not, so that its meaning would differ.
     """
     for name in names:
         if len({name in table.fields for table in tables}) > 1:

@@ -1,4 +1,4 @@
-"""How columns change when an event is turned about the beam or mirrored: as is known of them, or as a user says."""
+"""How columns change when an event is rotated about the beam or mirrored: from their names, or as a user says."""
 
 import dataclasses
 import math
@@ -8,21 +8,21 @@ import numpy as np
 
 from zoo.physics.quantities import change_of, other_component
 
-#: Rows of a file that are looked at for the range of an azimuth.
+#: Rows of a file that are examined for the range of an azimuth.
 SAMPLE_ROWS = 10_000
-#: Azimuths with more different numbers beyond a full turn are no radians; a few stand for what has no direction.
+#: Azimuths with more different values beyond a full turn are not in radians; a few may mean "no direction".
 FEW = 3
 
 
 @dataclasses.dataclass
 class ColumnChanges:
-    """What the names of columns do not say of them: how they change when an event is turned or mirrored.
+    """How columns change when an event is rotated or mirrored, if their names do not say it.
 
     Args:
         azimuths: angles in radians about the beam, such as of a vertex.
         vectors: pairs of columns, the components along x and y of a vector; a cosine and a sine are one, too.
-        mirrored: what changes its sign in a mirror, such as signed impact parameters.
-        unchanged: what stays as it is.
+        mirrored: columns that change sign under a reflection, such as signed impact parameters.
+        unchanged: columns that stay as they are.
 
     Raises:
         ValueError: if a column is given twice, or a vector has not two components.
@@ -45,20 +45,20 @@ class ColumnChanges:
         return [*self.azimuths, *(name for vector in self.vectors for name in vector), *self.mirrored, *self.unchanged]
 
     def of(self, name: str) -> str | None:
-        """The key that names the column; None: none does."""
+        """The key that names the column; None if none does."""
         for key in ("azimuths", "mirrored", "unchanged"):
             if name in getattr(self, key):
                 return key
         return "vectors" if any(name in vector for vector in self.vectors) else None
 
     def partner(self, name: str) -> str | None:
-        """The other component of the vector that the column belongs to; None: no vector is declared with it."""
+        """The other component of the vector that the column belongs to; None if no vector is declared with it."""
         return next((vector[vector[0] == name] for vector in self.vectors if name in vector), None)
 
 
 @dataclasses.dataclass(frozen=True)
 class Turning:
-    """What becomes of some columns: azimuths with the start of their range, vectors (x, y), and mirrored ones."""
+    """How some columns change: azimuths with the start of their range, vectors (x, y), and mirrored ones."""
 
     azimuths: Mapping[str, float]
     vectors: tuple[tuple[str, str], ...]
@@ -66,16 +66,16 @@ class Turning:
 
     @classmethod
     def of(cls, names: Iterable[str], tables: Sequence[Mapping[str, np.ndarray]], changes: ColumnChanges) -> "Turning":
-        """That of the columns that a model needs.
+        """How the columns that a model needs change.
 
         Args:
             names: of the columns.
             tables: all columns of each file, (row,) each.
-            changes: what their names do not say.
+            changes: how columns change whose names do not say it.
 
         Raises:
-            ValueError: if nothing says how a column of floats changes, the other component of a vector is not there,
-                or azimuths are no radians.
+            ValueError: if it is not known how a column of floats changes, the other component of a vector is missing,
+                or azimuths are not in radians.
         """
         azimuths, vectors, mirrored = {}, {}, []
         for name in names:
@@ -86,7 +86,7 @@ class Turning:
             if kind is None and all(sample.dtype.kind in "iu" for sample in samples):
                 kind = "unchanged"  # whole numbers are counts and types
             if kind == "mirrored" and changes.of(name) is None and all((sample >= 0).all() for sample in samples):
-                kind = "unchanged"  # a length, such as that of the way to a vertex, has no sign
+                kind = "unchanged"  # a length, such as the distance to a vertex, has no sign
             if kind == "azimuths":
                 azimuths[name] = _start_of_range(name, samples)
             elif kind == "mirrored":
@@ -99,13 +99,13 @@ class Turning:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Columns that must be at hand, among them the other components of vectors."""
+        """The columns needed, including the other components of vectors."""
         return (*self.azimuths, *dict.fromkeys(name for vector in self.vectors for name in vector), *self.mirrored)
 
     def turn(self, columns: Mapping[str, np.ndarray], sign: np.ndarray, angle: np.ndarray) -> dict[str, np.ndarray]:
-        """Columns of rows that are mirrored by a ``sign`` (row,) of y and then turned by an ``angle`` (row,).
+        """Columns of rows that are mirrored by a ``sign`` (row,) of y and then rotated by an ``angle`` (row,).
 
-        What is no angle, as -99 of an event without a direction, stays.
+        A value that is not an angle, such as -99 for an event without a direction, stays.
         """
         turned = {name: sign * columns[name] for name in self.mirrored if name in columns}
         for name in self.azimuths.keys() & columns.keys():
@@ -119,7 +119,7 @@ class Turning:
 
 
 def turn_vector(x: np.ndarray, y: np.ndarray, angle: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Components along x and y of vectors that are turned by an ``angle`` (row,) in radians."""
+    """Components along x and y of vectors rotated by an ``angle`` (row,) in radians."""
     cos, sin = np.cos(angle), np.sin(angle)
     return cos * x - sin * y, sin * x + cos * y
 

@@ -1,4 +1,4 @@
-"""Plain values of YAML files that users write: no key twice, and every value of the type that it should have."""
+"""Plain values of YAML files that users write: no key twice, and every value of the right type."""
 
 import math
 from collections.abc import Callable, Collection, Hashable, Mapping
@@ -35,10 +35,10 @@ def read_yaml(path: Path, convert: Callable[[Any], Converted]) -> Converted:
 
     Raises:
         FileNotFoundError: if there is no such file; the message says which one may have been meant.
-        ValueError: if the file is no YAML, has a key twice, or ``convert`` raises; the message names the file.
+        ValueError: if the file is not YAML, has a key twice, or ``convert`` raises; the message names the file.
     """
-    if not path.exists() or path.is_dir():  # a pipe is as good as a file
-        if ":/" in str(path):  # of the two slashes of an address a path keeps one
+    if not path.exists() or path.is_dir():  # a pipe counts as a file
+        if ":/" in str(path):  # a path keeps one of the two slashes of an address
             raise FileNotFoundError(f"{path}: only files of this machine are read; download it first")
         beside = [other.name for other in path.absolute().parent.glob("[!.]*.y*ml")]
         raise FileNotFoundError(f"{path}: no such file; {did_you_mean(path.name, beside)}")
@@ -49,10 +49,10 @@ def read_yaml(path: Path, convert: Callable[[Any], Converted]) -> Converted:
 
 
 def check_keys(what: str, values: object, known: Collection[str], required: Collection[str] = ()) -> dict[str, Any]:
-    """A mapping all whose keys are known and that has those required; ``what`` is its name with an article.
+    """A mapping whose keys are all known and include the required ones; ``what`` is its name with an article.
 
     Raises:
-        ValueError: if it is none.
+        ValueError: if it is not such a mapping.
     """
     if not isinstance(values, dict):
         raise ValueError(f"{what} is a mapping with the keys {', '.join(known)}, not {values!r}")
@@ -66,7 +66,7 @@ def check_keys(what: str, values: object, known: Collection[str], required: Coll
 
 
 def string(key: str, value: object) -> str:
-    """A string that is not empty; ``key`` is what errors call it, here and below."""
+    """A string that is not empty; ``key`` is its name in errors, here and below."""
     if not isinstance(value, str) or not value:
         raise ValueError(f"{key}: must be a string, not {value!r}; put quotes round it if it is meant as one")
     return value
@@ -99,7 +99,7 @@ def integer(key: str, value: object) -> int:
 
 
 def number(key: str, value: object) -> float:
-    """A finite number; YAML takes ``1e3`` for a string, as it has no point."""
+    """A finite number; YAML reads ``1e3`` as a string, as it has no decimal point."""
     if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
         hint = "; write a number like 1e3 as 1.0e+3" if isinstance(value, str) else ""
         raise ValueError(f"{key}: must be a finite number, not {value!r}{hint}")

@@ -1,1 +1,1 @@
-"""One file a format: how its columns are found, and what of them becomes a table of jets or events."""
+"""One file per format: how its columns are found, and which of them make a table of jets or events."""

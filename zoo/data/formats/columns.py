@@ -23,22 +23,22 @@ ROOT_MAGIC = b"root"
 PARQUET_MAGIC = b"PAR1"
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
-#: Names of ROOT classes that hold one jet or event a row.
+#: Names of ROOT classes that hold one jet or event per row.
 _TREES = ("TTree", "ROOT::RNTuple")
 
-#: Padded arrays are read so many bytes at a time at most.
+#: Most bytes of a padded array that are read at a time.
 BLOCK_BYTES = 64 * 2**20
 
-#: So much of a file is looked at to find its kind.
+#: Bytes of a file that are examined to find its format.
 _START_BYTES = 4096
 
 
 class Kind(NamedTuple):
-    """What a column holds: one number or text a row, a list of numbers, or a list of lists."""
+    """What a column holds: one number or text per row, a list of numbers, or a list of lists."""
 
     is_list: bool
-    dtype: np.dtype  #: ``object`` for anything that is no number or text
-    is_padded: bool = False  #: whether the lists are filled up to one length with zeros
+    dtype: np.dtype  #: ``object`` for anything that is neither number nor text
+    is_padded: bool = False  #: whether the lists are padded to one length with zeros
     is_nested: bool = False  #: whether the lists hold lists
 
     def __str__(self) -> str:
@@ -93,7 +93,7 @@ def damaged(path: Path, error: Exception, column: str | None = None) -> ValueErr
 def unless_damaged(
     path: Path, blocks: Iterator[Any], names: Sequence[str], read_column: Callable[[str], object]
 ) -> Iterator[Any]:
-    """The blocks of a file; if one cannot be read, an error with the first column that cannot."""
+    """The blocks of a file; if one cannot be read, an error that names the first unreadable column."""
     while True:
         try:
             block = next(blocks, None)
@@ -121,7 +121,7 @@ def first_bytes(path: Path) -> bytes:
 
 @contextlib.contextmanager
 def open_columns(path: Path, start: bytes, key: str | None = None) -> Iterator[Columns]:
-    """Open the columns of a ROOT, parquet or HDF5 file, whichever it is by its content.
+    """Open the columns of a ROOT, parquet or HDF5 file, recognised by its content.
 
     Args:
         path: file.
@@ -142,7 +142,7 @@ def open_columns(path: Path, start: bytes, key: str | None = None) -> Iterator[C
 
 @contextlib.contextmanager
 def open_root(path: Path, key: str | None = None) -> Iterator[Columns]:
-    """Open a TTree or RNTuple of a ROOT file; its compressed baskets carry checksums, others none.
+    """Open a TTree or RNTuple of a ROOT file; only its compressed baskets carry checksums.
 
     Raises:
         ValueError: if the file is damaged or has no such tree.
@@ -150,7 +150,7 @@ def open_root(path: Path, key: str | None = None) -> Iterator[Columns]:
     import uproot  # slow to import, and few need it
 
     try:
-        # by default two colons in a name are taken for an address
+        # by default two colons in a name make it an address
         file = uproot.open(path, **({"handler": uproot.MemmapSource} if "::" in str(path) else {}))
         trees = [name for name, kind in file.classnames(cycle=False).items() if kind in _TREES]
         name = key or ("tree" if "tree" in trees else trees[0] if len(trees) == 1 else None)
@@ -252,7 +252,7 @@ class _Tree:
         return block[name]
 
     def _require_few(self, names: Sequence[str]) -> None:
-        """Refuse branches that unpack to more than rows of jets have."""
+        """Refuse branches that unpack to more than jets can hold."""
         for name in names:
             size = self.tree[name].uncompressed_bytes
             if size > MAX_ROW_BYTES * max(1, self.rows):
@@ -266,7 +266,7 @@ class _NTuple(_Tree):
     """Fields of an RNTuple."""
 
     def _require_few(self, names: Sequence[str]) -> None:
-        """Pages are compared with their checksums, and the sizes in a header are not used."""
+        """Nothing to refuse: pages are compared with their checksums, and the sizes in a header are not used."""
 
     def kind(self, name: str) -> Kind:
         try:
@@ -288,7 +288,7 @@ class _NTuple(_Tree):
         return block[name] if name in block.fields else block[tuple(name.split("."))]
 
 
-#: What links of ATLAS files hold: the collection, 0 for none, and the number there, which stands for them.
+#: Members of links in ATLAS files: the collection, 0 for none, and the index in it, which stands for the link.
 _LINK = {"m_persKey", "m_persIndex"}
 
 
@@ -319,7 +319,7 @@ def _of_awkward(array: Any) -> np.ndarray | Lists | Nested:
 
 @contextlib.contextmanager
 def open_parquet(path: Path, key: str | None = None) -> Iterator[Columns]:
-    """Open a parquet file; pages are compared with their checksums where the writer stored any.
+    """Open a parquet file; pages are compared with their checksums if the writer stored any.
 
     Raises:
         ValueError: if the file is damaged, or a ``key`` is given, which no parquet file has.
@@ -335,7 +335,7 @@ def open_parquet(path: Path, key: str | None = None) -> Iterator[Columns]:
 
 
 def _without_lists(path: str) -> str:
-    """The name of a column in parquet without what stands in it for lists: ``particles.list.element.pt``."""
+    """The name of a column in parquet without its parts for lists, as in ``particles.list.element.pt``."""
     return re.sub(r"\.list\.(element|item)(?=\.|$)", "", path)
 
 
@@ -420,7 +420,7 @@ class _Parquet:
         return type(column).from_arrays(offsets, compute.struct_field(column.flatten(), part))
 
     def _require_few(self, names: Sequence[str]) -> None:
-        """Refuse lists longer than a jet has particles, and row groups of too many, by what the footer says."""
+        """Refuse lists longer than a jet has particles, and row groups that are too large, as the footer gives them."""
         footer = self.file.metadata
         for group in map(footer.row_group, range(footer.num_row_groups)):
             most = min(MAX_GROUP_VALUES, MAX_PARTICLES * group.num_rows)
@@ -474,10 +474,10 @@ def open_hdf5(path: Path, key: str | None = None) -> Iterator[Columns]:
 
 @contextlib.contextmanager
 def open_hdf5_file(path: Path) -> Iterator[h5py.File]:
-    """Open an HDF5 file; what cannot be read of it while it is open is an error that names it.
+    """Open an HDF5 file; if anything in it cannot be read while it is open, the error names the file.
 
     Raises:
-        ValueError: if the file is damaged, has data sets of different lengths, or has any whose numbers lie elsewhere.
+        ValueError: if the file is damaged, or has data sets of different lengths or with numbers stored elsewhere.
     """
     try:
         with h5py.File(path) as file:
@@ -488,7 +488,7 @@ def open_hdf5_file(path: Path) -> Iterator[h5py.File]:
 
 
 def require_stored(path: Path, data: h5py.Dataset) -> None:
-    """Refuse an array that claims far more than is stored, or rows that no jet has; see `zoo.limits`.
+    """Refuse an array that claims far more than is stored, or rows larger than any jet; see `zoo.limits`.
 
     Raises:
         ValueError: naming the array and the limit.
@@ -507,7 +507,7 @@ def require_stored(path: Path, data: h5py.Dataset) -> None:
 
 
 def _require_own(path: Path, file: h5py.File) -> None:
-    """Refuse a file of which a member is in another one: whoever made it would choose what is read here."""
+    """Refuse a file with a member in another file: whoever made it would choose which file is read here."""
     groups, seen = [file], set()
     while groups:
         group = groups.pop()
@@ -546,10 +546,10 @@ class _Place(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Hdf5Columns:
-    """Data sets of an HDF5 group, the first axis of which are the rows.
+    """Data sets of an HDF5 group, whose first axis counts the rows.
 
-    A data set (row,) or (row, particle) is a column by its own name; lists may also be of variable length. The parts of
-    a data set, be they fields of a compound type or positions on its last axis, are columns too: ``tracks/pt``, or
+    A data set (row,) or (row, particle) is a column under its own name; lists may also be of variable length. The parts
+    of a data set, whether fields of a compound type or positions on its last axis, are columns too: ``tracks/pt``, or
     ``PFCands/3`` for the fourth number of each particle.
 
     Args:

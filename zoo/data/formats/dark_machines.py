@@ -1,4 +1,4 @@
-"""DarkMachines events: one event a line of text, its objects between semicolons, in MeV."""
+"""DarkMachines events: one event per line of text, its objects separated by semicolons, in MeV."""
 
 import contextlib
 import dataclasses
@@ -24,7 +24,7 @@ _EVENT = ("event", "process", "weight", "met", "met_phi")
 _OBJECT = ("object", "energy", "pt", "eta", "phi")
 _TEXT = ("event", "process", "object")
 
-#: Kind of an object by its symbol: the flag that it gets, and its charge.
+#: Kind of an object by its symbol: its flag and its charge.
 _OBJECTS = {
     "j": ("part_isJet", 0),
     "b": ("part_isBJet", 0),
@@ -36,8 +36,8 @@ _OBJECTS = {
 }
 _FLAGS = tuple(dict.fromkeys(flag for flag, _ in _OBJECTS.values()))
 
-#: Energies are printed with seven digits and pseudorapidities with five decimals, so that a massless object may seem to
-#: have more momentum than energy by this fraction.
+#: Energies are printed with seven digits and pseudorapidities with five decimals, so that the momentum of a massless
+#: object may seem to exceed its energy by this fraction.
 ROUNDING = 1e-4
 
 LAYOUT = Layout(
@@ -61,7 +61,7 @@ _LINE = re.compile(
 
 
 def is_dark_machines(start: bytes) -> bool:
-    """Whether a file that starts with these bytes holds such events: one of the lines is one, as far as it is there."""
+    """Whether a file that starts with these bytes holds such events: whether a line, even if cut off, is one."""
     *lines, last = start.split(b"\n")
     return any(map(_LINE.fullmatch, (*lines, last, last.rpartition(b";")[0])))
 
@@ -75,14 +75,14 @@ def open_dark_machines(path: Path, labelled: bool = True) -> Iterator[LayoutFile
         momentum.
 
     Raises:
-        ValueError: while it is read, if a line is not that of an event; the message names the line and the field.
+        ValueError: while it is read, if a line is not an event; the message names the line and the field.
     """
     with open_event_lines(path) as columns:
         yield LayoutFile(path, columns, LAYOUT, labelled)
 
 
 def with_rounding(layout: Layout) -> Layout:
-    """A layout of such events with the tolerance of their text, unless it has one of its own."""
+    """A layout of such events with the tolerance for their rounding, unless it has one of its own."""
     if layout.momentum_tolerance is not None:
         return layout
     return dataclasses.replace(layout, momentum_tolerance=ROUNDING)
@@ -99,7 +99,7 @@ def open_event_lines(path: Path) -> Iterator[Columns]:
 
 @dataclasses.dataclass(frozen=True)
 class _Lines:
-    """The columns of the events of an open file, parsed as many at a time as asked for."""
+    """The columns of the events of an open file, parsed in blocks of the requested size."""
 
     path: Path
     file: BinaryIO

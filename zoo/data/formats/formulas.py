@@ -1,4 +1,4 @@
-"""Columns that are worked out of others by formulas of a layout, such as momenta of charge over momentum."""
+"""Columns computed from others by formulas of a layout, such as momenta from charge over momentum."""
 
 import dataclasses
 import functools
@@ -18,24 +18,24 @@ sinh sqrt tan tanh clip where
 """
 LANGUAGE = Language({name: getattr(np, name) for name in _NUMPY.split()}, {"pi": np.pi})
 
-#: A name in backticks, for columns that are no plain words, such as ```tracks/qOverP```.
+#: A name in backticks, for columns whose names are not plain words, such as ```tracks/qOverP```.
 _QUOTED = re.compile(r"`([^`]+)`")
 
 
 @dataclasses.dataclass(frozen=True)
 class _Formula:
-    """A formula of columns: what is evaluated, and the column of each of its names."""
+    """A formula of columns: the expression, and the column of each of its names."""
 
     expression: Expression
     column_of: Mapping[str, str]
 
 
 def with_formulas(path: Path, columns: Columns, wanted: Iterable[str]) -> Columns:
-    """The columns of a file and those that are formulas of them, by the text of the formula.
+    """The columns of a file, and formulas of them as further columns, named by the text of the formula.
 
-    A formula has numbers, operators, the functions of `LANGUAGE`, and columns by their names, which stand in backticks
-    unless they are plain words. Everything is float64, whatever the type of the columns; numbers of the jet beside
-    lists are taken for each of its particles.
+    A formula has numbers, operators, the functions of `LANGUAGE`, and names of columns, in backticks unless they are
+    plain words. Everything is float64, whatever the type of the columns; in a formula with lists, a number of the jet
+    is used for each of its particles.
 
     Args:
         path: the file, for messages.
@@ -53,7 +53,7 @@ def with_formulas(path: Path, columns: Columns, wanted: Iterable[str]) -> Column
 
 
 def column_names(texts: Iterable[str], known: Sequence[str]) -> list[str]:
-    """The columns that some names and formulas are made of."""
+    """The columns that some names and formulas need."""
     names: dict[str, None] = {}
     for text in texts:
         words = {text} if text in known else {*_QUOTED.findall(text), *re.findall(r"\w+", _QUOTED.sub(" ", text))}
@@ -62,7 +62,7 @@ def column_names(texts: Iterable[str], known: Sequence[str]) -> list[str]:
 
 
 def _parse(path: Path, text: str, known: Sequence[str]) -> _Formula | None:
-    """A formula, or None for the name of a column, be it misspelt."""
+    """A formula, or None for the name of a column, even a misspelt one."""
     column_of: dict[str, str] = {}
 
     def name(match: re.Match) -> str:
@@ -132,14 +132,14 @@ class _Computed:
         if any((values.counts != counts).any() for values in lists.values()):
             raise ValueError(f"{self.path}: the lists in {text!r} have different lengths; take those of one collection")
         spread = functools.partial(_spread, counts)
-        with np.errstate(all="ignore"):  # what is not finite is counted as a bad jet
+        with np.errstate(all="ignore"):  # jets with numbers that are not finite are counted as bad
             values = formula.expression.evaluate({name: spread(values) for name, values in given.items()})
         values = np.asarray(values, dtype=np.float64)
         return values if counts is None else Lists(counts, values)
 
 
 def _spread(counts: np.ndarray | None, values: np.ndarray | Lists) -> np.ndarray:
-    """Numbers as float64: one of each particle, which is that of its jet if there is but one; or of each jet."""
+    """Numbers as float64: one per particle, that of its jet if there is only one per jet; or one per jet."""
     if isinstance(values, Lists):
         return values.values.astype(np.float64)
     return (values if counts is None else np.repeat(values, counts)).astype(np.float64)

@@ -12,7 +12,7 @@ FACTS = DATASETS["hls4ml"]
 
 PARTICLES, JETS = "jetConstituentList", "jets"
 
-#: What names the positions on the last axis of each array.
+#: The data set that names the positions on the last axis of each array.
 _NAMES = {PARTICLES: "particleFeatureNames", JETS: "jetFeatureNames"}
 
 LAYOUT = Layout(
@@ -31,10 +31,10 @@ LAYOUT = Layout(
 
 
 def find_hls4ml(path: Path, file: h5py.File, labelled: bool = True) -> LayoutFile:
-    """The jets of an open file; its particles are massive, its jets have no azimuth.
+    """The jets of an open file; its particles are massive, and its jets have no azimuth.
 
     Note:
-        The public files name 17 columns of particles for 16, the last name is one too many.
+        The public files give 17 names for 16 columns of particles; the last name is one too many.
 
     Raises:
         ValueError: if a column is missing.

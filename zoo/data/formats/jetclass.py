@@ -1,4 +1,4 @@
-"""JetClass and JetClass-II: one jet a row, its particles in lists, as a ROOT tree or a parquet file."""
+"""JetClass and JetClass-II: one jet per row, its particles in lists, as a ROOT tree or a parquet file."""
 
 import contextlib
 import difflib
@@ -10,7 +10,7 @@ from zoo.data.datasets import DATASETS, JET_COLUMNS, Dataset
 from zoo.data.formats.columns import Columns, open_parquet, open_root
 from zoo.data.formats.layout import Layout, LayoutFile
 
-#: What the formulas of the features need beside the momenta; a file may lack any of them.
+#: Columns that the formulas of the features need beside the momenta; a file may lack any of them.
 PARTICLE_COLUMNS = (
     "part_charge",
     "part_isChargedHadron",
@@ -24,10 +24,10 @@ PARTICLE_COLUMNS = (
     "part_dzerr",
 )
 
-#: A column this similar to one that a file lacks is that one, misspelt or damaged: one letter of nine may differ.
+#: A column this similar to a missing one is taken for it, misspelt or damaged: one letter of nine may differ.
 _MISSPELT = 0.89
 
-#: Data sets of this kind; each has label columns of its own.
+#: Data sets of this kind; each has its own label columns.
 _KNOWN = (DATASETS["jetclass"], DATASETS["jetclass2"])
 
 
@@ -62,7 +62,7 @@ def _open(
 
 
 def _layout(path: Path, columns: Columns, labelled: bool) -> Layout:
-    """The layout of a file; `PARTICLE_COLUMNS` and `JET_COLUMNS` as far as it has them."""
+    """The layout of a file, with `PARTICLE_COLUMNS` and `JET_COLUMNS` as far as it has them."""
     facts = _find_dataset(path, columns, labelled)
     _check_spelling(path, columns)
     has_jets = any(name in columns.names for name in JET_COLUMNS)
@@ -77,7 +77,7 @@ def _layout(path: Path, columns: Columns, labelled: bool) -> Layout:
 
 
 def _check_spelling(path: Path, columns: Columns) -> None:
-    """A column that a file may lack is not left out if it is there under a name that differs by a letter."""
+    """Check that no optional column is left out only because its name differs by a letter."""
     others = set(columns.names) - {*PARTICLE_COLUMNS, *JET_COLUMNS}
     for name in (name for name in PARTICLE_COLUMNS if name not in columns.names):
         close = difflib.get_close_matches(name, others, n=1, cutoff=_MISSPELT)
@@ -86,7 +86,7 @@ def _check_spelling(path: Path, columns: Columns) -> None:
 
 
 def _find_dataset(path: Path, columns: Columns, labelled: bool) -> Dataset:
-    """The data set by its labels; without them that of the zoo whose columns of particles both have."""
+    """The data set by its labels; without them the first one, as both have its particle columns."""
     for facts in _KNOWN:
         if any(name in columns.names for name in facts.label_columns):
             return facts

@@ -1,4 +1,4 @@
-"""JetNet: the particles of each jet relative to it, one class a file, in HDF5."""
+"""JetNet: the particles of each jet relative to it, one class per file, in HDF5."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -32,17 +32,17 @@ LAYOUT = Layout(
 
 
 def find_jetnet(path: Path, file: h5py.File, labelled: bool = True) -> LayoutFile:
-    r"""The jets of an open file; the momenta are made of the relative ones.
+    r"""The jets of an open file; the momenta are computed from the relative ones.
 
     .. math:: p_T = p_{T,rel}\, p_T^{jet}, \quad \eta = \eta_{rel} + \eta^{jet}, \quad \phi = \phi_{rel}
 
     Note:
-        The files do not say where in azimuth a jet is: it is put at 0. Particles are massless. What was cut away of the
-        particles, all but the leading 30 or 150, is still in the momentum of the jet, which the table keeps.
+        The files do not give the azimuth of a jet: it is set to 0. Particles are massless. The files keep only the
+        leading 30 or 150 particles; the others still count in the momentum of the jet, which the table keeps.
 
     Raises:
-        ValueError: if an array is missing or has another shape, or the name of the file is none
-            of ``g.hdf5``, ``q30.hdf5``, ``t150.hdf5`` and the like, which alone gives the class.
+        ValueError: if an array is missing or has another shape, or the name of the file, which alone gives the class,
+            is not one like ``g.hdf5``, ``q30.hdf5`` or ``t150.hdf5``.
     """
     columns = Hdf5Columns(path, file, _PARTS)
     _check_shapes(path, columns)
@@ -60,7 +60,7 @@ def _check_shapes(path: Path, columns: Hdf5Columns) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class _AbsoluteColumns:
-    """The columns of a file, and ``pt``, ``eta`` and ``phi`` of its particles made of them."""
+    """The columns of a file, and ``pt``, ``eta`` and ``phi`` of its particles computed from them."""
 
     relative: Columns
 

@@ -1,4 +1,4 @@
-"""Files with an event a row and several jets in it, as files with a jet a row."""
+"""Files with one event per row and several jets in it, read as files with one jet per row."""
 
 import dataclasses
 import functools
@@ -10,7 +10,7 @@ import numpy as np
 from zoo.data.formats.columns import Block, Columns, Kind, Lists
 from zoo.data.hints import did_you_mean
 
-#: Columns that every such file has: the row of the event, and the number of the jet in it.
+#: Columns that are added to every such file: the row of the event, and the number of the jet in it.
 EVENT, NUMBER = "jets/event", "jets/number"
 
 #: Keys of ``jets`` in a layout, with what they name.
@@ -19,18 +19,18 @@ KEYS = ("nested", "index", "particles", "links")
 
 @dataclasses.dataclass(frozen=True)
 class Grouping:
-    """How the particles of an event belong to its jets; one of three ways.
+    """How the particles of an event are assigned to its jets, in one of three ways.
 
     Args:
-        nested: any column of lists of lists: the columns of the particles are lists of lists, one list a jet.
-        index: column of a number for each link: that of its jet in the event; negative ones belong to no jet.
-        particles: with ``index``: column of a number for each link: that of its particle in the columns of the
-            particles; None: the links are the particles.
+        nested: any column of lists of lists: the columns of the particles are lists of lists, one list per jet.
+        index: column with the number of the jet in the event for each link; negative ones belong to no jet.
+        particles: with ``index``: column with the number of the particle, in the columns of the particles, for each
+            link; None: the links are the particles.
         links: column of lists of lists: for each jet the numbers of its particles in the columns of the particles;
-            negative ones are none. The links of ATLAS files are such numbers.
+            negative ones mean no particle. The links of ATLAS files are such numbers.
 
     Raises:
-        ValueError: if it is none of these.
+        ValueError: if the arguments give none of these ways.
     """
 
     nested: str | None = None
@@ -55,18 +55,18 @@ class Grouping:
 def jets_of_events(
     path: Path, columns: Columns, grouping: Grouping, particles: Sequence[str], jets: Sequence[str]
 ) -> Columns:
-    """The columns with a jet a row.
+    """The columns with one jet per row.
 
     Args:
         path: the file, for messages.
-        columns: with an event a row.
+        columns: with one event per row.
         grouping: how the particles belong to the jets.
         particles: columns of the particles.
         jets: columns of the jets, or of the events, whose numbers all jets of an event get. With ``index`` there must
-            be one of jets at least, which says how many there are.
+            be at least one of jets, which gives their number.
 
     Raises:
-        ValueError: if a column is missing, or of another kind than it should be.
+        ValueError: if a column is missing or of the wrong kind.
     """
     for name in (*grouping.columns, *particles, *jets):
         if name not in columns.names and name not in (EVENT, NUMBER):
@@ -91,7 +91,7 @@ def jets_of_events(
 
 @dataclasses.dataclass(frozen=True)
 class _Jets:
-    """Columns with a jet a row; see `jets_of_events`."""
+    """Columns with one jet per row; see `jets_of_events`."""
 
     path: Path
     columns: Columns
@@ -160,7 +160,7 @@ class _Jets:
     def _find_particles(
         self, block: Block, counts: np.ndarray, first_event: int
     ) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
-        """Number of particles of each jet, and of each of these its event and its number there, jet by jet."""
+        """Number of particles of each jet, and the event and number there of each particle, jet by jet."""
         grouping = self.grouping
         if grouping.links is not None:
             lists = block[grouping.links].lists
@@ -209,7 +209,7 @@ class _Jets:
 
 
 def _cut(parts: Sequence[np.ndarray | Lists], start: int, stop: int) -> np.ndarray | Lists:
-    """The rows ``start`` to ``stop`` of some parts put together."""
+    """The rows ``start`` to ``stop`` of some joined parts."""
     if not isinstance(parts[0], Lists):
         return np.concatenate(parts)[start:stop]
     counts = np.concatenate([part.counts for part in parts])

@@ -1,4 +1,4 @@
-"""The kinds of files that are known, each by its content, and what opens them."""
+"""The known kinds of files, recognised by their content, and the functions that open them."""
 
 import contextlib
 import dataclasses
@@ -31,9 +31,9 @@ Description = Layout | WeaverYaml
 
 
 class JetFile(Protocol):
-    """An open file of another format than the zoo's own, bad jets included."""
+    """An open file of a format other than the zoo's own, bad jets included."""
 
-    notes: Counter[str]  #: what was done with particles and numbers so far, and how often
+    notes: Counter[str]  #: what has been done with particles and numbers so far, and how often
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -50,14 +50,14 @@ class OpenFile(NamedTuple):
 
 
 class _Format(NamedTuple):
-    """A kind of file and what opens it, by its path and whether its jets must be labelled."""
+    """A kind of file and the function that opens it, called with its path and whether its jets must be labelled."""
 
     name: str
     open: Callable[[Path, bool], AbstractContextManager[JetFile]]
 
 
 class _Hdf5Format(NamedTuple):
-    """A kind of HDF5 file, and what finds the jets in an open one."""
+    """A kind of HDF5 file, and the function that finds the jets in an open one."""
 
     name: str
     find: Callable[[Path, h5py.File, bool], JetFile]
@@ -91,17 +91,17 @@ def known_formats() -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def open_known(path: Path, start: bytes, layout: Description | None, *, labelled: bool) -> Iterator[OpenFile]:
-    """Open a file of another format than the zoo's own, whichever it is by its content.
+    """Open a file of a format other than the zoo's own, recognised by its content.
 
     Args:
         path: file.
         start: its first bytes, see `zoo.data.formats.columns.first_bytes`.
         layout: which columns of a ROOT, parquet or HDF5 file, or of events in text, hold what.
-        labelled: whether the file must give the class of each jet; else it is -1 where it does not.
+        labelled: whether the file must give the class of each jet; if not, it is -1 where the class is missing.
 
     Raises:
-        ValueError: if the file is of no known kind, or, while it is open too, damaged; the message says what it has and
-            which are known.
+        ValueError: if the file is of no known kind or damaged, also while it is open; the message says what the file
+            holds and which kinds are known.
     """
     if layout is None and start.startswith(HDF5_MAGIC):
         with open_hdf5_file(path) as file:

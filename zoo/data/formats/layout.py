@@ -21,19 +21,19 @@ from zoo.limits import MAX_PARTICLES
 #: Factors to GeV.
 UNITS = {"GeV": 1.0, "MeV": 1e-3}
 
-#: What the rows of a file may be called.
+#: Names for the rows of a file.
 ROWS = ("jets", "events")
 
 #: Fields in the unit of the momenta, which are converted with them; all others are taken as they are.
 MOMENTUM_FIELDS = ("jet_pt", "jet_energy", "jet_mass", "met")
 
-#: What may become of a particle that no model may see: its jet is rejected, or it is dropped from its jet.
+#: What may be done with a particle that no model may see: its jet is rejected, or it is dropped from its jet.
 BAD_PARTICLES = ("reject", "drop")
 
-#: What may become of a row whose label is no class.
+#: What may be done with a row whose label is no class.
 OTHER_LABELS = ("refuse", "drop")
 
-#: What else becomes of particles and numbers, as reports call it.
+#: What else is done with particles and numbers, as reports call it.
 DROPPED = "bad particles, dropped from their jets"
 UNLISTED = "rows whose label is no class, dropped as other_labels says"
 LIKE_PADDING = (
@@ -42,7 +42,7 @@ LIKE_PADDING = (
 )
 FILLED = "values of {!r} that are not finite, filled with {:g}"
 
-#: No detector has particles beyond.
+#: No detector sees particles beyond this.
 _LARGEST_ETA = 100
 
 #: Integers up to here are exact in float32.
@@ -51,9 +51,9 @@ _EXACT = 2**24
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Which columns of a file hold what; one row is one jet or event.
+    """Which columns of a file hold what; each row is one jet or event.
 
-    What names a column of ``momenta``, ``particles`` or ``fields`` may be a formula of columns, such as
+    In ``momenta``, ``particles`` and ``fields`` a formula of columns may replace the name of a column, such as
     ``arctan2(sin_phi, cos_phi)``, see `zoo.data.formats.formulas`.
 
     Args:
@@ -62,33 +62,33 @@ class Layout:
         momenta: column of each component, one of the sets in `COMPONENTS`; ``energy`` is taken as it is, ``mass`` gives
             the energy, and with neither particles are massless. All are lists.
         label: a column of class indices; or a column of 0 and 1 for each class in order; or, for files of one class
-            each, the class by a pattern of the file's name, such as ``{"QCD_*.root": "qcd"}``; or None if nobody knows
-            the classes of the jets: they are all -1 then, which no training takes.
+            each, the class by a pattern of the file's name, such as ``{"QCD_*.root": "qcd"}``; or None if the classes
+            of the jets are not known: they are all -1 then, which no training accepts.
         units: unit of the momenta and of `MOMENTUM_FIELDS` in the file, a key of `UNITS`; the table has GeV.
         tree: tree of a ROOT file (None: ``tree``, or the only one) or group of an HDF5 file (None: the whole file).
         particles: further columns of the particles by the names that they get, such as ``part_charge``.
         fields: columns of the jets by the names that they get. `JET_COLUMNS` are the momentum of the jet itself, all
             four or none; ``jet_mass`` may stand in for ``jet_energy``.
         weight: column of weights; None: 1.
-        mask: column of lists that are 0 for what is not a particle; None: in zero-padded arrays, what has no momentum.
+        mask: column of lists that are 0 for padding; None: in zero-padded arrays, entries without momentum are padding.
         label_values: the value of the label column for each class in order, such as (5, 4, 0); or the class of each
-            value, of which a class may have several, such as ``{5: "b", 4: "c", 21: "light", 0: "light"}``; None: 0, 1,
-            2, ..., or the names of the classes in a column of text.
+            value, where a class may have several values, such as ``{5: "b", 4: "c", 21: "light", 0: "light"}``; None:
+            0, 1, 2, ..., or the names of the classes in a column of text.
         max_particles: most particles of a row; None: any number.
         rows: what the rows are, ``jets`` or ``events``, as reports call them.
-        fill: what stands in for a value that is not finite, by the name of one of ``particles`` or ``fields``, or
-            ``mass`` for that of the particles; what has none is bad.
-        bad_particles: what becomes of a particle that is bad by the reasons of `zoo.data.store.bad_jets`: ``reject``
-            leaves out its jet, ``drop`` the particle alone.
-        other_labels: what becomes of a row whose label is no class: ``refuse`` is an error, ``drop`` leaves the row out
-            and counts it.
-        jets: how the particles of events belong to their jets, for files with several jets a row; then one jet is one
-            row, in the order of the file, and the columns ``jets/event`` and ``jets/number`` say which it was.
-        momentum_tolerance: part of E by which :math:`|p|` may exceed it and still be rounding, see
+        fill: replacement for values that are not finite, by the name of one of ``particles`` or ``fields``, or
+            ``mass`` for that of the particles; without a replacement such a value is bad.
+        bad_particles: what is done with a particle that is bad by the reasons of `zoo.data.store.bad_jets`: ``reject``
+            leaves out its jet, ``drop`` only the particle.
+        other_labels: what is done with a row whose label is no class: ``refuse`` is an error, ``drop`` leaves the row
+            out and counts it.
+        jets: how the particles of events are assigned to their jets, for files with several jets per row; then each jet
+            becomes one row, in the order of the file, and the columns ``jets/event`` and ``jets/number`` identify it.
+        momentum_tolerance: fraction of E by which :math:`|p|` may exceed it and still be rounding, see
             `zoo.data.formats.momenta.four_momenta`; None: that of the type of the columns.
 
     Raises:
-        ValueError: if an argument contradicts another or has a value that it cannot have.
+        ValueError: if an argument contradicts another or has an invalid value.
     """
 
     name: str
@@ -173,12 +173,12 @@ class Layout:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What a table of these jets says of itself."""
+        """The metadata of a table of these jets."""
         return {"dataset": self.name, "classes": list(self.classes), "units": "GeV"}
 
     @property
     def values(self) -> dict[str, Any]:
-        """The arguments as plain JSON values; ``label_values`` by class are pairs, as JSON knows no numbers as keys."""
+        """The arguments as plain JSON values; ``label_values`` by class are pairs, as JSON has no numbers as keys."""
         values = {
             field.name: dict(value) if isinstance(value := getattr(self, field.name), Mapping) else value
             for field in dataclasses.fields(self)
@@ -186,13 +186,13 @@ class Layout:
         values["jets"] = None if self.jets is None else dataclasses.asdict(self.jets)
         if isinstance(self.label_values, Mapping):
             values["label_values"] = list(self.label_values.items())
-        # folders that were converted before there were these keys are those of layouts without them
+        # folders that were converted before these keys existed are those of layouts without them
         values = {key: value for key, value in values.items() if key not in _LATER or value != _LATER[key]}
         return json.loads(json.dumps(values))
 
     @property
     def label_columns(self) -> tuple[str, ...]:
-        """Columns that the labels are made of; none if the file's name is, or there are none."""
+        """Columns that the labels come from; none if they come from the file's name, or there are no labels."""
         if self.label is None or isinstance(self.label, Mapping):
             return ()
         return (self.label,) if isinstance(self.label, str) else tuple(self.label)
@@ -218,27 +218,26 @@ class Layout:
 
     @property
     def unlabelled_numbers(self) -> tuple[str, ...]:
-        """Columns that hold one number for each row, but for those that only labels are made of."""
+        """Columns that hold one number for each row, except those that only the labels need."""
         weight = () if self.weight is None else (self.weight,)
         return (*self.fields.values(), *weight)
 
 
-#: Keys that the first layouts did not have, with what they were then.
+#: Keys that the first layouts did not have, with their values then.
 _LATER = {"fill": {}, "bad_particles": "reject", "momentum_tolerance": None, "other_labels": "refuse", "jets": None}
 
 
 class LayoutFile:
     """An open file with a layout; see `zoo.data.formats.known.JetFile`.
 
-    With ``labelled`` false a label that is missing, or none of the classes, is -1 and no error.
+    With ``labelled`` false, a label that is missing or not one of the classes is -1 instead of an error.
 
-    Its ``notes`` count what was done with particles and numbers so far, such as `PADDING`, `DROPPED` and `FILLED`.
+    Its ``notes`` count what has been done with particles and numbers so far, such as `PADDING`, `DROPPED` and `FILLED`.
 
-    Its particles are uint8 for what is stored as bool, float32 for all other numbers; its fields float32, or int64 for
-    integers.
+    Particle columns are uint8 if stored as bool, else float32; fields are float32, or int64 for integers.
 
     Raises:
-        ValueError: if a column is missing or has a type that it should not have, or no class fits the file's name.
+        ValueError: if a column is missing or has the wrong type, or no class matches the file's name.
     """
 
     def __init__(self, path: Path, columns: Columns, layout: Layout, labelled: bool = True) -> None:
@@ -271,7 +270,7 @@ class LayoutFile:
             raise ValueError(f"{self.path} ends at row {start} instead of {stop}; it is truncated, fetch it again")
 
     def _without_others(self, table: JetTable) -> JetTable:
-        """The rows of the classes, if others shall be dropped."""
+        """The rows whose label is a class, if others are to be dropped."""
         if self.layout.other_labels != "drop" or self.layout.label is None or not self.labelled:
             return table
         is_class = table.label >= 0
@@ -294,7 +293,7 @@ class LayoutFile:
             self._check_kind(name, False, kinds, expected)
 
     def _is_label(self, name: str) -> bool:
-        """Whether a column is there and such as labels are made of."""
+        """Whether a column exists and has a type that labels may have."""
         if name not in self.columns.names:
             return False
         kind = self.columns.kind(name)
@@ -365,11 +364,11 @@ class LayoutFile:
     def _is_particle(self, values: dict[str, np.ndarray], counts: np.ndarray, first_row: int) -> np.ndarray:
         empty = is_empty({component: values[name] for component, name in self.layout.momenta.items()})
         if self.layout.mask is None:
-            # arrays of one length are padded by nature, in lists it deserves a word
+            # arrays of one length are always padded, but padding in lists is worth reporting
             self.notes[PADDING] += 0 if self._is_padded else int(empty.sum())
-            # lists of one length are arrays that their format does not distinguish from lists, as is usual in parquet
+            # lists of one length are arrays that the format does not distinguish from lists, as is usual in parquet
             is_array = self._is_padded or (len(counts) and np.ptp(counts) == 0)
-            if is_array and self.layout.bad_particles == "reject":  # else they are counted as they are dropped
+            if is_array and self.layout.bad_particles == "reject":  # otherwise they are counted when dropped
                 self._note_padding(values)
             return ~empty
         mask = values[self.layout.mask]
@@ -409,7 +408,7 @@ class LayoutFile:
         return _count_true(~bad, counts), {name: values[~bad] for name, values in particles.items()}
 
     def _fill(self, name: str, values: np.ndarray) -> np.ndarray:
-        """The values, with those that are not finite replaced if the layout says by what."""
+        """The values, with those that are not finite replaced if the layout gives a replacement."""
         if name not in self.layout.fill or values.dtype.kind != "f":
             return values
         number, is_good = self.layout.fill[name], np.isfinite(values)
@@ -492,12 +491,12 @@ def class_of_flags(path: Path, names: Sequence[str], flags: np.ndarray, rows: np
 
     Args:
         path: the file, for messages.
-        names: of the flags, one a class.
+        names: of the flags, one per class.
         flags: (jet, class).
         rows: row of each jet in the file, for messages.
 
     Raises:
-        ValueError: if a flag is neither 0 nor 1, or not exactly one of a jet is 1.
+        ValueError: if a flag is neither 0 nor 1, or not exactly one flag of a jet is 1.
     """
     wrong_rows, columns = np.nonzero((flags != 0) & (flags != 1))
     if len(wrong_rows):
@@ -517,20 +516,20 @@ def class_of_flags(path: Path, names: Sequence[str], flags: np.ndarray, rows: np
 
 
 def class_if_told(flags: np.ndarray) -> np.ndarray:
-    """The same of flags (jet, class) that need not be right; -1 where they are not those of one class."""
+    """The same for flags (jet, class) that need not be valid; -1 where they are not those of one class."""
     is_told = ((flags == 0) | (flags == 1)).all(axis=1) & (flags.sum(axis=1) == 1)
     return np.where(is_told, flags.argmax(axis=1), -1)
 
 
 def whole_labels(path: Path, name: str, label: np.ndarray, first_row: int, labelled: bool) -> np.ndarray:
-    """Labels int64 (jet,) that a file keeps as any kind of number.
+    """Labels int64 (jet,) that a file stores as any kind of number.
 
     Args:
         path: the file, for messages.
         name: what messages call the label.
         label: (jet,).
         first_row: row of the first jet in the file, for messages.
-        labelled: whether each must be a whole number; else it is -1 where it is none.
+        labelled: whether each must be a whole number; if not, it is -1 where it is not one.
 
     Raises:
         ValueError: if one is not.

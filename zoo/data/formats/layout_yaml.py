@@ -1,4 +1,4 @@
-"""Layouts as YAML files: every key is known, has the right type, and stands once."""
+"""Layouts as YAML files: every key is known, has the right type, and is given once."""
 
 import dataclasses
 import functools
@@ -11,17 +11,17 @@ from zoo.data.formats.jets_of_events import KEYS, Grouping
 from zoo.data.formats.layout import Layout
 from zoo.data.yaml_values import check_keys, integer, mapping, names, number, read_yaml, string, strings
 
-#: Keys that a file must have; ``units`` too, as nobody should guess them.
+#: Keys that a file must have, including ``units``, which should not be guessed.
 REQUIRED = ("units", "classes", "momenta", "label")
 
-#: Keys that a file may leave out where no labels are needed, with what they are then.
+#: Keys that a file may leave out if no labels are needed, with their values then.
 _UNLABELLED = {"classes": (), "label": None}
 
 
 def read_layout(path: str | Path, *, labelled: bool = True) -> Layout:
     """The layout that a YAML file describes; its keys are the arguments of `zoo.data.formats.layout.Layout`.
 
-    ``name`` may be left out for the file's name without its ending; ``particles`` and ``fields`` may be lists of
+    If ``name`` is left out, it is the file's name without its suffix; ``particles`` and ``fields`` may be lists of
     columns that keep their names.
 
     Args:
@@ -30,7 +30,7 @@ def read_layout(path: str | Path, *, labelled: bool = True) -> Layout:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is no YAML, a key is missing, unknown or given twice, or a value is wrong; the message
+        ValueError: if the file is not YAML, a key is missing, unknown or given twice, or a value is wrong; the message
             names the file and the key.
     """
     path = Path(path)
@@ -80,7 +80,7 @@ def _values(key: str, value: object) -> tuple[int, ...] | Mapping[int | str, str
     return tuple(integer(key, item) for item in value)
 
 
-#: What checks and converts the value of each key.
+#: The function that checks and converts the value of each key.
 _CONVERT: dict[str, Callable[[str, Any], Any]] = {
     **dict.fromkeys(("name", "units", "tree", "weight", "mask", "rows", "bad_particles", "other_labels"), string),
     **dict.fromkeys(("particles", "fields"), _names_or_list),

@@ -33,10 +33,10 @@ def find_frame(file: h5py.File) -> str | None:
 
 
 def find_lhc_olympics(path: Path, file: h5py.File, labelled: bool = True) -> LayoutFile:
-    """The events of an open file, of massless particles. A black box, which has no label, if it need not be there.
+    """The events of an open file, with massless particles; also a black box, which has no label, if none is needed.
 
     Raises:
-        ValueError: if the rows are not those of labelled events, or they hold pickled objects.
+        ValueError: if the rows are not labelled events, or hold pickled objects.
     """
     frame = _Frame(path, _find_blocks(path, file[find_frame(file)]), labelled=labelled)
     width = frame.width
@@ -54,7 +54,7 @@ def find_lhc_olympics(path: Path, file: h5py.File, labelled: bool = True) -> Lay
 
 
 def _find_blocks(path: Path, group: h5py.Group) -> dict[h5py.Dataset, np.ndarray]:
-    """The arrays of a frame, and the columns of the frame that each holds."""
+    """The arrays of a frame, each with the columns of the frame that it holds."""
     blocks = {}
     for number in range(sum(name.endswith("_items") for name in group)):
         items, values = (group.get(f"block{number}_{part}") for part in ("items", "values"))
@@ -78,7 +78,7 @@ def _find_blocks(path: Path, group: h5py.Group) -> dict[h5py.Dataset, np.ndarray
 
 @dataclasses.dataclass(frozen=True)
 class _Frame:
-    """The numbers of each row: pt, eta and phi of one particle after the other, and the label, if there is one."""
+    """The numbers of each row: pt, eta and phi of each particle in turn, and the label, if there is one."""
 
     path: Path
     data: dict[h5py.Dataset, np.ndarray]

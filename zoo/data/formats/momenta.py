@@ -1,4 +1,4 @@
-"""Four-momenta of the components that files give: what is padding, and what rounding alone has made impossible."""
+"""Four-momenta from the components that files give, with padding and unphysical values caused by rounding alone."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +13,7 @@ _ANGLES = ("eta", "phi")
 #: Components that determine a momentum; without energy and mass, particles are massless.
 COMPONENTS = tuple((*three, *fourth) for three in (_CARTESIAN, _POLAR) for fourth in (("energy",), ("mass",), ()))
 
-#: What becomes of particles, as reports call it.
+#: What is done with particles, as reports call it.
 PADDING = "entries without momentum, taken as padding"
 RAISED = "energies below the momentum by rounding, raised to it"
 RAISED_AS_STATED = "energies below the momentum within the stated tolerance, raised to it"
@@ -22,10 +22,10 @@ NEGATIVE_MASS = "masses below 0 by more than rounding, whose jets have a negativ
 
 
 def rounding(dtypes: Iterable[np.dtype]) -> float:
-    r"""Largest :math:`|p| / E - 1` of massless particles that comes from rounding to the coarsest of the types.
+    r"""Largest :math:`|p| / E - 1` of massless particles after rounding to the coarsest of the types.
 
-    Four times the distance of numbers from 1: one half of it comes from E, one half from the size of p, the rest from
-    angles up to about 6. Types finer than float32 count as float32, for most numbers were float32 once.
+    It is four times the machine epsilon: half an epsilon comes from E, half from the size of p, the rest from angles up
+    to about 6. Types finer than float32 count as float32, as most numbers were float32 once.
     """
     return 4 * max(float(np.finfo(dtype).eps) for dtype in (np.dtype(np.float32), *dtypes))
 
@@ -38,20 +38,20 @@ def is_empty(components: Mapping[str, np.ndarray]) -> np.ndarray:
 def four_momenta(
     components: Mapping[str, np.ndarray], scale: float = 1.0, tolerance: float | None = None
 ) -> tuple[dict[str, np.ndarray], Counter[str]]:
-    r"""`MOMENTUM_COLUMNS`, float32 in GeV, of momenta given by any of `COMPONENTS`, and how many were mended how.
+    r"""`MOMENTUM_COLUMNS`, float32 in GeV, of momenta given by any of `COMPONENTS`, and the number of each repair.
 
-    Numbers that break :math:`E \ge |p|` or :math:`m \ge 0` by no more than rounding are mended: an energy becomes
-    :math:`|p|` where that is larger by at most the part ``tolerance`` of E, and a mass 0 where it is negative with
+    Numbers that violate :math:`E \ge |p|` or :math:`m \ge 0` by no more than rounding are repaired: an energy becomes
+    :math:`|p|` where that is larger by at most the fraction ``tolerance`` of E, and a mass 0 where it is negative with
 
     .. math:: |m| \le \sqrt{2\,\mathrm{tolerance}}\;|p|,
 
-    as a mass of :math:`\mathrm{sgn}(E^2 - p^2) \sqrt{|E^2 - p^2|}` is for such an energy. Others are left, and
-    `zoo.data.store.bad_jets` counts their jets: a negative transverse momentum or mass would turn a particle round, so
-    it gives a negative energy.
+    as a mass of :math:`\mathrm{sgn}(E^2 - p^2) \sqrt{|E^2 - p^2|}` is for such an energy. Other values stay, and
+    `zoo.data.store.bad_jets` counts their jets: a negative transverse momentum or mass, which would reverse a particle,
+    gives a negative energy.
 
     Args:
         components: arrays (particle,) by component.
-        scale: factor to GeV; angles have none.
+        scale: factor to GeV; not applied to angles.
         tolerance: see above; None: that of `rounding` for the types of the components.
     """
     raised = RAISED if tolerance is None else RAISED_AS_STATED
@@ -82,7 +82,7 @@ def _energy(
     notes = Counter()
     if "energy" in lengths:
         energy = lengths["energy"]
-        # where nothing has to be mended, what `bad_jets` lets pass stays as it is
+        # without a need for repair, whatever `bad_jets` accepts stays as it is
         is_low = (momentum > energy) & (momentum <= (1 + tolerance) * energy) & (tolerance > MOMENTUM_TOLERANCE)
         energy = np.where(is_low, momentum, energy)
         notes[raised] = int(is_low.sum())

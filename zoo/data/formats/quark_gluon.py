@@ -25,7 +25,7 @@ PARTICLES = "X"
 
 _PHOTON, _ELECTRON, _MUON = 22, 11, 13
 
-#: Masses in GeV of the particles of EnergyFlow's jets, by their numbers, from the Particle Data Group.
+#: Masses in GeV of the particles in EnergyFlow's jets, by their PDG numbers, from the Particle Data Group.
 _MASSES = {
     0: 0.0,
     _ELECTRON: 0.00051,
@@ -101,7 +101,7 @@ def open_quark_gluon(path: Path, labelled: bool = True) -> Iterator[LayoutFile]:
 
 @dataclasses.dataclass(frozen=True)
 class _Array:
-    """An array in an archive, read row by row from wherever it starts."""
+    """An array in an archive, read row by row from any start."""
 
     archive: zipfile.ZipFile
     member: str
@@ -141,7 +141,7 @@ def _find_array(path: Path, archive: zipfile.ZipFile, name: str) -> _Array:
             f"{path}: array {name!r} must hold numbers in C order, not {dtype}; objects are pickled and never read, "
             "write it again with numpy.savez"
         )
-    # the checksum is that of the whole member, and is not compared if less of it is read
+    # the checksum covers the whole member, and is not compared if only part of it is read
     found, expected = archive.getinfo(member).file_size - start, dtype.itemsize * math.prod(shape)
     if found != expected:
         raise damaged(path, ValueError(f"{found} bytes instead of {expected} for the shape {shape}"), name)
@@ -158,7 +158,7 @@ def _read_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
 
 @dataclasses.dataclass(frozen=True)
 class _Archive:
-    """The columns of the particles, with charge and kind made of their numbers, and of the jets."""
+    """The columns of the particles, with charge and kind from their PDG numbers, and of the jets."""
 
     path: Path
     particles: _Array
@@ -200,7 +200,7 @@ class _Archive:
 
 
 def _describe(number: np.ndarray) -> dict[str, np.ndarray]:
-    """Charge, kind and mass of particles by their numbers, and these."""
+    """Charge, kind and mass of particles by their PDG numbers, and the numbers themselves."""
     known = np.array(sorted(_CHARGES))
     place = np.searchsorted(known, np.abs(number)).clip(max=len(known) - 1)
     mass = np.where(number == 0, 0.0, np.array([_MASSES[key] for key in known.tolist()])[place])

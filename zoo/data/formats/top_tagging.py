@@ -76,10 +76,10 @@ class TopTaggingFile:
 
 
 def find_top_tagging(path: Path, file: h5py.File, labelled: bool = True) -> TopTaggingFile:
-    """The jets of an open file; what is damaged is named when it is read.
+    """The jets of an open file; damage is reported when it is read.
 
     Raises:
-        ValueError: if the file holds no table of pandas.
+        ValueError: if the file holds no pandas table.
     """
     data = file.get("table/table")
     if not isinstance(data, h5py.Dataset) or data.dtype.names is None or data.ndim != 1:
@@ -102,7 +102,7 @@ class _Column:
 
 
 def _find_columns(path: Path, data: h5py.Dataset) -> dict[str, _Column]:
-    """Columns by name: pandas puts those of one type in a block and lists their names in an attribute."""
+    """Columns by name: pandas puts columns of the same type in a block and lists their names in an attribute."""
     columns = {}
     for field in data.dtype.names:
         kind = data.dtype[field]
@@ -119,14 +119,14 @@ def _find_columns(path: Path, data: h5py.Dataset) -> dict[str, _Column]:
     return columns
 
 
-#: What a pickled list of strings is made of; none of these can call or import anything.
+#: The opcodes of a pickled list of strings; none of these can call or import anything.
 _LAYOUT_OPCODES = {"PROTO", "FRAME", "MARK", "LIST", "EMPTY_LIST", "APPEND", "APPENDS", "PUT", "BINPUT", "LONG_BINPUT"}
 _LAYOUT_OPCODES |= {"MEMOIZE", "STOP"}
 _STRING_OPCODES = {"UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "STRING", "BINSTRING", "SHORT_BINSTRING"}
 
 
 def _unpickle_names(path: Path, attribute: str, pickled: object) -> list[str]:
-    """The strings of a pickled list, read from its opcodes: a pickle that is loaded may run any code."""
+    """The strings of a pickled list, read from its opcodes: loading a pickle could run any code."""
     if not isinstance(pickled, bytes):
         raise ValueError(f"{path}: attribute {attribute!r} with the column names is missing; write it with pandas")
     names = []
@@ -143,7 +143,7 @@ def _unpickle_names(path: Path, attribute: str, pickled: object) -> list[str]:
 
 
 def _momentum_names(path: Path, columns: dict[str, _Column], max_particles: int, labelled: bool) -> list[str]:
-    """The names E_0, PX_0, PY_0, PZ_0, E_1, ..., once they and a label that is needed are found present and numeric."""
+    """The names E_0, PX_0, PY_0, PZ_0, E_1, ..., after a check that they and a needed label exist and are numeric."""
     numbers = {int(match[2]) for name in columns if (match := _MOMENTUM_NAME.fullmatch(name))}
     particles = max(numbers, default=0) + 1
     if particles > max_particles:

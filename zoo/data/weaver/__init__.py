@@ -1,1 +1,1 @@
-"""What weaver's data configuration says of jets, and the jets read as it says."""
+"""Weaver's data configuration, and jets read as it says."""

@@ -1,4 +1,4 @@
-"""The data files of weaver-core, YAML, as they are: what to select, compute, feed, label, observe and reweight."""
+"""The YAML data files of weaver-core, used unchanged: what to select, compute, feed, label, observe and reweight."""
 
 import dataclasses
 import json
@@ -26,16 +26,16 @@ from zoo.data.yaml_values import (
     strings,
 )
 
-if TYPE_CHECKING:  # it needs torch, which takes seconds to import, and files are read without
+if TYPE_CHECKING:  # it needs torch, which takes seconds to import and is not needed to read files
     from zoo.data.features import Feature, FeatureTable
 
-#: Variables that weaver sets itself: whether jets are read to train on.
+#: Variables that weaver itself sets: whether jets are read for training.
 IS_TRAINING = "aux_training_"
 
-#: Raw values of weaver's variables are particle columns of a table, by their names behind this.
+#: Prefix of the particle columns of a table that hold the raw values of weaver's variables.
 PREFIX = "weaver_"
 
-#: The command that writes what an expression in this file would otherwise fit while it reads.
+#: The command that writes the numbers that an expression in this file would otherwise fit while reading.
 FIT_COMMAND = "zoo data fit-scaling FILE... --weaver-yaml {path} --out scaled.yaml"
 
 Split = Literal["train", "val", "test"]
@@ -47,9 +47,9 @@ class Input:
 
     Args:
         name: of the variable.
-        length: so many particles are taken at most.
+        length: largest number of particles.
         pad_mode: ``constant`` or ``wrap``; the zoo pads with zeros in either case, as no model sees padding.
-        centre: subtracted; None leaves the variable as it is, without scale and limits; ``auto`` asks for a fit.
+        centre: subtracted; None leaves the variable as it is, without scale and limits; ``auto`` requests a fit.
         scale: multiplies the difference.
         smallest: lower limit of the product.
         largest: upper limit.
@@ -88,10 +88,10 @@ class Reweighting:
         method: ``flat``, or ``ref`` for the distribution of the first class.
         bins: edges of the bins of the two variables, by their names.
         classes: columns that are 1 for the jets of a class.
-        class_weights: one a class.
+        class_weights: one per class.
         threshold: percentile of the bins that sets the scale of the weights.
-        discard_outside: whether jets outside of the bins get the weight 0; else they count to the outermost bins.
-        base_weight: expression of a weight for each jet before all this; None: 1.
+        discard_outside: whether jets outside the bins get the weight 0; if not, they count in the outermost bins.
+        base_weight: expression of a weight for each jet before the reweighting; None: 1.
         histograms: (bin, bin) of each class, float32; None if they are yet to be made.
     """
 
@@ -112,34 +112,34 @@ class Reweighting:
 
 @dataclasses.dataclass(frozen=True)
 class WeaverYaml:
-    """What a data file of weaver says of jets; `read_weaver_yaml` makes it.
+    """The contents of weaver's data file; `read_weaver_yaml` makes it.
 
     Args:
         path: the file.
-        split: what the jets are read for: ``train`` and ``val`` have weaver's ``selection`` and its weights, ``test``
+        split: what the jets are read for: ``train`` and ``val`` use weaver's ``selection`` and its weights, ``test``
             its ``test_time_selection``, the observers, and the weight 1.
         classes: class names; a jet's label is an index into them.
-        labels: expressions: one a class that is 1 for its jets, or, if ``is_custom``, the index and further labels.
+        labels: expressions: one per class that is 1 for its jets, or, if ``is_custom``, the index and further labels.
         is_custom: whether the labels are of the type ``custom``.
         tree: tree of a ROOT file; None: the only one.
         selection: expression; None selects all.
         test_selection: the same for ``test``.
         variables: expressions by name, custom labels among them.
-        branch_magic: parts of names, and what stands instead of them in the files of jets.
+        branch_magic: parts of names, and their replacements in the files of jets.
         file_magic: variables that depend on the file's name: values by patterns.
         features: inputs of a model.
         vectors: px, py, pz and energy of the particles.
-        mask: variable that is 0 for what is not a particle; None: all are.
+        mask: variable that is 0 for padding; None: all entries are particles.
         points: coordinates of the particles, which no model of the zoo takes.
-        observers: one number a jet each, read for ``test``.
+        observers: one number per jet each, read for ``test``.
         monitors: the same, read for all splits.
-        weights: expression of weights that are there; or how to make them; None: 1.
-        data_fraction: part of each file that scales are fitted to.
-        parsed: every expression that was checked, by its text.
-        kept: further particle columns of the file that a table keeps under their names; and the momentum of the jets,
-            `JET_COLUMNS`, where the file has it. None: neither.
-        is_labelled: whether jets must have a class; else it is -1 where a file does not give it, and observers that are
-            not there are left out.
+        weights: expression of existing weights; or how to make them; None: 1.
+        data_fraction: fraction of each file that scales are fitted to.
+        parsed: every checked expression, by its text.
+        kept: further particle columns of the file that a table keeps under their names, together with the momentum of
+            the jets, `JET_COLUMNS`, where the file has it. None: neither.
+        is_labelled: whether jets must have a class; if not, it is -1 where a file does not give it, and missing
+            observers are left out.
         source: the file as plain values.
     """
 
@@ -173,7 +173,7 @@ class WeaverYaml:
 
     @property
     def values(self) -> dict[str, Any]:
-        """All that tables depend on, as plain JSON values."""
+        """Everything that tables depend on, as plain JSON values."""
         values = {"weaver_yaml": self.source, "classes": self.classes, "split": self.split}
         return json.loads(json.dumps(values))
 
@@ -189,12 +189,12 @@ class WeaverYaml:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What a table of these jets says of itself."""
+        """The metadata of a table of these jets."""
         return {"dataset": self.name, "classes": list(self.classes), "units": "GeV"}
 
     @property
     def inputs(self) -> tuple[Input, ...]:
-        """The variables that models take, of the features, the vectors and the mask."""
+        """The variables that models take: the features, the vectors and the mask."""
         return (*self.features, *self.vectors, *(() if self.mask is None else (self.mask,)))
 
     @property
@@ -210,10 +210,10 @@ class WeaverYaml:
 
     @property
     def feature_table(self) -> "FeatureTable":
-        """The features of a model in order, of the columns that reading with this file gives.
+        """The features of a model in order, from the columns that reading with this file gives.
 
         Raises:
-            ValueError: if a centre is yet to be fitted; the message names the command that does.
+            ValueError: if a centre is yet to be fitted; the message names the command that fits it.
         """
         from zoo.data.features import FeatureTable
 
@@ -242,7 +242,7 @@ class WeaverYaml:
 
     @property
     def kept_fields(self) -> tuple[str, ...]:
-        """What weaver writes beside its scores, by whichever of its two names."""
+        """The fields that weaver writes beside its scores: monitors and observers."""
         return self.monitors + self.observers
 
     def for_split(self, split: Split) -> "WeaverYaml":
@@ -259,19 +259,19 @@ def read_weaver_yaml(
 ) -> WeaverYaml:
     """Read a data file of weaver-core, as version 0.5.3 understands it.
 
-    A class is called by its label less ``label_``. ``bucketing`` is checked and not used, as the zoo pads to the
-    longest jet of a batch only; neither are ``pf_points``, which models compute of the momenta.
+    The name of a class is its label without ``label_``. ``bucketing`` is checked but not used, as the zoo pads only to
+    the longest jet of a batch; nor are ``pf_points``, which models compute from the momenta.
 
     Args:
         path: YAML file.
-        classes: names of the classes if the labels are of the type ``custom``, which names none.
+        classes: names of the classes if the labels are of the type ``custom``, which gives no names.
         split: what jets are read for, see `WeaverYaml`.
-        labelled: whether jets must have a class; False: custom labels need no names, and are not read without.
+        labelled: whether jets must have a class; False: custom labels need no names, and are not read without them.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is no YAML, a key is missing, unknown or given twice, a value is wrong, or an
-            expression has something in it that is not allowed; the message names the file, the key and the expression.
+        ValueError: if the file is not YAML, a key is missing, unknown or given twice, a value is wrong, or an
+            expression contains something that is not allowed; the message names the file, the key and the expression.
     """
     if split not in ("train", "val", "test"):
         raise ValueError(f"split: must be train, val or test, not {split!r}")
@@ -286,7 +286,7 @@ def read_weaver_yaml(
 
 
 def read_without_classes(path: str | Path) -> WeaverYaml:
-    """The same as `read_weaver_yaml`, without names of the classes, which fitting does not need."""
+    """As `read_weaver_yaml`, without names of the classes, which fitting does not need."""
     path = Path(path)
     return read_yaml(path, lambda values: _Parser(path, values).parse())
 
@@ -395,7 +395,7 @@ class _Parser:
         }
 
     def _preprocess(self) -> tuple[bool, float, Mapping[str, Any] | None]:
-        """Whether centres are fitted where none is given, to which part of the files, and what was fitted."""
+        """Whether missing centres are fitted, to which fraction of the files, and what was fitted."""
         known = check_keys("preprocess", self.values.get("preprocess", {}), ("method", "data_fraction", "params"))
         values = {key: value for key, value in known.items() if value is not None}
         method = string("preprocess.method", values.get("method", "manual"))
@@ -489,7 +489,7 @@ class _Parser:
         centre, *others = (*given, *defaults[len(given) :])
         scale, smallest, largest, pad_value = (number(key, value) for value in others)
         if centre == "auto" and (name.endswith("_mask") or is_mask):
-            centre = None  # weaver fits no mask either
+            centre = None  # as in weaver, which does not fit masks
         if centre is not None and centre != "auto":
             number(key, centre)
         if smallest > largest:

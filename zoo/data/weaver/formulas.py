@@ -1,4 +1,4 @@
-"""Features of weaver's data files as formulas of momenta and particle columns, which travel without the data file."""
+"""Features of weaver's data files as formulas of momenta and particle columns, which do not need the data file."""
 
 import ast
 import dataclasses
@@ -17,10 +17,10 @@ from zoo.data.store import MOMENTUM_COLUMNS
 from zoo.data.weaver.data_config import IS_TRAINING, PREFIX, Input, WeaverYaml
 from zoo.physics.quantities import QUANTITIES
 
-#: Columns of public files that follow from the momenta, by the formula of what they hold.
+#: Columns of public files that follow from the momenta, with their formulas.
 _KNOWN = {name: quantity.same_as for name, quantity in QUANTITIES.items() if quantity.same_as}
 
-#: Functions of weaver's language that are called otherwise in formulas.
+#: Functions of weaver's language that have other names in formulas.
 _OTHERWISE = {
     "absolute": "abs",
     "fabs": "abs",
@@ -39,22 +39,23 @@ _TEMPLATES = {
     "nan_to_num": "clip(nan_to({0}, 0), -3.4028234e+38, 3.4028234e+38)",
 }
 
-#: What can give NaN of finite numbers.
+#: Operations that can give NaN for finite numbers.
 _MAY_BE_NAN = {"log", "log1p", "log2", "log10", "sqrt"}
 
-#: Largest difference of a feature by its formula from the same by the data file; both are standardised.
+#: Largest difference between a feature by its formula and by the data file; both are standardised.
 TOLERANCE = 1e-4
 
 
 class _Untranslatable(ValueError):
-    """A part of an expression that formulas do not have."""
+    """A part of an expression that formulas do not support."""
 
 
 def formula_table(description: WeaverYaml) -> FeatureTable:
-    """The features of a data file as formulas, as far as they can be written so.
+    """The features of a data file as formulas, as far as possible.
 
-    Variables are put in for their names until only momenta, jets' momenta and particle columns are left. A feature that
-    needs more than formulas have, such as the sorting of particles, keeps its raw values as the column ``weaver_...``.
+    Variables are replaced by their definitions until only momenta, jets' momenta and particle columns are left. A
+    feature that needs more than formulas offer, such as sorting of particles, keeps its raw values as the column
+    ``weaver_...``.
 
     Raises:
         ValueError: if a centre is yet to be fitted.
@@ -67,8 +68,8 @@ def formula_table(description: WeaverYaml) -> FeatureTable:
 def reading_table(description: WeaverYaml, table: FeatureTable) -> FeatureTable:
     """The features to read with a data file for a model that takes ``table``.
 
-    They are those of the data file if each is the same as that of the table, by its formula or by its column; else the
-    table itself.
+    They are those of the data file if each agrees with that of the table, by its formula or by its column; otherwise
+    they are those of the table itself.
     """
     ours, formulas = description.feature_table, formula_table(description)
     if len(ours.features) != len(table.features):
@@ -78,7 +79,7 @@ def reading_table(description: WeaverYaml, table: FeatureTable) -> FeatureTable:
 
 
 def verified_table(description: WeaverYaml, path: Path, rows: tuple[int, int]) -> FeatureTable:
-    """The `formula_table` as far as it gives the same features as the data file, of some rows of a file.
+    """The `formula_table`, as far as it gives the same features as the data file for some rows of a file.
 
     A feature that differs by more than `TOLERANCE`, for instance because ``part_deta`` has another sign in this file,
     keeps its raw values as the column ``weaver_...``, with a warning.
@@ -96,7 +97,7 @@ def verified_table(description: WeaverYaml, path: Path, rows: tuple[int, int]) -
 
 
 def warn_of_columns(description: WeaverYaml, table: FeatureTable, stacklevel: int = 1) -> None:
-    """Warn of features that stayed columns, for which a model needs the data file at every use."""
+    """Warn of features that are still columns, so that the model needs the data file whenever it is used."""
     left = [feature.name for feature in table.features if feature.formula.startswith(PREFIX)]
     if left:
         warnings.warn(
@@ -109,7 +110,7 @@ def warn_of_columns(description: WeaverYaml, table: FeatureTable, stacklevel: in
 def _is_same(description: WeaverYaml, one: Feature, other: Feature, path: Path, rows: tuple[int, int]) -> bool:
     try:
         jets = read_jets(path, rows, description.keeping(other.columns))
-    except ValueError:  # what is no list of numbers, such as a quantity of the jet
+    except ValueError:  # not a list of numbers, such as a quantity of the jet
         return False
     table = FeatureTable((dataclasses.replace(one, name="one"), dataclasses.replace(other, name="other")))
     packed = gather(jets, np.arange(len(jets)), table.columns)
@@ -123,7 +124,7 @@ def _as_formula(translator: "_Translator", variable: Input) -> Feature:
     try:
         formula = dataclasses.replace(of_column, formula=translator.translate(variable.name))
         return _shortened(formula) or _without_nan(formula)
-    except (ValueError, TypeError, RuntimeError):  # an expression that formulas do not have, or torch for numbers
+    except (ValueError, TypeError, RuntimeError):  # an expression that formulas or torch do not support
         return of_column
 
 
@@ -132,7 +133,7 @@ _VECTORS = (*MOMENTUM_COLUMNS[1:], MOMENTUM_COLUMNS[0])
 
 
 def _shortened(feature: Feature) -> Feature | None:
-    """The feature by a key of `FORMULAS` with the same values, None if there is none."""
+    """The feature with a key of `FORMULAS` that has the same values, None if there is none."""
     columns, raw = set(feature.columns), Feature(feature.name, feature.formula)
     raw.standardise(made_up_particles(raw.columns, raw.numbers))  # or an error of torch
     for name in FORMULAS:
@@ -143,7 +144,7 @@ def _shortened(feature: Feature) -> Feature | None:
 
 
 def _without_nan(feature: Feature) -> Feature:
-    """What is NaN becomes 0 after scaling, as in weaver."""
+    """The feature with NaN replaced so that it is 0 after scaling, as in weaver."""
     nodes = list(ast.walk(_parse(feature.formula)))
     calls = {node.func.id for node in nodes if isinstance(node, ast.Call)}
     divides = any(isinstance(node, ast.Div | ast.Mod | ast.FloorDiv | ast.Pow) for node in nodes)
@@ -153,7 +154,7 @@ def _without_nan(feature: Feature) -> Feature:
 
 
 class _Translator(ast.NodeTransformer):
-    """Turns an expression of weaver's language into one of formulas, variables put in for their names."""
+    """Turns an expression of weaver's language into one of formulas, with variables replaced by their definitions."""
 
     def __init__(self, description: WeaverYaml) -> None:
         self.description = description
@@ -164,7 +165,7 @@ class _Translator(ast.NodeTransformer):
         """A variable as a formula."""
         if name not in self._texts:
             self._texts[name] = text = self._translate(name)
-            if len(text) > LONGEST:  # variables of variables double
+            if len(text) > LONGEST:  # nested variables can double the length each time
                 raise _Untranslatable(name)
         return self._texts[name]
 

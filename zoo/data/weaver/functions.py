@@ -1,4 +1,4 @@
-"""What the expressions in weaver's data files may call: parts of NumPy and awkward, and weaver's own helpers."""
+"""Functions for the expressions in weaver's data files: parts of NumPy and awkward, and weaver's own helpers."""
 
 import functools
 import math
@@ -9,7 +9,7 @@ import numpy as np
 
 from zoo.data.expressions import Language
 
-#: Functions of NumPy beside its universal ones.
+#: Functions of NumPy besides its universal ones.
 _NUMPY = """
 argmax argmin all any array asarray clip concatenate digitize expand_dims full full_like interp isclose isin max mean
 median min nan_to_num ones ones_like prod ptp round select stack std squeeze sum var where zeros zeros_like
@@ -25,7 +25,7 @@ values_astype var where zeros_like
 
 _MATH = "acos asin atan atan2 ceil cos cosh exp fabs floor hypot log log10 log2 pow radians sin sinh sqrt tan tanh"
 
-#: Functions that can make one number of a whole block of jets, so that it would depend on where a file is cut.
+#: Functions that can reduce a whole block of jets to one number, which would depend on where a file is cut.
 _REDUCTIONS = "argmax argmin all any count count_nonzero max mean median min prod ptp std sum var"
 
 _TYPES = "bool_ float32 float64 int8 int16 int32 int64 uint8 uint16 uint32 uint64"
@@ -36,7 +36,7 @@ a_max a_min atol axis axis1 clip copy counts decimals default depth_limit dtype 
 left mask_identity max maxlen min n nan nan_equal neginf posinf replacement right rtol target to valid_when value
 """
 
-#: Of the four-momenta that ``_p4_from_...`` make, see the library vector.
+#: Attributes and methods of the four-momenta that ``_p4_from_...`` make, see the library vector.
 _ATTRIBUTES = """
 E M Mt Mt2 E2 M2 beta costheta cottheta energy energy2 eta et et2 gamma m m2 mag mag2 mass mass2 mt mt2 p p2 phi pt pt2
 px py pz rapidity rho rho2 tau tau2 theta transverse_energy transverse_mass x y z t
@@ -82,9 +82,9 @@ def weaver_language() -> Language:
 
 
 def _require_one_shape(*values: Any) -> None:
-    """Refuse a number of each jet beside an array (jet, length), of which NumPy would take the last axes together.
+    """Refuse a number per jet together with an array (jet, length), as NumPy would align their last axes.
 
-    It fails where the axes differ in length, and is wrong where there are as many jets as the array is long.
+    NumPy fails where the axes differ in length, and is wrong where the number of jets equals the length of the array.
 
     Raises:
         ValueError: if there are such values.
@@ -108,7 +108,7 @@ def _is_rectangular(value: Any) -> bool:
 
 
 def _of_one_shape(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, after `_require_one_shape` of its arguments."""
+    """The function, with `_require_one_shape` called on its arguments first."""
 
     def checked(*arguments: Any, **keywords: Any) -> Any:
         _require_one_shape(*arguments)
@@ -157,7 +157,7 @@ def _clip(array: Any, a_min: Any, a_max: Any) -> Any:
 
 
 def _pad(array: Any, maxlen: int, value: float = 0, dtype: str = "float32") -> np.ndarray:
-    """Lists cut or filled up to one length, (jet, maxlen)."""
+    """Lists cut or padded to one length, (jet, maxlen)."""
     import awkward as ak
 
     if isinstance(array, np.ndarray) and array.ndim >= 2 and array.shape[1] == maxlen:

@@ -1,4 +1,4 @@
-"""Jets of a file as one of weaver's data files describes them."""
+"""Jets of a file as weaver's data file describes them."""
 
 import contextlib
 from collections import Counter
@@ -21,16 +21,16 @@ from zoo.limits import first_match
 
 _LARGEST = np.finfo(np.float32).max
 
-#: What becomes of inputs, as reports call it.
+#: What is done with inputs, as reports call it.
 NOT_NUMBERS = "values of {!r} that are NaN, which become 0 as in weaver"
 
 
 class ExpressionError(ValueError):
-    """An expression cannot be worked out; the message names the file and the expression."""
+    """An expression cannot be evaluated; the message names the file and the expression."""
 
 
 class Variables(dict):
-    """Variables of some rows by name: columns, and what is computed of them when it is asked for."""
+    """Variables of some rows by name: columns, and values computed from them on demand."""
 
     def __init__(self, path: Path, description: WeaverYaml, columns: Mapping[str, Any], rows: np.ndarray) -> None:
         super().__init__(columns)
@@ -48,7 +48,7 @@ class Variables(dict):
         if expression is None:
             return self[text]
         try:
-            with np.errstate(all="ignore"):  # what is not finite is limited, or counted as a bad jet
+            with np.errstate(all="ignore"):  # numbers that are not finite are clipped, or make the jet bad
                 return expression.evaluate(self)
         except ExpressionError:
             raise
@@ -94,13 +94,13 @@ class Variables(dict):
 
 
 class VariableReader:
-    """The variables of a file, of the rows that are selected.
+    """The variables of a file, for the selected rows.
 
     Args:
         path: the file.
         columns: its columns.
         description: what to select and to compute.
-        wanted: the expressions and variables that will be asked for.
+        wanted: the expressions and variables that will be needed.
 
     Raises:
         ValueError: if a column is missing.
@@ -130,7 +130,7 @@ class VariableReader:
         return 0 if pattern is None else values[pattern]
 
     def _add_names(self, text: str) -> None:
-        """Add the variables in an expression, and what they are computed of."""
+        """Add the variables in an expression, and what they are computed from."""
         expression = self.description.parsed.get(text)
         for name in (text,) if expression is None else expression.names:
             if name not in self._needed:
@@ -154,7 +154,7 @@ class VariableReader:
         return self.columns.count_rows(list(self._columns.values()))
 
     def blocks(self, start: int, stop: int, size: int) -> Iterator[Variables]:
-        """The selected ones of the rows ``start`` to ``stop``, of at most ``size`` rows at a time."""
+        """The selected rows from ``start`` to ``stop``, read at most ``size`` rows at a time."""
         for block in self.columns.blocks(list(dict.fromkeys(self._columns.values())), start, stop, size):
             rows = len(_first(block))
             yield self._select(self._variables(block, np.arange(start, start + rows)))
@@ -185,7 +185,7 @@ class VariableReader:
 
 
 def _widened(values: np.ndarray) -> np.ndarray:
-    """Whole numbers as int64, in which small ones and differences of unsigned ones do not wrap."""
+    """Whole numbers as int64, so that neither small types nor differences of unsigned ones wrap around."""
     is_larger = values.dtype == np.uint64 and len(values) and values.max() > np.iinfo(np.int64).max
     return values.astype(np.int64) if values.dtype.kind in "iu" and not is_larger else values
 
@@ -197,27 +197,27 @@ def _first(block: Block) -> np.ndarray:
 
 @contextlib.contextmanager
 def open_with_weaver(path: Path, start: bytes, description: WeaverYaml) -> Iterator["WeaverFile"]:
-    """Open a ROOT, parquet or HDF5 file with one of weaver's data files; ``start`` are its first bytes.
+    """Open a ROOT, parquet or HDF5 file with weaver's data file; ``start`` are its first bytes.
 
     Raises:
-        ValueError: if the file is of another format or damaged, a column is missing, or a number is yet to be fitted.
+        ValueError: if the file has another format or is damaged, a column is missing, or a number is yet to be fitted.
     """
     with open_weaver_columns(path, start, description) as columns:
         yield WeaverFile(path, columns, description)
 
 
 def open_weaver_columns(path: Path, start: bytes, description: WeaverYaml) -> AbstractContextManager[Columns]:
-    """Open the columns of a file; ``treename`` counts in ROOT files only, as in weaver."""
+    """Open the columns of a file; ``treename`` applies to ROOT files only, as in weaver."""
     return open_columns(path, start, description.tree if start.startswith(ROOT_MAGIC) else None)
 
 
 class WeaverFile:
-    """An open file with one of weaver's data files; see `zoo.data.formats.known.JetFile`.
+    """An open file with weaver's data file; see `zoo.data.formats.known.JetFile`.
 
-    Rows that are not selected are left out without a word. Jets have their first ``length`` particles, less those that
-    the mask leaves out and those without momentum, which are padding, and counted in ``notes``. The raw values of the
-    features are the particle columns ``weaver_...``: what is infinite is the largest number there is if it will be
-    limited, and NaN is what becomes 0, as in weaver.
+    Rows that are not selected are left out without a warning. Jets have their first ``length`` particles, except those
+    that the mask leaves out and those without momentum, which are padding, and counted in ``notes``. The raw values of
+    the features are the particle columns ``weaver_...``: infinite values become the largest float if they will be
+    clipped, and NaN becomes the value that is scaled to 0, as in weaver.
 
     Raises:
         ValueError: if a column is missing, or a scale or weight is yet to be fitted.
@@ -243,14 +243,14 @@ class WeaverFile:
         return len(self._reader)
 
     def chunks(self, start: int, stop: int, size: int) -> Iterator[JetTable]:
-        """The selected ones of the rows ``start`` to ``stop``, of at most ``size`` rows at a time."""
+        """The selected rows from ``start`` to ``stop``, read at most ``size`` rows at a time."""
         for variables in self._reader.blocks(start, stop, size):
             yield self._to_table(variables)
 
     def _has(self, columns: Columns, text: str) -> bool:
         """Whether a file has what an expression or a variable needs."""
         try:
-            momenta = (variable.name for variable in self.description.vectors)  # which there must be anyway
+            momenta = (variable.name for variable in self.description.vectors)  # required in any case
             VariableReader(self.path, columns, self.description, (text, *momenta))
         except ValueError:
             return False
@@ -285,7 +285,7 @@ class WeaverFile:
         )
 
     def _choose_particles(self, lists: Mapping[str, Lists], rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Number of particles of each jet, and which of all they are."""
+        """Number of particles of each jet, and their positions among all particles."""
         length, (first, *others) = self.description.features[0].length, lists
         counts = lists[first].counts
         for other in others:
@@ -361,7 +361,7 @@ class WeaverFile:
 
 
 def wanted_by_weights(weights: str | Reweighting | None) -> tuple[str, ...]:
-    """The expressions and variables that weights are made of."""
+    """The expressions and variables that the weights need."""
     if isinstance(weights, Reweighting):
         return weights.names if weights.base_weight is None else (*weights.names, weights.base_weight)
     return () if weights is None else (weights,)

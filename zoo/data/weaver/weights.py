@@ -19,10 +19,10 @@ def weigh(
     variables: Mapping[str, np.ndarray],
     base_weight: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Weight float32 (jet,) of each jet; 0 for jets of no class, and for those outside of the bins if so asked.
+    """Weight float32 (jet,) of each jet; 0 for jets of no class, and for those outside the bins if so configured.
 
     Args:
-        reweighting: what to do.
+        reweighting: its settings.
         histograms: weight of each bin of each class, (bin, bin).
         variables: the two variables and the flags of the classes, (jet,).
         base_weight: (jet,), multiplies the weights.
@@ -44,13 +44,14 @@ def weigh(
 def make_histograms(
     reweighting: Reweighting, variables: Mapping[str, np.ndarray], base_weight: np.ndarray | None = None
 ) -> dict[str, np.ndarray]:
-    """Weight of each bin of each class, (bin, bin), by name, from the jets to train on.
+    """Weight of each bin of each class, (bin, bin), by name, from the training jets.
 
     With ``flat``, all bins of a class have the same sum of weights, limited by those with the fewest jets; with
-    ``ref``, the shape of all classes is that of the first. The sums over the classes are then as their class weights.
+    ``ref``, the shape of all classes is that of the first. The sums of the classes are then proportional to the class
+    weights.
 
     Args:
-        reweighting: what to do.
+        reweighting: its settings.
         variables: the two variables and the flags of the classes, (jet,).
         base_weight: (jet,), weights that the jets have already.
 
@@ -104,6 +105,6 @@ def _follow(reference: np.ndarray, content: np.ndarray, reweighting: Reweighting
 
 
 def _ratio(wanted: np.ndarray, content: np.ndarray) -> np.ndarray:
-    """What a bin must be multiplied with; 0 if it is empty."""
+    """The factor for each bin; 0 if it is empty."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.nan_to_num(wanted / content, posinf=0)
