@@ -1,4 +1,4 @@
-"""What is learnt, judged, drawn and kept: one task a file."""
+"""What a training learns, and how it is judged, plotted and stored: one task per file."""
 
 from zoo.tasks.classification import Classification
 from zoo.tasks.pretraining import Contrastive, MaskedParticles, Substructure

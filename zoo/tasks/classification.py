@@ -1,4 +1,4 @@
-"""Supervised classification of jets or events: cross entropy, and metrics of tagging."""
+"""Supervised classification of jets or events: cross entropy and tagging metrics."""
 
 from collections.abc import Sequence
 
@@ -24,21 +24,22 @@ class Classification(Task):
 
     .. math:: L = \frac{1}{B} \sum_b w_b \, (\ln \sum_k e^{z_{bk}} - z_{b y_b})
 
-    so that its gradient is linear in the weights, whatever their signs, and batches count by their jets. Before, the
-    data module divides the weights of the training sample by their mean absolute value (``data.normalise_weights``).
-    The loss of the validation is :math:`\sum_b w_b l_b / \sum_b |w_b|` over its sample.
+    so that its gradient is linear in the weights, whatever their signs, and each batch counts by its number of jets.
+    The data module has already divided the weights of the training sample by their mean absolute value
+    (``data.normalise_weights``). The validation loss is :math:`\sum_b w_b l_b / \sum_b |w_b|` over the validation
+    sample.
 
     Args:
-        model: called as ``model(features, four_momenta, mask)``, gives logits (batch, class); a YAML names its builder.
-            One whose attribute ``context_dim`` is above 0 is given the context as a fourth argument.
+        model: called as ``model(features, four_momenta, mask)``, gives logits (batch, class); a YAML file names its
+            builder. A model whose ``context_dim`` is above 0 gets the context as a fourth argument.
         num_classes: number of logits.
-        signal: class whose efficiency the background rejection is quoted at, of two classes.
-        signal_efficiencies: at which it is quoted.
-        learning_rate: at the top of the schedule, see `Task`.
+        signal: with two classes, the one at whose efficiency the background rejection is quoted.
+        signal_efficiencies: efficiencies at which it is quoted.
+        learning_rate: the highest of the schedule, see `Task`.
         weight_decay: of AdamW, for parameters with two or more axes.
         warmup: fraction of all steps over which the learning rate rises.
         final_learning_rate: at the last step, as a fraction of ``learning_rate``.
-        fine_tuning: whose weights to begin at, and what is new, frozen or slower; None: random weights.
+        fine_tuning: weights to start from, and what is new, frozen or slower; None: random weights.
 
     Raises:
         ValueError: if a setting lies outside its range.
@@ -67,10 +68,10 @@ class Classification(Task):
         self.test_metrics = TaggingMetrics(num_classes, signal, signal_efficiencies=signal_efficiencies)
 
     def forward(self, features: Tensor, four_momenta: Tensor, mask: Tensor, context: Tensor | None = None) -> Tensor:
-        """Logits (batch, class) of the model; arguments as the model's.
+        """Logits (batch, class) of the model; the arguments are those of the model.
 
         Raises:
-            ValueError: if the model gives another number of logits than ``num_classes``.
+            ValueError: if the number of logits is not ``num_classes``.
         """
         logits = super().forward(features, four_momenta, mask, context)
         if logits.shape != (len(mask), self.num_classes):
@@ -82,22 +83,22 @@ class Classification(Task):
 
     @property
     def epoch_figures(self) -> tuple[str, ...]:
-        """The losses and every tagging metric of the validation."""
+        """The losses and every tagging metric on the validation sample."""
         return (*super().epoch_figures, *(f"val_{name}" for name in self.val_metrics.names))
 
     def output_sizes(self, data: JetDataModule, built_for: int | None) -> list[OutputSize]:
-        """As many as there are classes."""
+        """One output per class."""
         number, text = len(data.classes), f"of classes, {', '.join(data.classes)}"
         keys = {"model.model.init_args.num_classes": built_for, "model.num_classes": self.num_classes}
         return [OutputSize(key, found, number, text) for key, found in keys.items()]
 
     def loss(self, batch: JetBatch, batch_idx: int) -> tuple[Tensor, float]:
-        """Weighted cross entropy by the number of jets in the batch, and this number."""
+        """Weighted cross entropy divided by the number of jets in the batch, and that number."""
         losses = self._logits_and_losses(batch, batch_idx)[1]
         return (batch.weight * losses).sum() / len(losses), len(losses)
 
     def on_validation_epoch_start(self) -> None:
-        """Nothing: its metrics are reset where they end."""
+        """Do nothing: the metrics are reset at the end of the epoch."""
 
     def validation_step(self, batch: JetBatch, batch_idx: int) -> None:
         """Add a batch to the validation metrics."""
@@ -114,10 +115,10 @@ class Classification(Task):
         self.val_loss.reset()
 
     def on_test_epoch_start(self) -> None:
-        """Nothing, see `on_validation_epoch_start`."""
+        """Do nothing, see `on_validation_epoch_start`."""
 
     def test_step(self, batch: JetBatch, batch_idx: int) -> dict[str, Tensor]:
-        """Add a batch to the test metrics, and hand its predictions on as `predict_step`."""
+        """Add a batch to the test metrics, and return its predictions as `predict_step` does."""
         logits, _ = self._logits_and_losses(batch, batch_idx)
         self.test_metrics.update(logits, batch.label, batch.weight)
         return _predictions(logits, batch)
@@ -157,7 +158,7 @@ class Classification(Task):
         return Answers(join_columns(of_jets, predictions.fields)).sorted()
 
     def findings(self, columns: dict[str, np.ndarray], judged: Judged) -> Findings:
-        """Metrics of tagging, curves and scores; see `Task.findings`."""
+        """Tagging metrics, curves and scores; see `Task.findings`."""
         return judge_classes(
             self.table(columns, judged),
             judged.title,
@@ -166,7 +167,7 @@ class Classification(Task):
         )
 
     def _logits_and_losses(self, batch: JetBatch, batch_idx: int) -> tuple[Tensor, Tensor]:
-        # float32 whatever the precision of the model: the softmax of half-precision logits loses the loss's small end
+        # float32 whatever the precision of the model: a softmax in half precision loses the smallest values of the loss
         logits = self(batch.features, batch.four_momenta, batch.mask, batch.context).float()
         losses = functional.cross_entropy(logits, batch.label, reduction="none")
         is_good = losses.isfinite() & batch.weight.isfinite()

@@ -1,4 +1,4 @@
-"""Regression: numbers of a jet, each with an interval that says how well it is known."""
+"""Regression: numbers that describe a jet, each with an interval for how well it is known."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
@@ -14,18 +14,18 @@ from zoo.report.residuals import draw_against_truth, residual_metrics
 from zoo.tasks.task import Metric, OutputSize, Task, refuse_numbers, require
 from zoo.training.fine_tuning import FineTuning
 
-#: Training jets that mean and spread of the targets are fitted to.
+#: Number of training jets to which mean and spread of the targets are fitted.
 FIT_JETS = 10_000
 
-#: Bounds of the logarithm of a predicted sigma in units of the target's spread.
+#: Bounds on the logarithm of a predicted sigma, in units of the spread of the target.
 LOG_SIGMA = 7.0
 
 
 class Regression(Task):
-    r"""Learns one or more numbers of a jet together, each in units of its spread over training jets.
+    r"""Learns one or more numbers per jet together, each in units of its spread over training jets.
 
     The loss of a batch of B jets is :math:`\frac{1}{B} \sum_b w_b l_b` with the weights divided by their mean absolute
-    value. For T targets the model gives
+    value. For T targets the model gives one of these:
 
     - ``gaussian``: T means and T logarithms of standard deviations, with the negative logarithm of a Gaussian
 
@@ -35,7 +35,7 @@ class Regression(Task):
 
       .. math:: l = \frac{1}{T Q} \sum_{t, q} \max\left(q (y_t - v_{tq}),\ (q - 1) (y_t - v_{tq})\right)
 
-      The values of a jet are put in rising order, where the model has them otherwise.
+      The values of a jet are sorted into rising order.
 
     References:
         Estimating the mean and variance of the target probability distribution (1994), doi:10.1109/ICNN.1994.374138.
@@ -43,15 +43,15 @@ class Regression(Task):
         Quantile and Probability Curves Without Crossing (2010), arXiv:0704.3649.
 
     Args:
-        model: gives as many numbers as above for a jet: its ``num_classes``.
-        targets: names of fields of the jets, or of what their momenta make, see `zoo.data.targets`.
-        distribution: what is predicted of each.
+        model: its ``num_classes`` is the number of values above for each jet.
+        targets: names of fields of the jets, or of quantities computed from momenta, see `zoo.data.targets`.
+        distribution: what is predicted for each target.
         quantiles: rising, with 0.5 among them; the outermost two are the interval whose coverage is judged.
-        learning_rate: at the top of the schedule, see `Task`.
+        learning_rate: the highest of the schedule, see `Task`.
         weight_decay: of AdamW, for parameters with two or more axes.
         warmup: fraction of all steps over which the learning rate rises.
         final_learning_rate: at the last step, as a fraction of ``learning_rate``.
-        fine_tuning: whose weights to begin at, and what is new, frozen or slower; None: random weights.
+        fine_tuning: weights to start from, and what is new, frozen or slower; None: random weights.
 
     Raises:
         ValueError: if a setting lies outside its range.
@@ -98,11 +98,11 @@ class Regression(Task):
 
     @property
     def num_outputs(self) -> int:
-        """Numbers that the model gives for a jet."""
+        """Number of values that the model gives per jet."""
         return len(self.targets) * (2 if self.distribution == "gaussian" else len(self.quantiles))
 
     def output_sizes(self, data: JetDataModule, built_for: int | None) -> list[OutputSize]:
-        """Two a target, or one a quantile of each."""
+        """Two outputs per target, or one per quantile of each target."""
         what = "means and sigmas" if self.distribution == "gaussian" else f"{len(self.quantiles)} quantiles each"
         text = f"of {what} of {', '.join(self.targets)}"
         return [OutputSize("model.model.init_args.num_classes", built_for, self.num_outputs, text)]
@@ -124,10 +124,10 @@ class Regression(Task):
             buffer.copy_(self.trainer.strategy.broadcast(values))
 
     def forward(self, features: Tensor, four_momenta: Tensor, mask: Tensor, context: Tensor | None = None) -> Tensor:
-        """What the model gives, (batch, 2 or quantile, target), in units of the spread.
+        """Outputs of the model, (batch, 2 or quantile, target), in units of the spread.
 
         Raises:
-            ValueError: if the model gives another number of outputs.
+            ValueError: if the number of outputs is not `num_outputs`.
         """
         outputs = super().forward(features, four_momenta, mask, context).float()
         if outputs.shape != (len(mask), self.num_outputs):
@@ -138,18 +138,18 @@ class Regression(Task):
         return outputs.unflatten(1, (-1, len(self.targets)))
 
     def loss(self, batch: JetBatch, batch_idx: int) -> tuple[Tensor, float]:
-        """Weighted loss by the number of jets in the batch, and this number."""
+        """Weighted loss divided by the number of jets in the batch, and that number."""
         losses = self._losses(batch, batch_idx)
         return (batch.weight / self.weight_scale * losses).sum() / len(losses), len(losses)
 
     def answer(
         self, features: Tensor, four_momenta: Tensor, mask: Tensor, context: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Of each target ``<target>`` and ``<target>_sigma``, or its median and ``<target>_q16`` and so on."""
+        """For each target ``<target>`` and ``<target>_sigma``, or its median and ``<target>_q16`` and so on."""
         return self._columns(self(features, four_momenta, mask, context))
 
     def validation_step(self, batch: JetBatch, batch_idx: int) -> dict[str, Tensor]:
-        """Add a batch to the loss, which has the sum of |weight| below it, and to the metrics."""
+        """Add a batch to the loss, which is divided by the sum of |weight|, and to the metrics."""
         losses = self._losses(batch, batch_idx)
         self._val_loss.update(losses * batch.weight.sign(), batch.weight.abs())
         return self._judge(batch, batch_idx)
@@ -164,7 +164,7 @@ class Regression(Task):
         return found
 
     def drawings(self, columns: Mapping[str, np.ndarray], heading: tuple[str, str]) -> Drawings:
-        """Of each target: predicted against true, and bias and resolution against the true value."""
+        """For each target: predicted against true, and bias and resolution against the true value."""
         drawings: Drawings = {}
         for name in self.targets:
             low, high = self._interval(columns, name)
@@ -172,7 +172,7 @@ class Regression(Task):
         return drawings
 
     def _interval(self, columns: Mapping[str, np.ndarray], name: str) -> tuple[np.ndarray, np.ndarray]:
-        """Lower and upper end of the predicted interval."""
+        """Lower and upper ends of the predicted interval."""
         if self.distribution == "gaussian":
             return columns[name] - columns[f"{name}_sigma"], columns[name] + columns[f"{name}_sigma"]
         low, high = (self._quantile_name(name, quantile) for quantile in (self.quantiles[0], self.quantiles[-1]))

@@ -1,4 +1,4 @@
-"""What every task shares: optimiser, learning rate, the mean loss of an epoch, and what it declares of itself."""
+"""What every task shares: optimiser, learning rate, the mean loss of an epoch, and what a task declares."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -22,12 +22,12 @@ from zoo.score_files import join_columns
 from zoo.training.fine_tuning import FineTuner, FineTuning
 from zoo.training.judged import Judged
 
-#: How many jets an error message names.
+#: Number of jets that an error message names.
 _NAMED_JETS = 8
 
 
 class Metric(NamedTuple):
-    """How good answers are in one respect, and the statistical error of that, one standard deviation; None: unknown."""
+    """One measure of how good predictions are, and its statistical error, one standard deviation; None: unknown."""
 
     value: float
     error: float | None
@@ -55,13 +55,13 @@ class Columns(torchmetrics.Metric):
 
 
 class OutputSize(NamedTuple):
-    """How many numbers a model must give for a jet.
+    """How many numbers a model must give per jet.
 
     Args:
-        key: of the configuration that says it.
-        found: what it says; None: nothing, so the first batch decides.
-        wanted: what the data and the task need.
-        text: what of, as in ``the number of classes, qcd, top``.
+        key: key of the configuration that sets it.
+        found: its value there; None: it is not set, so the first batch decides.
+        wanted: the number that the data and the task need.
+        text: what the number counts, as in ``the number of classes, qcd, top``.
     """
 
     key: str
@@ -71,21 +71,21 @@ class OutputSize(NamedTuple):
 
 
 class Task(LightningModule):
-    r"""What is learnt, judged, drawn and kept; a task of your own is a subclass in one file, see docs/training.md.
+    r"""What is learnt, judged, plotted and stored; a task of your own is a subclass in one file, see docs/training.md.
 
     The optimiser is AdamW; matrices decay, biases and normalisation scales do not. The learning rate follows
-    `warmup_cosine` from step to step.
+    `warmup_cosine`, step by step.
 
     References:
         Decoupled Weight Decay Regularization (2017), arXiv:1711.05101.
 
     Args:
         model: called as ``model(features, four_momenta, mask)``.
-        learning_rate: at the top of the schedule.
+        learning_rate: the highest of the schedule.
         weight_decay: of AdamW, for parameters with two or more axes.
         warmup: fraction of all steps over which the learning rate rises.
         final_learning_rate: at the last step, as a fraction of ``learning_rate``.
-        fine_tuning: whose weights to begin at, and what is new, frozen or slower; None: random weights.
+        fine_tuning: weights to start from, and what is new, frozen or slower; None: random weights.
 
     Raises:
         ValueError: if a setting lies outside its range.
@@ -93,11 +93,11 @@ class Task(LightningModule):
 
     #: Whether every jet of training, validation and test must have a class.
     needs_labels: ClassVar[bool] = False
-    #: The split that its report judges; a task that is judged on validation jets has no test and no predictions.
+    #: The split that its report covers; a task that is judged on validation jets has no test and no predictions.
     judged_split: ClassVar[Literal["test", "val"]] = "test"
-    #: What a pretrained folder of it answers with, see `zoo.hub.kinds`: ``task`` is `answer` itself.
+    #: Kind of its pretrained folders, see `zoo.hub.kinds`: ``task`` gives what `answer` does.
     folder_kind: ClassVar[str] = "task"
-    #: What its reports say behind the name of the model; empty: nothing.
+    #: Text that its reports add to the name of the model; empty: nothing.
     purpose: ClassVar[str] = ""
     #: Metric that chooses the best epoch, one of `epoch_figures`, unless ``checkpoints.monitor`` names another.
     monitor: str = "val_loss"
@@ -131,62 +131,62 @@ class Task(LightningModule):
 
     @property
     def parameter_count(self) -> int:
-        """Number of its parameters, for the report."""
+        """Number of parameters, for the report."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     @property
     def epoch_figures(self) -> tuple[str, ...]:
-        """Metrics logged after an epoch that may choose the best one: highest is best, of a ``loss`` lowest."""
+        """Metrics logged after each epoch that may choose the best one: highest is best, for a ``loss`` lowest."""
         return ("train_loss", "val_loss")
 
     def output_sizes(self, data: JetDataModule, built_for: int | None) -> list[OutputSize]:
-        """How many numbers the model must give for a jet of these data; empty: any.
+        """How many numbers the model must give per jet of these data; empty: any.
 
         Args:
-            data: of the training.
-            built_for: ``num_classes`` of the model in the configuration; None: it does not say.
+            data: data of the training.
+            built_for: ``num_classes`` of the model in the configuration; None: it is not set.
         """
         return []
 
     def forward(self, features: Tensor, four_momenta: Tensor, mask: Tensor, context: Tensor | None = None) -> Tensor:
-        """What the model gives, (batch, output); one whose ``context_dim`` is 0 is given no context."""
+        """Outputs of the model, (batch, output); a model whose ``context_dim`` is 0 gets no context."""
         further = (context,) if declared(self.model).context_dim else ()
         return self.model(features, four_momenta, mask, *further)
 
     def loss(self, batch: JetBatch, batch_idx: int) -> tuple[Tensor, float]:
-        """Loss of one batch, and the weight that it has in the mean of the epoch: most often its number of jets."""
+        """Loss of one batch, and its weight in the mean over the epoch: usually its number of jets."""
         raise NotImplementedError
 
     def training_batches(self) -> Iterable[JetBatch]:
-        """Those of one epoch, for what a task fits in ``setup``, such as the spread of its targets."""
+        """The batches of one epoch, for what a task fits in ``setup``, such as the spread of its targets."""
         return self.trainer.datamodule.train_dataloader()  # type: ignore[attr-defined] # the trainer attaches it
 
     def answer(
         self, features: Tensor, four_momenta: Tensor, mask: Tensor, context: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """What it says of jets: the columns of its predictions by name, (batch,) each."""
+        """The predictions for some jets: columns by name, (batch,) each."""
         raise NotImplementedError
 
     def metrics(self, columns: Mapping[str, np.ndarray]) -> dict[str, Metric]:
-        """How good its answers are; none unless a task says.
+        """How good the predictions are; none by default.
 
         Args:
-            columns: of all judged jets, (jet,) each: those of `answer`, ``label``, ``weight`` and ``index``, and each
-                target as ``<name>_true``.
+            columns: columns of all judged jets, (jet,) each: those of `answer`, ``label``, ``weight`` and ``index``,
+                and each target as ``<name>_true``.
         """
         return {}
 
     def drawings(self, columns: Mapping[str, np.ndarray], heading: tuple[str, str]) -> Drawings:
-        """The pictures of a report: caption and what draws it, by name.
+        """The plots of a report: for each name, a caption and the function that draws it.
 
         Args:
-            columns: as of `metrics`.
-            heading: above the left and the right end of the axes, see `zoo.report.pictures.labelled_axes`.
+            columns: as for `metrics`.
+            heading: texts above the left and the right end of the axes, see `zoo.report.pictures.labelled_axes`.
         """
         return {}
 
     def training_step(self, batch: JetBatch, batch_idx: int) -> Tensor:
-        """Loss of one batch, as a part of the mean over the jets of all processes."""
+        """Loss of one batch, as its share of the mean over the jets of all processes."""
         loss, weight = self.loss(batch, batch_idx)
         mean, total = loss.item(), weight
         if self.trainer.world_size > 1:
@@ -204,7 +204,7 @@ class Task(LightningModule):
         return loss
 
     def on_train_start(self) -> None:
-        """Say what several processes do not share."""
+        """Warn about what several processes do not share."""
         norms = [layer for layer in self.modules() if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)]
         if self.trainer.world_size > 1 and norms:
             rank_zero_warn(
@@ -214,7 +214,7 @@ class Task(LightningModule):
             )
 
     def on_train_epoch_end(self) -> None:
-        """Log the mean loss of the epoch over all processes, as seen while the weights moved."""
+        """Log the mean loss of the epoch over all processes, as seen while the weights were changing."""
         loss = self._epoch_loss["sum"] / self._epoch_loss["weight"]
         self._epoch_loss = dict.fromkeys(self._epoch_loss, 0.0)
         self.log("train_loss", loss, prog_bar=True, logger=False)
@@ -232,7 +232,7 @@ class Task(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_validation_epoch_start(self) -> None:
-        """Start empty."""
+        """Start from empty metrics."""
         self._judged, self._val_loss = Columns().to(self.device), MeanMetric().to(self.device)
 
     def validation_step(self, batch: JetBatch, batch_idx: int) -> dict[str, Tensor] | None:
@@ -251,11 +251,11 @@ class Task(LightningModule):
         self._log_metrics("val")
 
     def on_test_epoch_start(self) -> None:
-        """Start empty."""
+        """Start from empty metrics."""
         self._judged = Columns().to(self.device)
 
     def test_step(self, batch: JetBatch, batch_idx: int) -> dict[str, Tensor]:
-        """Add a batch to the metrics; as `validation_step`, without the loss."""
+        """Add a batch to the metrics; like `validation_step`, without the loss."""
         return self._judge(batch, batch_idx)
 
     def on_test_epoch_end(self) -> None:
@@ -263,7 +263,7 @@ class Task(LightningModule):
         self._log_metrics("test")
 
     def predict_step(self, batch: JetBatch, batch_idx: int) -> dict[str, Tensor]:
-        """Its answer to one batch, with the columns ``label``, ``weight`` and ``index``, on the CPU."""
+        """The predictions for one batch, with the columns ``label``, ``weight`` and ``index``, on the CPU."""
         answer = self.answer(*batch.inputs)
         for name, values in answer.items():
             if not values.isfinite().all():
@@ -272,11 +272,11 @@ class Task(LightningModule):
         return {name: values.detach().cpu() for name, values in {**answer, **columns}.items()}
 
     def table(self, columns: dict[str, np.ndarray], judged: Judged) -> Answers | Predictions:
-        """What ``predictions.arrow`` holds.
+        """The contents of ``predictions.arrow``.
 
         Args:
-            columns: of `predict_step` or `test_step`, joined.
-            judged: of which split.
+            columns: those of `predict_step` or `test_step`, joined.
+            judged: the jets that they are for.
         """
         first = ("index", *(["label"] if (columns["label"] >= 0).any() else []), "weight")
         said = {name: values for name, values in columns.items() if name not in ("index", "label", "weight")}
@@ -284,11 +284,11 @@ class Task(LightningModule):
         return Answers(join_columns({name: columns[name] for name in first} | said, observed))
 
     def score_columns(self, columns: dict[str, np.ndarray], judged: Judged) -> dict[str, np.ndarray]:
-        """What a file of predictions for other programs holds, in the order of the files; arguments as of `table`."""
-        return cast(Answers, self.table(columns, judged)).sorted()  # a task whose table holds logits has its own
+        """Columns of a file of predictions for other programs, in the order of the files; arguments as for `table`."""
+        return cast(Answers, self.table(columns, judged)).sorted()  # a task whose table holds logits overrides this
 
     def findings(self, columns: dict[str, np.ndarray], judged: Judged) -> Findings:
-        """The sections of its report; arguments as of `table`."""
+        """The sections of the report; arguments as for `table`."""
         found = self.metrics(columns)
         rows, split = judged.data.description.rows, {"val": "validation"}.get(judged.split, judged.split)
         values = {name: {"value": float(metric.value), "error": metric.error} for name, metric in found.items()}
@@ -328,7 +328,7 @@ class Task(LightningModule):
         checkpoint["epoch_loss"] = self._epoch_loss
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the sums up again."""
+        """Restore the sums."""
         self._epoch_loss = checkpoint["epoch_loss"]
 
     @classmethod
@@ -336,7 +336,7 @@ class Task(LightningModule):
         """Refused: Lightning's loader unpickles, and fetches URLs.
 
         Raises:
-            TypeError: always, with the way to go instead.
+            TypeError: always; the message says what to do instead.
         """
         raise TypeError(
             f"{cls.__name__}.load_from_checkpoint({checkpoint_path!r}) would unpickle the file; build the model and "
@@ -344,11 +344,11 @@ class Task(LightningModule):
         )
 
     def configure_callbacks(self) -> list[Callback]:
-        """What loads and freezes stages in a fine-tuning."""
+        """The callback that loads and freezes stages in a fine-tuning."""
         return [] if self.fine_tuning is None else [FineTuner(self.fine_tuning)]
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
-        """Matrices and the rest; in a fine-tuning of each stage, with its learning rate, and of what is the task's."""
+        """Matrices and the rest; when fine-tuning, per stage with its learning rate, and for the task's own part."""
         if self.fine_tuning is None:
             return _by_decay(self.parameters(), self.weight_decay)
         groups = []
@@ -360,7 +360,7 @@ class Task(LightningModule):
         return groups + [group | rate for group in _by_decay(own, self.weight_decay)]
 
     def _learning_rates(self) -> dict[str, float]:
-        """The learning rate as it is logged; in a fine-tuning that of each stage that trains, 0 while it is frozen."""
+        """The logged learning rate; when fine-tuning, that of each stage that trains, and 0 while it is frozen."""
         groups = self.trainer.optimizers[0].param_groups
         if self.fine_tuning is None:
             return {"learning_rate": groups[0]["lr"]}
@@ -368,14 +368,14 @@ class Task(LightningModule):
         return {f"learning_rate/{g['stage']}": g["lr"] if is_thawed or not g["is_frozen"] else 0.0 for g in groups}
 
     def _write(self, values: dict[str, float], step: int) -> None:
-        # Lightning writes what `self.log` gets only after the callbacks of the step or epoch, so a checkpoint's
-        # history would lack the row of the very step that it closes.
+        # Lightning writes what `self.log` gets only after the callbacks of the step or epoch, so the history in a
+        # checkpoint would lack the row of its own last step.
         for logger in self.loggers:
             logger.log_metrics(values, step=step)
 
 
 def warmup_cosine(step: int, total_steps: int, warmup: float, final: float) -> float:
-    r"""Learning rate of a step as a part of the highest.
+    r"""Learning rate of a step as a fraction of the highest.
 
     .. math::
         f(s) = \frac{s + 1}{W + 1} \quad (s < W), \qquad
@@ -409,9 +409,9 @@ def _by_decay(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[d
 
 
 def refuse_numbers(what: str, is_good: Tensor, batch: JetBatch, batch_idx: int) -> NoReturn:
-    """Stop with the jets of a batch named for which ``is_good`` (batch,) does not hold.
+    """Stop, and name the jets of a batch for which ``is_good`` (batch,) is False.
 
-    Where all are bad, those whose inputs are not finite are named: a normalisation spreads them over the batch.
+    If all are bad, only those whose inputs are not finite are named: a normalisation spreads them over the batch.
     """
     inputs = batch.features.isfinite().all(dim=(1, 2)) & batch.four_momenta.isfinite().all(dim=(1, 2))
     if not is_good.any() and inputs.any() and not inputs.all():

@@ -29,10 +29,10 @@ _EPOCH_FIGURES = ("val_loss", "val_probe_auc", "val_auc", "val_accuracy", "val_b
 
 
 class ProgressBar(RichProgressBar):
-    """Shows the loss of the step and the validation AUC; where there is no terminal, a line an epoch."""
+    """Shows the loss of the step and the validation AUC; without a terminal, one line per epoch."""
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """Those that there are, by the names they are shown with."""
+        """The available metrics, by the names under which they are shown."""
         metrics = super().get_metrics(trainer, pl_module)
         names = {"train_loss_step": "loss", "val_auc": "val_auc", "val_probe_auc": "val_probe_auc"}
         return {shown: metrics[name] for name, shown in names.items() if name in metrics}
@@ -52,19 +52,19 @@ class ProgressBar(RichProgressBar):
 
 
 class MinuteLog(Callback):
-    """Where there is no terminal, a line a minute of an epoch or test: how far it is, how fast, and what is left."""
+    """Without a terminal, one line per minute of an epoch or test: how far it is, how fast, and what is left."""
 
     def on_train_start(self, trainer: Trainer, *_: Any) -> None:
-        """Count the batches of an epoch that is resumed, of which Lightning does not tell the start."""
+        """Count the batches of a resumed epoch, for which Lightning calls no start hook."""
         self.on_train_epoch_start(trainer)
 
     def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
-        """Count the batches of an epoch; of a resumed one those that are left."""
+        """Count the batches of an epoch; of a resumed one, those that are left."""
         done = trainer.fit_loop.epoch_loop.batch_progress.current.processed
         self._begin(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", trainer.num_training_batches, done)
 
     def on_validation_epoch_start(self, trainer: Trainer, *_: Any) -> None:
-        """Count the batches of a validation, whose epoch is over but for it."""
+        """Count the batches of a validation, the last part of its epoch."""
         self._begin("validation", sum(trainer.num_val_batches))
 
     def on_test_epoch_start(self, trainer: Trainer, *_: Any) -> None:
@@ -112,13 +112,13 @@ class RunCheckpoints(Checkpoint):
     """Keeps ``checkpoints/last.ckpt`` and ``checkpoints/best.ckpt`` of a run folder.
 
     ``last`` is written after each epoch and every ``every_n_train_steps`` optimiser steps, ``best`` after an epoch
-    whose monitored metric is better than all before. Each replaces its older self whole. Resuming from ``last``
-    repeats nothing and leaves nothing out.
+    whose monitored metric is better than all before. Each replaces its older version as a whole. Resuming from ``last``
+    repeats nothing and skips nothing.
 
     Args:
         every_n_train_steps: write ``last`` also within an epoch, after this many steps; None: after epochs only.
         monitor: metric whose highest value is best, or lowest if its name ends with ``loss``, one of the task's
-            ``epoch_figures``; None: that of the task. Without validation jets the newest epoch is best.
+            ``epoch_figures``; None: that of the task. Without validation jets the latest epoch is best.
 
     Raises:
         ValueError: if ``every_n_train_steps`` is not positive.
@@ -135,10 +135,10 @@ class RunCheckpoints(Checkpoint):
         self._started = 0.0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Look for the monitored metric among those that this task will log.
+        """Check that the monitored metric is one that this task will log.
 
         Raises:
-            ValueError: if it is none of them.
+            ValueError: if it is not.
         """
         self.monitor = self.monitor or pl_module.monitor
         if self.monitor not in pl_module.epoch_figures:
@@ -148,7 +148,7 @@ class RunCheckpoints(Checkpoint):
             )
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Clear away what a killed run had begun to write, and start the clock."""
+        """Remove what a killed run was still writing, and start the clock."""
         self._started = time.monotonic()
         if trainer.is_global_zero:
             run_folder = Path(trainer.default_root_dir)
@@ -158,16 +158,16 @@ class RunCheckpoints(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: JetBatch, batch_idx: int
     ) -> None:
-        """Write ``last`` when its step has come."""
+        """Write ``last`` when its step is due."""
         step = trainer.global_step
-        # The last batch of an epoch is left to the end of the epoch: in between lies the validation.
+        # The last batch of an epoch is left to the end of the epoch, as the validation comes in between.
         if self.every_n_train_steps is None or trainer.is_last_batch or step == self._saved_step:
             return
         if step % self.every_n_train_steps == 0:
             self.save(trainer, "last")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write ``best`` if this epoch was, then ``last``; an epoch that was broken off is none."""
+        """Write ``best`` if this epoch was the best, then ``last``; an interrupted epoch does not count."""
         if not trainer.is_last_batch:
             return
         if "val_loss" in trainer.callback_metrics and self.monitor not in trainer.callback_metrics:
@@ -188,27 +188,27 @@ class RunCheckpoints(Checkpoint):
         return {"best_value": self.best_value, "saved_step": self._saved_step, "seconds": seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take them up."""
+        """Restore them."""
         self.best_value, self._saved_step = state_dict["best_value"], state_dict["saved_step"]
         self._seconds = state_dict["seconds"]
 
     def save(self, trainer: Trainer, name: str) -> None:
-        """Write ``last`` or ``best``, from a hook after all others of a step or epoch.
+        """Write ``last`` or ``best``; call it in a hook after all others of a step or epoch.
 
         Raises:
             FloatingPointError: if a weight is not finite.
         """
         _require_finite(trainer)
         for logger in trainer.loggers:
-            logger.save()  # a checkpoint that outlives a kill needs its history on disk too
+            logger.save()  # a checkpoint that survives a kill needs its history on disk too
         self._saved_step = trainer.global_step
         trainer.save_checkpoint(checkpoint_path(trainer.default_root_dir, name), weights_only=False)
 
 
 class RandomState(Callback):
-    """Carries the random states of torch (every device), numpy and Python through a checkpoint.
+    """Keeps the random states of torch (every device), numpy and Python in checkpoints.
 
-    Dropout then draws after a resumption what it would have drawn without the interruption.
+    After a resumption, dropout then draws what it would have drawn without the interruption.
     """
 
     def __init__(self) -> None:
@@ -225,7 +225,7 @@ class RandomState(Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep the states for the start of the training: building data loaders draws numbers too."""
+        """Keep the states until the training starts: building data loaders draws random numbers too."""
         self._to_restore = state_dict
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -246,8 +246,8 @@ class WeightAverage(Callback):
     .. math:: \bar\theta \leftarrow d \, \bar\theta + (1 - d) \, \theta, \quad
         d = \min\left(\text{decay}, \frac{1 + s}{10 + s}\right)
 
-    after optimiser step s, so that a short training does not keep its random start. Running statistics of
-    normalisations are averaged alike; whole numbers are copied. At the end the model holds the average.
+    after optimiser step s, so that a short training forgets its random start. Running statistics of normalisations are
+    averaged in the same way; integers are copied. At the end the model holds the average.
 
     Note:
         Lightning's own ``EMAWeightAveraging`` is not used: testing ``best`` in the process that trained it loads the
@@ -268,7 +268,7 @@ class WeightAverage(Callback):
         self._step = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin at the model's weights, which are a backbone's by now, unless a checkpoint brought an average."""
+        """Start from the weights of the model (a backbone is loaded by now), unless a checkpoint holds an average."""
         state = pl_module.state_dict()
         start = self._average or state
         self._average = {name: start[name].to(value.device, copy=True) for name, value in state.items()}
@@ -277,7 +277,7 @@ class WeightAverage(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: JetBatch, batch_idx: int
     ) -> None:
-        """Draw the average towards the weights of a new step."""
+        """Move the average towards the weights of a new step."""
         if trainer.global_step == self._step:
             return  # gradients were only accumulated
         self._step = trainer.global_step
@@ -293,7 +293,7 @@ class WeightAverage(Callback):
         self._swap(pl_module)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Go on training the weights."""
+        """Switch back to the weights that are trained."""
         self._swap(pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -301,12 +301,12 @@ class WeightAverage(Callback):
         pl_module.load_state_dict(self._average)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Save the average as the checkpoint's weights, and beside it the weights to go on from."""
+        """Save the average as the weights of the checkpoint, and beside it the weights to continue from."""
         checkpoint["training_state_dict"] = checkpoint["state_dict"]
         checkpoint["state_dict"] = self._average
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Take up both; a checkpoint without an average begins one at its weights."""
+        """Restore both; from a checkpoint without an average, start one at its weights."""
         if trainer.state.fn != "fit":
             return
         self._average = current_names(pl_module, checkpoint["state_dict"])
@@ -316,7 +316,7 @@ class WeightAverage(Callback):
     @torch.no_grad()
     def _swap(self, pl_module: LightningModule) -> None:
         if not self._average:
-            return  # validation alone, without a training
+            return  # validation alone, without training
         for name, value in pl_module.state_dict().items():
             held = value.clone()
             value.copy_(self._average[name])
@@ -324,7 +324,7 @@ class WeightAverage(Callback):
 
 
 class MatchData(Callback):
-    """Refuses a model or task that was built for other inputs, contexts, classes or targets than the data has.
+    """Refuses a model or task that was built for other inputs, contexts, classes or targets than those of the data.
 
     Args:
         input_dim: number of features the model was built for; None: unknown.
@@ -336,7 +336,7 @@ class MatchData(Callback):
         self.num_classes = num_classes
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Compare with the data module, which is set up by now.
+        """Compare with the data module, which has been set up by now.
 
         Raises:
             ValueError: naming the key to change, if they differ.
@@ -368,14 +368,14 @@ class MatchData(Callback):
 
 
 class WriteReport(Callback):
-    """Turns what a task answered for its judged split, outside a training, into ``report/`` of the run folder.
+    """Writes the predictions of a task for its judged split, outside a training, as ``report/`` of the run folder.
 
     Args:
-        run_folder: the run; its ``metrics.csv`` and ``config.yaml`` enter the report where they exist.
-        title: name of the model; the seeds of one training share it.
+        run_folder: folder of the run; its ``metrics.csv`` and ``config.yaml`` enter the report if they exist.
+        title: name of the model; all seeds of one training share it.
 
     Attributes:
-        facts: how the weights came to be, for the page; whoever loads them says.
+        facts: how the weights were made, for the page; set by whoever loads them.
         document: what `zoo.report.write_report` returned; None before the end of a test or validation.
     """
 
@@ -397,7 +397,7 @@ class WriteReport(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep the answers of a batch, of a task that is judged by its test."""
+        """Keep the predictions for a batch, if the task is judged on its test split."""
         self._keep(pl_module, "test", outputs, batch)
 
     def on_validation_batch_end(
@@ -409,7 +409,7 @@ class WriteReport(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep the answers of a batch, of a task that is judged by its validation; those of a training are not."""
+        """Keep the predictions for a batch, if the task is judged on its validation split; not during a training."""
         if trainer.state.fn == "validate":
             self._keep(pl_module, "val", outputs, batch)
 
@@ -422,7 +422,7 @@ class WriteReport(Callback):
         self._write(trainer, pl_module, "val")
 
     def show(self) -> None:
-        """Print the metrics, and where the report lies."""
+        """Print the metrics, and where the report is."""
         self._show(self.document)
         print(f"report: {self.run_folder / 'report'}")
 
@@ -450,13 +450,13 @@ class WriteReport(Callback):
 
 
 class WritePredictions(Callback):
-    """Writes what ``predict`` gave to one file, a row a jet with its number and the data module's observers.
+    """Writes the predictions to one file, one row per jet with its number and the observers of the data module.
 
-    An ``.arrow`` file holds what the report of the task does, such as logits (`zoo.report.Predictions`); one of another
-    ending the columns for other programs, see `zoo.score_files`.
+    An ``.arrow`` file holds the same as the report of the task, such as logits (`zoo.report.Predictions`); files with
+    another ending hold the columns for other programs, see `zoo.score_files`.
 
     Args:
-        path: file to write; an older one is replaced.
+        path: file to write; an older file is replaced.
     """
 
     def __init__(self, path: Path) -> None:

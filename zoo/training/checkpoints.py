@@ -1,4 +1,4 @@
-"""Training checkpoints on disk: replaced whole, checked on reading, never unpickled."""
+"""Training checkpoints on disk: replaced as a whole, checked on reading, never unpickled."""
 
 import pickle
 from collections.abc import Callable
@@ -14,14 +14,14 @@ from zoo.kernels.building import current_names
 from zoo.torch_files import DamagedFileError, read_torch_file
 from zoo.training.run_folder import CheckpointError, require_checkpoint
 
-#: Key of a checkpoint under which a pretraining says which tensors of its model are the backbone.
+#: Key of a checkpoint under which a pretraining lists the tensors of its backbone.
 BACKBONE = "backbone"
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint onto the CPU, as tensors and plain values only.
 
-    Every member of the file is compared with the CRC-32 that was stored when it was written, so a changed bit in the
+    Every member of the file is compared with the CRC-32 that was stored when it was written, so a flipped bit in the
     weights is an error and not a slightly different model.
 
     Args:
@@ -31,7 +31,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         The checkpoint's dictionary; ``state_dict`` holds the weights.
 
     Raises:
-        CheckpointError: if ``path`` is a URL, is missing, damaged, or asks to run code (a pickle).
+        CheckpointError: if ``path`` is a URL, is missing, is damaged, or asks to run code (a pickle).
     """
     path = require_checkpoint(path)
     try:
@@ -43,7 +43,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             f"checkpoint {path}: holds pickled objects, which could run any code and are never loaded; "
             f"use a checkpoint that this program wrote"
         ) from error
-    except Exception as error:  # whatever foreign bytes provoke
+    except Exception as error:  # any error that unknown bytes may cause
         raise CheckpointError(f"checkpoint {path}: not readable ({error}); {_REMEDY}") from error
     missing = _KEYS - (checkpoint.keys() if isinstance(checkpoint, dict) else set())
     if missing:
@@ -74,10 +74,10 @@ def read_model_weights(path: str | Path) -> dict[str, Tensor]:
 
 
 def require_same_model(module: nn.Module, checkpoint: dict[str, Any], path: str | Path) -> None:
-    """Refuse a checkpoint whose weights are those of another model.
+    """Refuse a checkpoint with the weights of another model.
 
     Args:
-        module: the one to load the weights into.
+        module: module to load the weights into.
         checkpoint: as `read_checkpoint` gave it.
         path: its file, for the message.
 
@@ -99,12 +99,12 @@ def require_same_model(module: nn.Module, checkpoint: dict[str, Any], path: str 
 class SafeCheckpointIO(CheckpointIO):
     """How the trainer writes, reads and removes checkpoints.
 
-    Lightning's own way writes through a file in ``$TMPDIR``, which across file systems is a copy that a kill can cut
-    short, and unpickles what it downloads.
+    Lightning's own version writes through a file in ``$TMPDIR``, which becomes a copy across file systems that a kill
+    can cut short; and it unpickles what it downloads.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
-        """Write ``checkpoint`` to ``path``; a kill leaves the old file or the new one."""
+        """Write ``checkpoint`` to ``path``; a kill leaves either the old file or the new one."""
         if storage_options is not None:
             raise TypeError("storage_options: checkpoints are local files and take none")
         path = Path(path)
@@ -115,7 +115,7 @@ class SafeCheckpointIO(CheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Callable | None = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Read ``path`` as `read_checkpoint` does; ``weights_only=False`` is refused."""
+        """Read ``path`` like `read_checkpoint`; ``weights_only=False`` is refused."""
         if weights_only is False:
             raise CheckpointError(f"checkpoint {path}: weights_only=False would run a pickle's code; leave it out")
         return read_checkpoint(path)

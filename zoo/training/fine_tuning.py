@@ -1,6 +1,6 @@
-"""Training that begins at the weights of another: what is loaded, new or frozen, and how fast it learns.
+"""Training that starts from the weights of another: what is loaded, new or frozen, and how fast it learns.
 
-A model names its stages, from the input to the head (``model.stages()``); everything here is said by stage.
+A model names its stages, from the input to the head (``model.stages()``); every setting here refers to stages.
 """
 
 import dataclasses
@@ -33,27 +33,28 @@ HEAD = "head"
 
 @dataclasses.dataclass
 class FineTuning:
-    r"""How to go on from a backbone.
+    r"""How to continue from a backbone.
 
     The learning rate of a stage that lies d stages before the head is, at every step,
 
     .. math:: \eta_d = f^d \, \eta, \qquad \eta_\mathrm{new} = \eta_\mathrm{head} = h \, \eta
 
-    with f = ``layer_decay`` and h = ``head_factor``, which is that of all stages that start from random weights.
+    with f = ``layer_decay`` and h = ``head_factor``, which applies to all stages that start from random weights.
 
     References:
-        BEiT (2021), arXiv:2106.08254, for the decay from layer to layer.
-        Particle Transformer for Jet Tagging (2022), arXiv:2202.03772, for the factor of the head, 50 there.
+        BEiT (2021), arXiv:2106.08254: the decay from layer to layer.
+        Particle Transformer for Jet Tagging (2022), arXiv:2202.03772: the factor of the head, 50 there.
 
     Args:
-        backbone: whose weights to begin at: a name or folder for `zoo.load_pretrained`, a run folder, of which the best
-            checkpoint is taken, or a checkpoint.
-        new: stages that start from random weights. All others are loaded, whole, or the training does not begin.
-        freeze: stages that do not train: so many from the input on, their names, or ``backbone`` for all that is
-            loaded but the head, a linear probe. Their normalisations keep their statistics and their dropout is off.
-        unfreeze_at_epoch: from this epoch on, counted from 0, they train too; None: never.
-        layer_decay: factor of the learning rate from a stage to the one before.
-        head_factor: factor of the learning rate of the head and of every new stage.
+        backbone: weights to start from: a name or folder for `zoo.load_pretrained`, a run folder, whose best checkpoint
+            is taken, or a checkpoint.
+        new: stages that start from random weights. All others must load completely, or the training does not start.
+        freeze: stages that do not train: a number of stages counted from the input, their names, or ``backbone`` for
+            all that is loaded but the head (a linear probe). Their normalisations keep their statistics and their
+            dropout is off.
+        unfreeze_at_epoch: epoch, counted from 0, from which they train too; None: never.
+        layer_decay: factor on the learning rate from one stage to the one before it.
+        head_factor: factor on the learning rate of the head and of every new stage.
 
     Raises:
         ValueError: if a setting lies outside its range.
@@ -77,7 +78,7 @@ class FineTuning:
             raise ValueError(f"fine_tuning.head_factor: must be positive, not {self.head_factor}")
 
     def stages(self, model: nn.Module) -> list["Stage"]:
-        """The stages of a model, from the input to the head, and what becomes of each.
+        """The stages of a model, from the input to the head, and how each is treated.
 
         Raises:
             ValueError: if the model names no stages, a stage does not exist, is both new and frozen, or none trains.
@@ -112,14 +113,14 @@ class FineTuning:
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """A part of a model in a fine-tuning.
+    """A part of a model during fine-tuning.
 
     Args:
-        name: of the stage.
+        name: name of the stage.
         parts: names of its modules and parameters.
         is_new: whether it starts from random weights.
         is_frozen: whether it does not train, or not from the beginning.
-        factor: of its learning rate.
+        factor: factor on its learning rate.
     """
 
     name: str
@@ -143,10 +144,10 @@ class Stage:
 
 
 def stages_of_model(model: nn.Module) -> dict[str, list[str]]:
-    """What a model says its stages are.
+    """The stages that a model declares.
 
     Raises:
-        ValueError: if it says nothing, or the last one is not the head, or a weight is in no stage or in several.
+        ValueError: if it declares none, the last one is not the head, or a weight is in no stage or in several.
     """
     kind = type(model).__name__
     if "stages" in lacking(model):
@@ -164,12 +165,12 @@ def stages_of_model(model: nn.Module) -> dict[str, list[str]]:
 
 @dataclasses.dataclass(frozen=True)
 class Backbone:
-    """Weights to begin at, and what is known of them.
+    """Weights to start from, and what is known about them.
 
     Args:
         source: where they were found.
-        weights: by the model's own names.
-        interface: that they were trained with; None if it is not known.
+        weights: tensors by their names in the model.
+        interface: interface that they were trained with; None if unknown.
     """
 
     source: str
@@ -178,13 +179,13 @@ class Backbone:
 
 
 def find_backbone(name: str) -> Backbone:
-    """Weights of a pretrained model, of a run, or of a checkpoint.
+    """Weights of a pretrained model, a run or a checkpoint.
 
     Args:
-        name: as of `FineTuning`.
+        name: ``backbone`` of `FineTuning`.
 
     Raises:
-        FileNotFoundError: if there is no such thing.
+        FileNotFoundError: if nothing has this name.
         ValueError: if a file is damaged; nothing is ever unpickled.
     """
     path = Path(name)
@@ -208,7 +209,7 @@ def find_backbone(name: str) -> Backbone:
 
 def _backbone_of_run(checkpoint: Path, run: Path) -> Backbone:
     weights = read_model_weights(checkpoint)
-    # A pretraining names what it trained: the rest of its model is as random as it began.
+    # A pretraining lists what it trained: the rest of its model is still random.
     weights = {name: weights[name] for name in read_checkpoint(checkpoint).get(BACKBONE, weights)}
     config = run / "config.yaml"
     if not config.is_file():
@@ -221,18 +222,18 @@ def _backbone_of_run(checkpoint: Path, run: Path) -> Backbone:
 
 
 def load_backbone(model: nn.Module, backbone: Backbone, stages: Sequence[Stage], data: Interface) -> None:
-    """Put the weights of a backbone in all stages of a model that are not new.
+    """Load the weights of a backbone into all stages of a model that are not new.
 
     Args:
-        model: to begin at them.
-        backbone: whose weights.
-        stages: of the model.
-        data: unless the first stage is new, its features must be the backbone's; unless the head is, its classes;
-            and unless both are, its context, if both have one.
+        model: model to load them into.
+        backbone: the weights.
+        stages: stages of the model.
+        data: interface of the data. Its features must be those of the backbone unless the first stage is new; its
+            classes, unless the head is new; its context, unless both are new, if both sides have one.
 
     Raises:
-        ValueError: if a weight is missing, unknown or of another shape, or the data are not as the backbone's; the
-            message names it and the stage.
+        ValueError: if a weight is missing, unknown or of another shape, or the data differ from those of the backbone;
+            the message names what differs and the stage.
     """
     _require_same_interface(backbone, stages, data)
     wanted = model.state_dict()
@@ -266,17 +267,17 @@ def _require_same_interface(backbone: Backbone, stages: Sequence[Stage], data: I
         return
     first, head = stages[0], stages[-1]
     if not first.is_new:
-        # A folder of an older zoo has the columns of weaver's data file, not their formulas.
+        # A folder of an older zoo holds the columns of weaver's data file, not their formulas.
         tables = (theirs.features, data.features)
         if tables[0] != tables[1] or theirs.formulas is not None:
             tables = tuple(side.formulas or side.features for side in (theirs, data))
         _require_same_table(backbone, [first], "features", *(table.features for table in tables))
-    # Models differ in whether the context enters the first stage or the head. Without a context on one of the sides
-    # the shapes tell.
+    # Models differ in whether the context enters the first stage or the head. If only one side has a context, the
+    # shapes show it.
     entered = [stage for stage in (first, head) if not stage.is_new]
     if entered and theirs.context.features and data.context.features:
         _require_same_table(backbone, entered, "context", theirs.context.features, data.context.features)
-    # A pretraining without labels has no classes.
+    # Pretraining without labels has no classes.
     if not head.is_new and theirs.classes not in ((), data.classes):
         raise ValueError(
             f"fine_tuning.backbone: {backbone.source} has the classes {', '.join(theirs.classes)}, the data "
@@ -299,15 +300,15 @@ def _require_same_table(
 
 
 class FineTuner(Callback):
-    """Loads the backbone when a training begins, freezes stages, and lets them go in their epoch.
+    """Loads the backbone when a training starts, freezes stages, and unfreezes them in their epoch.
 
-    A resumed training has its weights from the checkpoint and does not load the backbone again.
+    A resumed training takes its weights from the checkpoint and does not load the backbone again.
 
     Args:
-        settings: what to do.
+        settings: settings of the fine-tuning.
 
     Attributes:
-        summary: what was loaded, is new and is frozen, for a report; empty before the training begins.
+        summary: what was loaded, what is new and what is frozen, for a report; empty before the training starts.
     """
 
     def __init__(self, settings: FineTuning) -> None:
@@ -316,7 +317,7 @@ class FineTuner(Callback):
         self._frozen: list[nn.Parameter] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Freeze for good what never trains, before the optimiser and other processes get the parameters."""
+        """Freeze what never trains, before the optimiser and other processes get the parameters."""
         if stage == "fit" and self.settings.unfreeze_at_epoch is None:
             for parameter in _frozen_parameters(pl_module.model, self.settings.stages(pl_module.model)):
                 parameter.requires_grad_(False)
@@ -326,7 +327,7 @@ class FineTuner(Callback):
 
         Raises:
             FileNotFoundError: if there is no such backbone.
-            ValueError: as `load_backbone`.
+            ValueError: as for `load_backbone`.
         """
         if self.summary:
             return
@@ -339,15 +340,15 @@ class FineTuner(Callback):
             _print_stages(model, backbone, stages, pl_module.learning_rate, until)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Freeze, also where a resumed training begins inside an epoch."""
+        """Freeze, also when a resumed training starts within an epoch."""
         self._freeze(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Freeze until the epoch has come."""
+        """Freeze until the epoch of unfreezing."""
         self._freeze(trainer, pl_module)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """Drop the gradients of what is frozen, if it has any."""
+        """Drop the gradients of frozen parameters, if they have any."""
         for parameter in self._frozen:
             parameter.grad = None
 
@@ -356,7 +357,7 @@ class FineTuner(Callback):
         return {"settings": dataclasses.asdict(self.settings), "summary": self.summary}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the summary up."""
+        """Restore the summary."""
         self.summary = state_dict["summary"]
 
     def _freeze(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -367,22 +368,22 @@ class FineTuner(Callback):
             module.train(is_over)
         parameters = _frozen_parameters(model, frozen)
         self._frozen = [] if is_over else parameters
-        # Several processes share the gradients of those parameters only that had one when the training began.
+        # Several processes share gradients only of parameters that required one when the training started.
         if until is not None and trainer.world_size == 1:
             for parameter in parameters:
                 parameter.requires_grad_(is_over)
 
 
 def require_same_fine_tuning(settings: FineTuning | None, checkpoint: dict[str, Any], path: str | Path) -> None:
-    """Refuse to resume a checkpoint with other settings of the fine-tuning, which set its optimiser up.
+    """Refuse to resume a checkpoint with other settings of the fine-tuning, since these set up its optimiser.
 
     Args:
-        settings: of the training that is to go on; None: it is no fine-tuning.
+        settings: settings of the training to resume; None: it is not a fine-tuning.
         checkpoint: as `zoo.training.checkpoints.read_checkpoint` gave it.
         path: its file, for the message.
 
     Raises:
-        CheckpointError: if the checkpoint was made with other ones.
+        CheckpointError: if the checkpoint was made with other settings.
     """
     made_with = checkpoint["callbacks"].get(FineTuner.__name__, {}).get("settings")
     given = None if settings is None else dataclasses.asdict(settings)
@@ -404,7 +405,7 @@ def _count(model: nn.Module, stage: Stage) -> int:
 def _summary(
     model: nn.Module, backbone: Backbone, stages: Sequence[Stage], unfreeze_at_epoch: int | None
 ) -> dict[str, str]:
-    """What became of each parameter, in words."""
+    """What happened to each parameter, in words."""
 
     def told(belongs: Callable[[Stage], bool], until: str = "") -> str:
         chosen = [stage for stage in stages if belongs(stage)]

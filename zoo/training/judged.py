@@ -1,4 +1,4 @@
-"""Which jets the answers of a task are of, as trainer and task hand it on."""
+"""The jets that a task has made predictions for, as trainer and task pass them on."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -7,14 +7,14 @@ from zoo.data import JetDataModule
 
 
 class Judged(NamedTuple):
-    """Jets that a task gave answers for.
+    """Jets that a task has made predictions for.
 
     Args:
-        data: that they come from.
+        data: data that they come from.
         split: ``val``, ``test`` or ``predict``.
-        title: of the report.
-        jets: how many.
-        logged: what the trainer logged of them, by name.
+        title: title of the report.
+        jets: their number.
+        logged: what the trainer logged for them, by name.
     """
 
     data: JetDataModule

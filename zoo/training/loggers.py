@@ -1,4 +1,4 @@
-"""What Lightning is given to write the history of a training."""
+"""Loggers, which write the history of a training for Lightning."""
 
 from argparse import Namespace
 from collections.abc import Mapping
@@ -21,12 +21,12 @@ class HistoryLogger(Logger):
     """Logs to ``metrics.csv`` of a run folder, from one process, see `History`.
 
     Note:
-        Lightning's own ``CSVLogger`` is not used: it deletes the file of a resumed run and cuts it to nothing when a
-        column comes, so that a kill there loses the rows before.
+        Lightning's own ``CSVLogger`` is not used: it deletes the file of a resumed run, and it empties the file when a
+        column is added, so that a kill at that moment loses all earlier rows.
 
     Args:
-        folder: of the run.
-        first_step: number of the first step that is yet to come.
+        folder: the run folder.
+        first_step: number of the next step.
 
     Raises:
         ValueError: if the file of a resumed run is damaged; the message names the line.
@@ -55,11 +55,11 @@ class HistoryLogger(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:
-        """Nothing: ``config.yaml`` has them."""
+        """Do nothing: ``config.yaml`` has them."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float | Tensor], step: int | None = None) -> None:
-        """Append a row; one without a step belongs to that of the row before."""
+        """Append a row; without a step it belongs to the step of the previous row."""
         self._step = self._step if step is None else step
         row = {name: value.item() if isinstance(value, Tensor) else value for name, value in metrics.items()}
         self._history.append(row | {"step": self._step})
@@ -76,11 +76,11 @@ class HistoryLogger(Logger):
 
 
 class BoardLogger(TensorBoardLogger):
-    """TensorBoard's, in the folder ``tensorboard`` of a run; the errors of a full disk name it.
+    """TensorBoard's logger, in the folder ``tensorboard`` of a run; the errors of a full disk name that folder.
 
     Args:
-        folder: of the run.
-        first_step: number of the first step that is yet to come; what a resumed run has logged of it is not shown.
+        folder: the run folder.
+        first_step: number of the next step; what a resumed run has already logged from there on is not shown.
     """
 
     def __init__(self, folder: Path, first_step: int) -> None:
@@ -89,7 +89,7 @@ class BoardLogger(TensorBoardLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """What writes the events; made with the first of them."""
+        """Writer of the events, made with the first of them."""
         with disk_errors_name(Path(self.log_dir)):
             return super().experiment
 
@@ -101,7 +101,7 @@ class BoardLogger(TensorBoardLogger):
 
     @rank_zero_only
     def save(self) -> None:
-        """Return once the events are handed to the system."""
+        """Return once the events are handed over to the system."""
         with disk_errors_name(Path(self.log_dir)):
             super().save()
 
@@ -113,34 +113,34 @@ class BoardLogger(TensorBoardLogger):
 
 
 class WandbRun(Callback):
-    """Keeps in the checkpoint which run of Weights & Biases a training is, so that it goes on there after a resumption.
+    """Keeps the Weights & Biases run of a training in its checkpoints, so that a resumed training continues that run.
 
     Args:
-        logger: of the run.
+        logger: logger of the run.
     """
 
     def __init__(self, logger: WandbLogger) -> None:
         self._logger = logger
 
     def state_dict(self) -> dict[str, Any]:
-        """Its ``id``."""
+        """The ``id`` of the run."""
         return {"id": self._logger.version}
 
 
 def wandb_logger(project: str, run_folder: Path, run_id: str | None, held: ExitStack) -> WandbLogger:
-    """Logger to Weights & Biases, whose run is over with the training unless it was there before.
+    """Logger to Weights & Biases; its run ends with the training unless it had begun before.
 
     Args:
         project: name of the project.
-        run_folder: whose name the run has, and where its files lie.
-        run_id: of the run to go on with; None: a new one.
-        held: ends the run.
+        run_folder: folder that gives the run its name and holds its files.
+        run_id: run to continue; None: a new one.
+        held: closes the run at its end.
     """
     import wandb
 
     def finish(kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         wandb.finish(exit_code=int(error is not None))
 
-    if wandb.run is None:  # else a program has begun it, such as a sweep
+    if wandb.run is None:  # else another program, such as a sweep, has begun it
         held.push(finish)
     return WandbLogger(project=project, name=run_folder.name, save_dir=run_folder, id=run_id)

@@ -1,22 +1,22 @@
-"""The configs of the project in an installed package, which has no checkout beside it."""
+"""The configs of the project inside an installed package, which has no checkout beside it."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
 
-#: In a checkout a link to the folder at its top.
+#: In a checkout this is a link to the folder at the top.
 PACKAGED = Path(__file__).parents[1] / "configs"
 
 
 def find_config(name: str) -> str:
-    """The path of a config: as it is, or, where there is no such file, the packaged one of that name.
+    """The path of a config: as given, or, if there is no such file, the packaged one of that name.
 
     Args:
         name: such as ``configs/quickstart.yaml``.
 
     Raises:
-        FileNotFoundError: if a config of older versions had the name; the message says what it is made of now.
+        FileNotFoundError: if only older versions had a config of this name; the message says what replaces it.
 
     Example:
         >>> find_config("configs/mine.yaml")
@@ -34,7 +34,7 @@ def find_config(name: str) -> str:
 
 
 def _options_of_row(row: str) -> str | None:
-    """The options of a row of the results, which older versions had whole configs of; None if there is no such row."""
+    """The options of a row of the results, for which older versions had a whole config; None for no such row."""
     if row == "finetune/quickstart":
         return "--config configs/quickstart.yaml"
     found = yaml.safe_load((PACKAGED / "rows.yaml").read_text()).get(row)
@@ -45,7 +45,7 @@ def _options_of_row(row: str) -> str | None:
 
 
 def find_configs(arguments: Sequence[str]) -> list[str]:
-    """Arguments of a training with what follows ``--config`` found; see `find_config`.
+    """Arguments of a training, with the files after ``--config`` replaced by those found; see `find_config`.
 
     Example:
         >>> find_configs(["fit", "--config", "my.yaml", "--config=configs/mine.yaml"])

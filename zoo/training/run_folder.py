@@ -1,11 +1,11 @@
-"""The folder of a run: where its checkpoints are, and which of them a training goes on from. Imports no torch."""
+"""The folder of a run: where its checkpoints are, and which of them a training resumes from. Imports no torch."""
 
 import os
 from pathlib import Path
 
 from zoo.files import atomic_write
 
-#: File of a run folder that says which job of SLURM trains there.
+#: File of a run folder that says which SLURM job trains there.
 _JOB_FILE = "slurm_job"
 
 
@@ -19,15 +19,15 @@ def checkpoint_path(run_folder: str | Path, name: str) -> Path:
 
 
 def named_checkpoint(run_folder: str | Path, name: str) -> str:
-    """Path of a checkpoint by its name, ``last`` or ``best``, or by its path."""
+    """Path of a checkpoint given by name, ``last`` or ``best``, or by path."""
     return str(checkpoint_path(run_folder, name)) if name in ("best", "last") else name
 
 
 def require_checkpoint(path: str | Path) -> Path:
-    """The path of a checkpoint that is a file of this machine.
+    """The path of a checkpoint, which must be a file on this machine.
 
     Raises:
-        CheckpointError: if it is none.
+        CheckpointError: if it is not.
     """
     if "://" in str(path):
         raise CheckpointError(f"checkpoint {path}: only local files are read; download it and check its sha256 first")
@@ -42,7 +42,7 @@ def is_of_run(run_folder: str | Path, path: str | Path) -> bool:
 
 
 def checkpoint_to_resume(run_folder: str | Path, name: str | None) -> str | None:
-    """The checkpoint to go on from; None to begin a new run, for which the folder must be free.
+    """The checkpoint to resume from; None to begin a new run, for which the folder must be free.
 
     Raises:
         ValueError: if the folder holds another run.
@@ -64,12 +64,12 @@ def checkpoint_to_resume(run_folder: str | Path, name: str | None) -> str | None
 
 
 def is_job() -> bool:
-    """Whether this process belongs to a job of SLURM."""
+    """Whether this process belongs to a SLURM job."""
     return "SLURM_JOB_ID" in os.environ
 
 
 def note_job(run_folder: Path) -> None:
-    """Write down which job trains in a run folder; nothing outside SLURM."""
+    """Record which job trains in a run folder; outside SLURM, do nothing."""
     if is_job():
         with atomic_write(run_folder / _JOB_FILE) as file:
             file.write(f"{os.environ['SLURM_JOB_ID']}\n".encode())

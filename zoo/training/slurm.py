@@ -1,4 +1,4 @@
-"""Trainings in jobs of SLURM: stopped at the time limit, requeued, and continued as if nothing had happened."""
+"""Training in SLURM jobs: stopped at the time limit, requeued, and continued as if nothing had happened."""
 
 import os
 import signal
@@ -15,22 +15,22 @@ from zoo.data.batch import JetBatch
 from zoo.training.callbacks import RunCheckpoints
 from zoo.training.run_folder import checkpoint_path
 
-#: How a training ends whose job was requeued, so that nothing which needs its result follows (EX_TEMPFAIL).
+#: Exit status of a training whose job was requeued, so that nothing that needs its result follows (EX_TEMPFAIL).
 REQUEUED_STATUS = 75
 
-#: How one ends that SLURM is about to kill, as a shell says it.
+#: Exit status of a training that SLURM is about to kill, as a shell gives it.
 TERMINATED_STATUS = 128 + signal.SIGTERM
 
 
 class SlurmRequeue(Checkpoint):
     """Requeues the job on SIGUSR1: writes ``last.ckpt`` after the step, asks ``scontrol``, and ends the process.
 
-    SLURM sends the signal before the time limit if it is asked to (``#SBATCH --signal=USR1@90``), to the processes that
-    ``srun`` started. A validation, or a test after the training, is waited for until its epoch or batch is over. On
-    SIGTERM, which comes before a preemption, ``last.ckpt`` is written too, and SLURM decides what becomes of the job.
+    If asked to (``#SBATCH --signal=USR1@90``), SLURM sends the signal before the time limit to the processes that
+    ``srun`` started. A validation first finishes its epoch, a test after the training its batch. On SIGTERM, which
+    comes before a preemption, ``last.ckpt`` is written too, and SLURM decides what happens to the job.
 
     Args:
-        checkpoints: what writes ``last.ckpt``; its hooks must come before these.
+        checkpoints: callback that writes ``last.ckpt``; its hooks must come before these.
     """
 
     def __init__(self, checkpoints: RunCheckpoints) -> None:
@@ -39,21 +39,21 @@ class SlurmRequeue(Checkpoint):
         self._last_step = 0
 
     def listen(self) -> None:
-        """Take the signal from now on; it would end this process and those that it starts."""
+        """Handle the signal from now on; otherwise it would end this process and those that it starts."""
         if threading.current_thread() is threading.main_thread():
-            # SLURM signals loaders and loggers too: they inherit that it is blocked, but not who handles it. Threads
-            # that are there by now, as of a BLAS, do not have it blocked.
+            # SLURM signals loaders and loggers too: they inherit the block, but not the handler. Threads that already
+            # exist, such as those of a BLAS, do not have it blocked.
             signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
             signal.signal(signal.SIGUSR1, self._note)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Know which step comes first."""
+        """Remember the first step."""
         self._last_step = trainer.global_step
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: JetBatch, batch_idx: int
     ) -> None:
-        """Stop after a step; the last of an epoch belongs to the end of the epoch, as for `RunCheckpoints`."""
+        """Stop after a step; the last step of an epoch counts as the end of the epoch, as for `RunCheckpoints`."""
         is_step = trainer.global_step > self._last_step  # else gradients were only accumulated
         self._last_step = trainer.global_step
         if is_step and not trainer.is_last_batch and self._must_stop(trainer):
@@ -61,17 +61,17 @@ class SlurmRequeue(Checkpoint):
             self._stop(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop between epochs, where `RunCheckpoints` has written ``last`` just now."""
+        """Stop between epochs, when `RunCheckpoints` has just written ``last``."""
         if trainer.is_last_batch and self._must_stop(trainer):
             self._stop(trainer)
 
     def on_test_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        """Stop the test after a training; the requeued job finds the training done, and tests."""
+        """Stop the test after a training; the requeued job finds the training finished, and tests again."""
         if self._must_stop(trainer):
             self._stop(trainer)
 
     def on_validation_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        """The same for the validation that ends a pretraining."""
+        """The same for the validation at the end of a pretraining."""
         if trainer.state.fn == "validate" and self._must_stop(trainer):
             self._stop(trainer)
 
@@ -79,13 +79,13 @@ class SlurmRequeue(Checkpoint):
         self._is_asked = True
 
     def _must_stop(self, trainer: Trainer) -> bool:
-        """The same answer in all processes, which the signals reach at different steps."""
+        """The same answer in all processes, although the signals reach them at different steps."""
         if signal.sigtimedwait([signal.SIGUSR1], 0) is not None:
             self._is_asked = True
         return trainer.strategy.reduce_boolean_decision(self._is_asked or trainer.received_sigterm, all=False)
 
     def _stop(self, trainer: Trainer) -> None:
-        """End all processes, but for a job that SLURM does not requeue, which uses the time that it has left."""
+        """End all processes; but a job that SLURM does not requeue uses the time that it has left."""
         is_requeue = trainer.strategy.reduce_boolean_decision(self._is_asked, all=False)
         if not is_requeue:
             raise SystemExit(TERMINATED_STATUS)
@@ -101,9 +101,9 @@ class SlurmRequeue(Checkpoint):
 
 
 def _requeue() -> str | None:
-    """Ask SLURM to start this job again; None if it will, else why not."""
+    """Ask SLURM to start this job again; None if it will, otherwise the reason why not."""
     job = os.environ["SLURM_JOB_ID"]
-    if "SLURM_ARRAY_JOB_ID" in os.environ:  # of one task of an array the job's number may mean the whole array
+    if "SLURM_ARRAY_JOB_ID" in os.environ:  # the job number of one task may mean the whole array
         job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
     try:
         done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, timeout=60, check=False)

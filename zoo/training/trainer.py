@@ -1,4 +1,4 @@
-"""Lightning's trainer, which here takes no checkpoint and no processes but those it is given."""
+"""Lightning's trainer, restricted to the checkpoint and the processes that it is given."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from lightning.pytorch.trainer.connectors.checkpoint_connector import _Checkpoin
 
 from zoo.training.checkpoints import SafeCheckpointIO
 
-#: Trainer settings with the values they may have, and what to use instead.
+#: Trainer settings with their allowed values, and what to use instead.
 _REPLACED_SETTINGS = {
     "barebones": ((False,), "leave it out; a run has its checkpoints and its history"),
     "default_root_dir": ((None,), "give run_folder, which holds all that a run writes"),
@@ -36,18 +36,18 @@ def build_trainer(
 ) -> Trainer:
     """The trainer of a run.
 
-    By itself, Lightning would take the newest ``hpc_ckpt_*.ckpt`` of the folder in a job of SLURM, or the file of an
-    ``OnExceptionCheckpoint``, where no checkpoint is named, and would make one of its own and requeue the job on
-    SIGUSR1. This one loads the file that it is given, or none; `zoo.training.slurm` requeues.
+    If no checkpoint is named, Lightning itself would load the newest ``hpc_ckpt_*.ckpt`` of the folder in a SLURM job,
+    or the file of an ``OnExceptionCheckpoint``. On SIGUSR1 it would write a checkpoint of its own and requeue the job.
+    This trainer loads the file that it is given, or none; `zoo.training.slurm` requeues.
 
     Args:
         settings: arguments of ``lightning.pytorch.Trainer`` as a config gives them.
         run_folder: where the run writes.
-        callbacks: in place of those of the settings.
-        loggers: likewise.
+        callbacks: callbacks, in place of those of the settings.
+        loggers: loggers, likewise.
 
     Raises:
-        ValueError: if a setting is none of this project, or Lightning refuses it.
+        ValueError: if a setting is not one that this project allows, or Lightning refuses it.
     """
     for key, (harmless, instead) in _REPLACED_SETTINGS.items():
         if settings[key] not in harmless:
@@ -78,23 +78,23 @@ def build_trainer(
 
 
 def is_one_process(settings: Mapping[str, Any]) -> bool:
-    """Whether a process trains alone, be it one of many that SLURM, torchrun or MPI started.
+    """Whether a process trains alone, even if SLURM, torchrun or MPI started many.
 
-    Lightning takes its rank from the variables that these set, and would write nothing in any process but the first.
+    Lightning takes the rank from the variables that these set, and would write nothing in any process but the first.
     """
     devices = settings["devices"]
     return (devices in (1, "1") or (isinstance(devices, list) and len(devices) == 1)) and settings["num_nodes"] == 1
 
 
 class _GivenCheckpoint(_CheckpointConnector):
-    """Takes the path of a checkpoint, or None, as what it says."""
+    """Takes the path of a checkpoint, or None, literally."""
 
     def _parse_ckpt_path(self, state_fn: Any, ckpt_path: Any, model_provided: bool, model_connected: bool) -> Any:
         return ckpt_path
 
 
 def _environment(settings: dict[str, Any], plugins: Sequence[Any]) -> ClusterEnvironment | None:
-    """Who starts the processes of a training; None where Lightning's own choice is right, or the user's."""
+    """What starts the processes of a training; None if Lightning's own choice, or the user's, is right."""
     given = [plugin for plugin in plugins if isinstance(plugin, ClusterEnvironment)]
     given += [getattr(settings["strategy"], "cluster_environment", None) or None]
     for environment in filter(None, given):
@@ -109,4 +109,4 @@ def _environment(settings: dict[str, Any], plugins: Sequence[Any]) -> ClusterEnv
         return SLURMEnvironment(auto_requeue=False)
     if settings["num_nodes"] != 1:
         raise ValueError("trainer.num_nodes: SLURM started one task; give --nodes and --ntasks-per-node, and use srun")
-    return LightningEnvironment()  # the one task starts the other processes
+    return LightningEnvironment()  # the only task starts the other processes

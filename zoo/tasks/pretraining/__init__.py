@@ -1,4 +1,4 @@
-"""Pretraining without labels: masked particles, contrastive, substructure, and the backbone a fine-tuning takes."""
+"""Pretraining without labels: masked particles, contrastive, substructure, and the backbone for fine-tuning."""
 
 from zoo.tasks.pretraining.backbone import read_backbone
 from zoo.tasks.pretraining.contrastive import Contrastive

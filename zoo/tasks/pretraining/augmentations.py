@@ -1,4 +1,4 @@
-"""What may happen to a jet without making it another kind of jet.
+"""Changes to a jet that leave it the same kind of jet.
 
 References:
     Symmetries, safety, and self-supervision (JetCLR) (2021), arXiv:2108.04253.
@@ -14,10 +14,10 @@ from zoo.physics.lorentz import resolve_masses
 
 
 def rotate(four_momenta: Tensor, mask: Tensor, angle: Tensor) -> Tensor:
-    """Turn jets about their axis in the plane of pseudorapidity and azimuth.
+    """Rotate jets about their axis in the plane of pseudorapidity and azimuth.
 
-    The transverse momentum and mass of every particle stay, and so do the jet's centre, weighted by transverse
-    momentum, and the distances to it.
+    The transverse momentum and mass of every particle stay the same, and so do the centre of the jet, weighted by
+    transverse momentum, and the distances to it.
 
     Args:
         four_momenta: (batch, particle, 4) in GeV.
@@ -32,7 +32,7 @@ def rotate(four_momenta: Tensor, mask: Tensor, angle: Tensor) -> Tensor:
 
 
 def translate(four_momenta: Tensor, eta: Tensor, phi: Tensor) -> Tensor:
-    """Move jets to another place of the detector; transverse momenta, masses and distances stay.
+    """Move jets elsewhere in the detector; transverse momenta, masses and distances stay the same.
 
     Args:
         four_momenta: (batch, particle, 4) in GeV.
@@ -44,13 +44,13 @@ def translate(four_momenta: Tensor, eta: Tensor, phi: Tensor) -> Tensor:
 
 
 def smear(four_momenta: Tensor, scale: float, generator: torch.Generator | None = None) -> Tensor:
-    r"""Move particles as a detector and soft radiation do, the softer the farther; transverse momenta and masses stay.
+    r"""Move particles as a detector and soft radiation do, soft ones farther; transverse momenta and masses stay.
 
     .. math:: \Delta\eta, \Delta\phi \sim \mathcal{N}(0, \Lambda / p_T)
 
     Args:
         four_momenta: (batch, particle, 4) in GeV.
-        scale: :math:`\Lambda` in GeV; no particle moves by a spread larger than one.
+        scale: :math:`\Lambda` in GeV; the spread of a shift is never larger than one.
         generator: on the CPU; None for torch's own.
     """
     momenta = four_momenta.double()
@@ -64,16 +64,17 @@ def smear(four_momenta: Tensor, scale: float, generator: torch.Generator | None 
 def split(
     four_momenta: Tensor, mask: Tensor, fraction: float, generator: torch.Generator | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Split particles into two collinear ones with the same sum.
+    """Split particles into two collinear ones with the same total momentum.
 
     Args:
         four_momenta: (batch, particle, 4) in GeV.
         mask: bool (batch, particle), True for a real particle.
-        fraction: chance of each particle.
+        fraction: probability that a particle is split.
         generator: on the CPU; None for torch's own.
 
     Returns:
-        Four-momenta (batch, 2 particle, 4) and their mask: what the first of two keeps, then what the second gets.
+        Four-momenta (batch, 2 particle, 4) and their mask: first what the first of the two keeps, then what the
+            second gets.
     """
     chance, share = (torch.rand(mask.shape, generator=generator).to(mask.device) for _ in range(2))
     is_split = mask & (chance < fraction)
@@ -90,14 +91,14 @@ def augment(
     split_fraction: float,
     generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """A random other version of each jet: split, smeared, rotated and translated.
+    """A random new version of each jet: split, smeared, rotated and translated.
 
     Args:
         four_momenta: (batch, particle, 4) in GeV.
         mask: bool (batch, particle), True for a real particle.
-        max_shift: most by which a jet is moved in pseudorapidity; in azimuth it is moved anywhere.
+        max_shift: largest shift in pseudorapidity; the shift in azimuth is arbitrary.
         smearing: scale of `smear` in GeV.
-        split_fraction: chance of a particle to be split.
+        split_fraction: probability that a particle is split.
         generator: on the CPU; None for torch's own.
 
     Returns:
@@ -121,7 +122,7 @@ def _centre(four_momenta: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _at(four_momenta: Tensor, eta: Tensor, phi: Tensor) -> Tensor:
-    """The particles at other pseudorapidities and azimuths, in the dtype that they had."""
+    """The particles at other pseudorapidities and azimuths, in their original dtype."""
     momenta, mass2 = resolve_masses(four_momenta)
     mass = mass2.clamp(min=0).sqrt()
     return kinematics.from_pt_eta_phi_mass(kinematics.pt(momenta), eta, phi, mass).to(four_momenta.dtype)

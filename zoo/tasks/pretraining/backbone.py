@@ -1,4 +1,4 @@
-"""The backbone of a model: what a pretraining trains, and what a fine-tuning starts from."""
+"""The backbone of a model: what pretraining trains, and what fine-tuning starts from."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ def require_backbone(model: nn.Module) -> None:
     """Refuse a model that gives no representation of its particles.
 
     Raises:
-        ValueError: if so.
+        ValueError: if the model has no ``encode``.
     """
     if not has_encode(model):
         raise ValueError(
@@ -35,19 +35,19 @@ def backbone_names(model: nn.Module) -> list[str]:
 
 
 def read_backbone(source: str | Path) -> dict[str, Tensor]:
-    """Weights of the pretrained backbone, under the names that they have in the model itself.
+    """Weights of the pretrained backbone, under their names in the model itself.
 
-    ``model.load_state_dict(read_backbone(...), strict=False)`` on a model with the same number of features lacks the
-    read-out only.
+    ``model.load_state_dict(read_backbone(...), strict=False)`` fills a model with the same number of features, all but
+    its read-out.
 
     Args:
-        source: run folder of a pretraining, of which the best checkpoint is read; or a checkpoint of one.
+        source: run folder of a pretraining, whose best checkpoint is read; or one of its checkpoints.
 
     Returns:
         Tensors by name, on the CPU.
 
     Raises:
-        CheckpointError: if there is none, it is damaged, or of another kind of training.
+        CheckpointError: if there is no checkpoint, or it is damaged or from another kind of training.
     """
     if Path(source).is_dir():
         folder = Path(source) / "checkpoints"

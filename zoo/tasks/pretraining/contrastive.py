@@ -1,4 +1,4 @@
-"""Contrastive pretraining: two versions of a jet are near each other, other jets are far.
+"""Contrastive pretraining: two versions of a jet end up close together, different jets far apart.
 
 References:
     Symmetries, safety, and self-supervision (JetCLR) (2021), arXiv:2108.04253.
@@ -24,7 +24,7 @@ from zoo.tasks.task import require
 
 
 def nt_xent(one: Tensor, other: Tensor, temperature: float) -> Tensor:
-    r"""Normalised temperature-scaled cross entropy of two versions of each jet, the mean over both.
+    r"""Normalised temperature-scaled cross entropy of two versions of each jet, averaged over both.
 
     .. math::
         L_i = -\ln \frac{e^{s_{ii'} / \tau}}{\sum_{k \ne i} e^{s_{ik} / \tau}}
@@ -33,7 +33,7 @@ def nt_xent(one: Tensor, other: Tensor, temperature: float) -> Tensor:
 
     Args:
         one: (batch, feature) of length one.
-        other: the same of the other versions.
+        other: the same for the other versions.
         temperature: :math:`\tau`.
 
     Returns:
@@ -47,7 +47,7 @@ def nt_xent(one: Tensor, other: Tensor, temperature: float) -> Tensor:
 
 
 def alignment(one: Tensor, other: Tensor) -> Tensor:
-    r"""Squared distance of the two versions of each jet, (batch,); zero is best.
+    r"""Squared distance between the two versions of each jet, (batch,); zero is best.
 
     .. math:: |z_i - z_{i'}|^2
     """
@@ -55,7 +55,7 @@ def alignment(one: Tensor, other: Tensor) -> Tensor:
 
 
 def uniformity(points: Tensor) -> Tensor:
-    r"""How evenly points (batch, feature) of length one fill the sphere; the lower the better, and zero if all are one.
+    r"""How evenly points (batch, feature) of length one fill the sphere; lower is better, and zero is a single point.
 
     .. math:: \ln \mathrm{mean}_{i < j} \, e^{-2 |z_i - z_j|^2}
     """
@@ -63,21 +63,21 @@ def uniformity(points: Tensor) -> Tensor:
 
 
 class Contrastive(Pretraining):
-    r"""Brings two augmented versions of a jet together and drives other jets away, see `nt_xent`.
+    r"""Pulls two augmented versions of a jet together and pushes different jets apart, see `nt_xent`.
 
     A version is split, smeared, rotated and translated (`augment`), and its features are recomputed. Its point on
     the sphere is a projection of the mean of its particles' representations.
 
     Args:
-        model: gives representations by ``model.encode(features, four_momenta, mask)``; a YAML names its builder.
-        feature_table: of the data, which must need momenta alone; the training door takes it from there.
-        temperature: of the loss.
-        projection_dim: of the sphere, with its hidden layer as wide as the representation.
-        max_shift: most by which a version is moved in pseudorapidity.
+        model: gives representations by ``model.encode(features, four_momenta, mask)``; a YAML file names its builder.
+        feature_table: that of the data, set by the command line; its features must need momenta alone.
+        temperature: temperature of the loss.
+        projection_dim: dimension of the projection; its hidden layer is as wide as the representation.
+        max_shift: largest shift of a version in pseudorapidity.
         smearing: scale in GeV of `smear`.
-        split_fraction: chance of a particle to be split.
+        split_fraction: probability that a particle is split.
         probe_fraction: fraction of the validation jets whose labels the linear probe reads, see `Pretraining`.
-        learning_rate: at the top of the schedule, see `Task`.
+        learning_rate: the highest of the schedule, see `Task`.
         weight_decay: of AdamW, for parameters with two or more axes.
         warmup: fraction of all steps over which the learning rate rises.
         final_learning_rate: at the last step, as a fraction of ``learning_rate``.
@@ -127,14 +127,14 @@ class Contrastive(Pretraining):
     def objective(
         self, batch: JetBatch, generator: torch.Generator | None
     ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
-        """Loss of each jet, alignment and uniformity, and the cosines of its versions and of it with another jet."""
+        """Loss of each jet, alignment and uniformity, and its cosines: between its versions, and with another jet."""
         one, other = (
             self.project(*augment(batch.four_momenta, batch.mask, **self.augmentation, generator=generator))
             for _ in range(2)
         )
         losses = nt_xent(one, other, self.temperature)
         is_finite = (one * other).isfinite().all(1)
-        if not is_finite.all():  # such a jet is compared with all others, which are not to blame
+        if not is_finite.all():  # such a jet is compared with all others, so name the jet at fault
             losses = torch.where(is_finite, 0, losses)
         figures = {"alignment": alignment(one, other)}
         if len(one) > 1:
@@ -145,6 +145,6 @@ class Contrastive(Pretraining):
         return losses, figures, shown
 
     def shown_drawings(self, shown: dict[str, np.ndarray]) -> Drawings:
-        """How near versions of the same jet and other jets are."""
+        """How close versions of the same jet are, and different jets."""
         caption = "Cosine of two versions of the same jet, and of two jets of similar length."
         return {"similarities": (caption, draw_similarities(shown["same"], shown["other"]))}

@@ -1,15 +1,15 @@
-"""Masked particles: part of a jet is hidden, and its particles are predicted from the others.
+"""Masked particles: some particles of a jet are hidden and predicted from the others.
 
-The input must not reveal what is hidden. So
+The input must not reveal what is hidden. Therefore:
 
-- the encoder is given the visible particles alone: pairs, neighbours and Minkowski products are theirs;
-- what is relative to the jet, features or targets, is relative to that of the visible particles: the jet of all would
-  reveal the sum of the hidden ones;
-- the queries of the decoder carry no place in the list of all particles, which is sorted by transverse momentum and
-  would bracket that of a hidden particle between its visible neighbours. Query k of M asks for the k-th hardest of M
-  hidden particles, whatever they are.
+- The encoder sees only the visible particles, and only their pairs, neighbours and Minkowski products.
+- Features and targets relative to the jet are relative to the jet of the visible particles: the full jet would reveal
+  the sum of the hidden ones.
+- The queries of the decoder carry no position in the list of all particles. That list is sorted by transverse
+  momentum, so a position would bracket a hidden particle between its visible neighbours. Query k of M asks for the
+  k-th hardest of M hidden particles, whatever they are.
 
-So the predictions for a jet are a function of its visible particles and of the number of hidden ones.
+So the predictions for a jet depend only on its visible particles and on the number of hidden ones.
 
 References:
     Masked particle modeling on sets (2024), arXiv:2401.13537.
@@ -34,29 +34,29 @@ from zoo.tasks.pretraining.objective import Pretraining
 from zoo.tasks.pretraining.report import draw_codes, draw_momenta, draw_scatter
 from zoo.tasks.task import require
 
-#: What is predicted of the momentum of a hidden particle: relative to the visible jet, or to the detector where no
-#: feature is relative to the jet, as those of events, which have no axis.
+#: What is predicted of the momentum of a hidden particle: relative to the visible jet, or to the detector if no feature
+#: is relative to the jet, as for events, which have no axis.
 RELATIVE = ("log_pt_fraction", "deta", "dphi")
 ABSOLUTE = ("log_pt", "eta", "phi")
 
 #: Quantities that give the type of a particle, alone or with its charge.
 TYPES = frozenset(name for name, quantity in QUANTITIES.items() if quantity.is_type)
 
-#: Hidden particles that the codes are fitted to.
+#: Number of hidden particles to which the codes are fitted.
 FIT_PARTICLES = 20_000
 
 
 class HiddenParticles(NamedTuple):
-    """Jets with some particles hidden, and what these are.
+    """Jets with some particles hidden, and the truth about the hidden ones.
 
     Shapes:
         features: float32 (batch, particle, feature) of the visible particles, zero elsewhere.
         four_momenta: (batch, particle, 4) in GeV of the visible particles, zero elsewhere.
         visible: bool (batch, particle).
         counts: int64 (batch,), number of hidden particles.
-        targets: (hidden, target), jet after jet and in a jet from the hardest to the softest: the momentum, see
-            `momentum_of`, then the features that need columns and are no type.
-        types: int64 (hidden,), position among the features that give types, or their number.
+        targets: (hidden, target), jet after jet and within a jet from the hardest to the softest: the momentum, see
+            `momentum_of`, then the features that need columns and give no type.
+        types: int64 (hidden,), position among the features that give types, or their number if none is set.
     """
 
     features: Tensor
@@ -68,13 +68,13 @@ class HiddenParticles(NamedTuple):
 
 
 def draw_hidden(mask: Tensor, fraction: float, generator: torch.Generator | None = None) -> Tensor:
-    """Which particles are hidden: a random set of each jet, bool (batch, particle).
+    """Choose the particles to hide: a random set in each jet, bool (batch, particle).
 
-    Of two or more particles at least one is hidden and one is not; a lone one is visible.
+    Of two or more particles, at least one is hidden and at least one is visible; a lone particle stays visible.
 
     Args:
         mask: bool (batch, particle), True for a real particle.
-        fraction: part that is hidden, rounded to whole particles.
+        fraction: fraction that is hidden, rounded to whole particles.
         generator: on the CPU; None for torch's own.
     """
     counts = mask.sum(1)
@@ -88,8 +88,8 @@ def hide(batch: JetBatch, hidden: Tensor, table: FeatureTable) -> HiddenParticle
 
     Args:
         batch: jets; label and weight are not read.
-        hidden: bool (batch, particle), which particles.
-        table: of the batch's features.
+        hidden: bool (batch, particle), True for a particle to hide.
+        table: table of the features in the batch.
     """
     visible = batch.mask & ~hidden
     jets = visible_jets(batch.four_momenta, visible)
@@ -109,18 +109,18 @@ def hide(batch: JetBatch, hidden: Tensor, table: FeatureTable) -> HiddenParticle
 
 
 def momentum_of(table: FeatureTable) -> tuple[str, ...]:
-    """Formulas of what is predicted of a hidden momentum: `RELATIVE` or `ABSOLUTE`."""
+    """Formulas that are predicted for a hidden momentum: `RELATIVE` or `ABSOLUTE`."""
     return RELATIVE if table.is_relative_to_jet else ABSOLUTE
 
 
 def visible_jets(four_momenta: Tensor, visible: Tensor) -> dict[str, Tensor]:
-    """Momenta of the jets that the visible particles make, in the words of `JET_COLUMNS`, float64 (batch,) each."""
+    """Momenta of the jets that the visible particles form, by the names of `JET_COLUMNS`, float64 (batch,) each."""
     jets = four_momenta.double().masked_fill(~visible[..., None], 0).sum(1)
     return jet_columns(jets)
 
 
 def _features_relative_to(jets: dict[str, Tensor], batch: JetBatch, table: FeatureTable) -> Tensor:
-    """The features with those of momenta alone recomputed."""
+    """The features; those that need momenta alone are recomputed."""
     of_momenta = [i for i, feature in enumerate(table.features) if not feature.columns]
     features = batch.features.clone()
     if of_momenta:
@@ -130,13 +130,13 @@ def _features_relative_to(jets: dict[str, Tensor], batch: JetBatch, table: Featu
 
 
 def _hardest_first(four_momenta: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-    """Places of the hidden particles from the hardest to the softest, the others after them, and how many there are."""
+    """Positions of the hidden particles, hardest first, then those of the others; and the number of hidden ones."""
     pt = kinematics.pt(four_momenta).masked_fill(~hidden, -1)
     return pt.argsort(dim=1, descending=True, stable=True), hidden.sum(1)
 
 
 def _in_order(values: Tensor, order: Tensor, counts: Tensor) -> Tensor:
-    """The first ``counts`` of each jet of values (batch, particle, column) put in order, (hidden, column)."""
+    """The first ``counts`` of each jet, after values (batch, particle, column) are put in order, (hidden, column)."""
     leading = leading_mask(counts)
     order = order[:, : leading.shape[1], None].expand(-1, -1, values.shape[2])
     return values.gather(1, order)[leading]
@@ -161,7 +161,7 @@ def _types(features: Tensor, table: FeatureTable) -> Tensor:
 
 
 def _refuse_mixed(table: FeatureTable) -> None:
-    """Refuse features that cannot be recomputed for the visible jet, for their columns are not at hand."""
+    """Refuse features that cannot be recomputed for the visible jet because their columns are not at hand."""
     for feature in table.features:
         if feature.columns and RELATIVE_TO_JET.intersection(feature.quantities):
             raise ValueError(
@@ -171,13 +171,13 @@ def _refuse_mixed(table: FeatureTable) -> None:
 
 
 class HiddenDecoder(nn.Module):
-    """A small transformer whose queries, one a hidden particle, look at the visible particles.
+    """A small transformer with one query per hidden particle; the queries attend to the visible particles.
 
     Args:
         input_dim: width of the representation of a visible particle.
-        dim: width inside.
-        num_layers: layers of attention between the queries and to the visible particles.
-        num_heads: attention heads.
+        dim: width of its own layers.
+        num_layers: number of layers; each has attention among the queries and to the visible particles.
+        num_heads: number of attention heads.
     """
 
     def __init__(self, input_dim: int, dim: int, num_layers: int, num_heads: int = 4) -> None:
@@ -190,11 +190,11 @@ class HiddenDecoder(nn.Module):
         self.layers = nn.TransformerDecoder(layer, num_layers, norm=nn.LayerNorm(dim))
 
     def forward(self, representation: Tensor, visible: Tensor, counts: Tensor) -> Tensor:
-        """What is known of each hidden particle, (hidden, dim), jet after jet from the hardest to the softest.
+        """Representation of each hidden particle, (hidden, dim), jet after jet, hardest first.
 
         Args:
             representation: (node, input_dim) of the visible particles, jet after jet.
-            visible: int64 (batch,), how many each jet has; at least one where any is hidden.
+            visible: int64 (batch,), number of visible particles of each jet; at least one if any is hidden.
             counts: int64 (batch,), number of hidden particles of each jet.
         """
         memory, is_memory = _padded(self.memory(representation), visible)
@@ -203,7 +203,7 @@ class HiddenDecoder(nn.Module):
         number = counts[:, None].expand(is_query.shape)
         place = torch.stack([rank.log1p(), number.log1p(), (rank + 0.5) / number.clamp(min=1)], dim=-1)
         query = self.query(place.to(memory.dtype))
-        some = counts > 0  # a jet without queries may have no visible particle, and attention would have no key
+        some = counts > 0  # a jet without queries may have no visible particle, so attention would have no key
         if not some.any():
             return memory.new_zeros(0, memory.shape[2])
         answer = self.layers(
@@ -224,7 +224,7 @@ def _padded(rows: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def fit_codes(targets: Tensor, num_codes: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Codes of particles: the centres that k-means finds in standardised targets, the same for the same targets.
+    """Codes of particles: the centres that k-means finds in standardised targets; equal targets give equal codes.
 
     Args:
         targets: (particle, target).
@@ -255,22 +255,22 @@ class MaskedParticles(Pretraining):
     The loss is a sum over ``targets``, averaged over the hidden particles of a batch: the cross entropy of k-means
     codes of the particle's momentum (and of its charge and impact parameters where the features have them), the Huber
     loss of the same numbers, and the cross entropy of the particle's type. The momentum is relative to the visible jet
-    where any feature is relative to the jet, else to the detector.
+    if any feature is relative to the jet, and to the detector otherwise.
 
     References:
         Masked particle modeling on sets (2024), arXiv:2401.13537.
         Is tokenization needed for masked particle modelling? (2024), arXiv:2409.12589.
 
     Args:
-        model: gives representations by ``model.encode(features, four_momenta, mask)``; a YAML names its builder.
-        feature_table: of the data; the training door takes it from there.
-        targets: what is predicted, of ``codes``, ``regression`` and ``types``; the last needs features with types.
-        mask_fraction: part of the particles that is hidden.
+        model: gives representations by ``model.encode(features, four_momenta, mask)``; a YAML file names its builder.
+        feature_table: that of the data, set by the command line.
+        targets: which of ``codes``, ``regression`` and ``types`` to predict; the last needs features with types.
+        mask_fraction: fraction of the particles that is hidden.
         num_codes: number of codes; they are fitted to training particles and stored with the weights.
         decoder_dim: width of the decoder.
-        decoder_layers: its layers.
+        decoder_layers: number of its layers.
         probe_fraction: fraction of the validation jets whose labels the linear probe reads, see `Pretraining`.
-        learning_rate: at the top of the schedule, see `Task`.
+        learning_rate: the highest of the schedule, see `Task`.
         weight_decay: of AdamW, for parameters with two or more axes.
         warmup: fraction of all steps over which the learning rate rises.
         final_learning_rate: at the last step, as a fraction of ``learning_rate``.
@@ -336,10 +336,10 @@ class MaskedParticles(Pretraining):
             buffer.copy_(self.trainer.strategy.broadcast(values))
 
     def predict(self, jets: HiddenParticles) -> dict[str, Tensor]:
-        """Predictions (hidden, ...) by target, in the order of ``jets.targets``; they read the visible particles only.
+        """Predictions (hidden, ...) by target, in the order of ``jets.targets``; only the visible particles are read.
 
         Args:
-            jets: as `hide` gives them, of which ``targets`` and ``types`` are not read.
+            jets: as `hide` gives them; ``targets`` and ``types`` are not read.
         """
         representation = cast(JetModel, self.model).encode(jets.features, jets.four_momenta, jets.visible)
         known = self.decoder(representation, jets.visible.sum(1), jets.counts)
@@ -347,7 +347,7 @@ class MaskedParticles(Pretraining):
 
     @property
     def further_figures(self) -> tuple[str, ...]:
-        """Loss of each of several targets, and how often codes and types are right."""
+        """The loss of each target if there are several, and how often codes and types are right."""
         losses = [f"{name}_loss" for name in self.heads] if len(self.heads) > 1 else []
         return (*losses, *(f"{name}_accuracy" for name in ("codes", "types") if name in self.heads))
 
@@ -377,7 +377,7 @@ class MaskedParticles(Pretraining):
         return sum(others, first), figures, shown
 
     def shown_drawings(self, shown: dict[str, np.ndarray]) -> Drawings:
-        """Distributions of hidden momenta, true and drawn; expected against true; and how often each code is there."""
+        """Distributions of hidden momenta, true and drawn; expected against true; and how often each code occurs."""
         labels = tuple(QUANTITIES[name].label for name in momentum_of(self.feature_table))
         width = len(labels)
         true = shown["true"][:, :width]
@@ -393,7 +393,7 @@ class MaskedParticles(Pretraining):
         return drawings
 
     def _shown(self, answer: dict[str, Tensor], generator: torch.Generator | None) -> dict[str, Tensor]:
-        """Expected momenta in the units of the targets; of codes also one drawn by its chances, and its momentum."""
+        """Expected momenta in the units of the targets; for codes also one drawn at random, and its momentum."""
         if "codes" not in answer:
             values = answer.get("regression")
             return {} if values is None else {"expected": self._in_units(values)}

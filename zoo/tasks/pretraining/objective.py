@@ -1,4 +1,4 @@
-"""What the objectives share: a backbone without its read-out, validation, and the linear probe."""
+"""What all objectives share: a backbone without its read-out, validation, and the linear probe."""
 
 from typing import Any, cast
 
@@ -21,15 +21,15 @@ from zoo.training.judged import Judged
 
 
 class Pretraining(Task):
-    """Trains the backbone of a model on jets whose labels it does not read; a subclass says by which `objective`.
+    """Trains the backbone of a model on jets without reading their labels; a subclass defines the `objective`.
 
-    The read-out of the model takes no part and keeps its random weights. Neither do the jets' weights count, which may
-    depend on the labels. Once an epoch, unless it is switched off, `LinearProbe` reads the labels of a part of the
+    The read-out of the model is not trained and keeps its random weights. The weights of the jets are ignored too, as
+    they may depend on the labels. Once per epoch, unless it is switched off, `LinearProbe` reads the labels of some
     validation jets; no weight of the model and no metric but ``val_probe_auc`` depends on it.
 
     Args:
         model: gives representations by ``model.encode(features, four_momenta, mask)``.
-        learning_rate: at the top of the schedule, see `Task`.
+        learning_rate: the highest of the schedule, see `Task`.
         weight_decay: of AdamW, for parameters with two or more axes.
         warmup: fraction of all steps over which the learning rate rises.
         final_learning_rate: at the last step, as a fraction of ``learning_rate``.
@@ -63,12 +63,12 @@ class Pretraining(Task):
 
     @property
     def epoch_figures(self) -> tuple[str, ...]:
-        """The losses, the probe's area, and the further metrics of the objective."""
+        """The losses, the AUC of the probe, and the further metrics of the objective."""
         probe = ("val_probe_auc",) if self.probe_fraction else ()
         return (*super().epoch_figures, *probe, *(f"val_{name}" for name in self.further_figures))
 
     def output_sizes(self, data: JetDataModule, built_for: int | None) -> list[OutputSize]:
-        """Those of the read-out, which takes no part but is that of the classes where the files have any."""
+        """Those of the read-out: it is not trained, but has one output per class if the files have any."""
         if not data.classes:
             return []
         text = f"of classes, {', '.join(data.classes)}"
@@ -76,17 +76,17 @@ class Pretraining(Task):
 
     @property
     def further_figures(self) -> tuple[str, ...]:
-        """Names of those metrics of `objective` that may choose the best epoch."""
+        """Names of the metrics of `objective` that may choose the best epoch."""
         return ()
 
     def objective(
         self, batch: JetBatch, generator: torch.Generator | None
     ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
-        """What an objective defines.
+        """The objective, which a subclass defines.
 
         Args:
-            batch: jets, of which neither label nor weight may be read.
-            generator: of all random draws, on the CPU; None for torch's own.
+            batch: jets; neither label nor weight may be read.
+            generator: for all random draws, on the CPU; None for torch's own.
 
         Returns:
             Loss of each item that is predicted, (item,); further metrics, (item,) each, whose means are logged as
@@ -96,16 +96,16 @@ class Pretraining(Task):
         raise NotImplementedError
 
     def shown_drawings(self, shown: dict[str, np.ndarray]) -> Drawings:
-        """Pictures of what the validation batches showed; none by default."""
+        """Plots of what the validation batches showed; none by default."""
         return {}
 
     @property
     def parameter_count(self) -> int:
-        """Number of the parameters that it trains."""
+        """Number of trained parameters."""
         return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
 
     def findings(self, columns: dict[str, np.ndarray], judged: Judged) -> Findings:
-        """The metrics that the validation logged, and pictures of what it showed; see `Task.findings`."""
+        """The metrics that the validation logged, and plots of what it showed; see `Task.findings`."""
         shown = dict(columns)
         error_of_loss = error_of_mean(shown.pop("loss"), shown.pop("jet"))
         logged = judged.logged
@@ -126,16 +126,16 @@ class Pretraining(Task):
         )
 
     def loss(self, batch: JetBatch, batch_idx: int) -> tuple[Tensor, float]:
-        """Mean loss of the items of a batch, and their number; zero where there are none."""
+        """Mean loss of the items of a batch, and their number; zero if there are none."""
         losses, _, shown = self.objective(batch, None)
         return _mean(losses, shown["jet"], batch, batch_idx), len(losses)
 
     def on_validation_epoch_start(self) -> None:
-        """Begin the means of the further metrics."""
+        """Reset the means of the further metrics."""
         self._val_figures: dict[str, MeanMetric] = {}
 
     def validation_step(self, batch: JetBatch, batch_idx: int) -> dict[str, Tensor]:
-        """Add a batch to the metrics; the draws are the same in every epoch.
+        """Add a batch to the metrics; the random draws are the same in every epoch.
 
         Returns:
             ``loss`` (item,) and what a report shows, on the CPU.
@@ -159,7 +159,7 @@ class Pretraining(Task):
         self.probe.reset()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Say which tensors are the backbone, for `read_backbone`."""
+        """Record which tensors are the backbone, for `read_backbone`."""
         super().on_save_checkpoint(checkpoint)
         checkpoint[BACKBONE] = backbone_names(self.model)
 

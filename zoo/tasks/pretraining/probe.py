@@ -6,7 +6,7 @@ from torchmetrics import Metric
 
 from zoo.metrics import MissingClassError, macro_auc
 
-#: Strength of the ridge, per jet, on standardised representations.
+#: Strength of the ridge penalty, per jet, on standardised representations.
 RIDGE = 1e-2
 
 #: Multiples of the golden ratio fill the unit interval evenly, whatever pattern the labels of a file have.
@@ -14,11 +14,11 @@ _GOLDEN = (5**0.5 - 1) / 2
 
 
 def probe_rows(index: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
-    """Which jets a probe is fitted to and which it is judged on, from their row numbers alone.
+    """Choose the jets a probe is fitted to and those it is judged on, from their row numbers alone.
 
     Args:
         index: int64 (batch,), rows of the jets.
-        fraction: part of all jets that take part, half of them in the fit.
+        fraction: fraction of all jets that take part, half of them in the fit.
 
     Returns:
         Two bool tensors (batch,), never both True.
@@ -28,7 +28,7 @@ def probe_rows(index: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
 
 
 def linear_probe(representation: Tensor, label: Tensor, rows: Tensor) -> Tensor:
-    r"""Scores of the classes by ridge regression, which has a closed form and so the same answer every time.
+    r"""Scores of the classes by ridge regression, whose closed form gives the same answer every time.
 
     .. math:: W = (X^T X + \lambda n)^{-1} X^T Y
 
@@ -51,7 +51,7 @@ def linear_probe(representation: Tensor, label: Tensor, rows: Tensor) -> Tensor:
 
 
 class LinearProbe(Metric):
-    """Area under the ROC curve of `linear_probe` on jets that it was not fitted to, the mean over pairs of classes."""
+    """Area under the ROC curve of `linear_probe` on jets that it was not fitted to, averaged over pairs of classes."""
 
     full_state_update = False
     representation: list[Tensor]
@@ -70,7 +70,7 @@ class LinearProbe(Metric):
         self.is_fitted.append(is_fitted)
 
     def compute(self) -> dict[str, Tensor]:
-        """``probe_auc`` and its error; nothing where a class is missing among the jets of the fit or judgement."""
+        """``probe_auc`` and its error; nothing if a class is missing among the fitted or the judged jets."""
         if not len(self.label):
             return {}
         representation, label, is_fitted = map(_joined, (self.representation, self.label, self.is_fitted))
@@ -88,5 +88,5 @@ class LinearProbe(Metric):
 
 
 def _joined(state: list[Tensor] | Tensor) -> Tensor:
-    """A state of a metric on the CPU; across processes it was joined already."""
+    """A state of a metric, on the CPU; across processes it has already been joined."""
     return (torch.cat(state) if isinstance(state, list) else state).cpu()

@@ -1,4 +1,4 @@
-"""What the reports of pretrainings draw, and the errors of means over particles."""
+"""The plots in reports on pretraining, and the errors of means over particles."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -15,8 +15,8 @@ def error_of_mean(values: np.ndarray, jet: np.ndarray) -> float | None:
     """Standard error of the mean of values (item,) that are independent between jets only; None for fewer than two.
 
     Args:
-        values: of the items.
-        jet: int64 (item,), to which each item belongs.
+        values: (item,).
+        jet: int64 (item,), the jet of each item.
     """
     _, number = np.unique(jet, return_inverse=True)
     if number.max(initial=0) < 1:
@@ -26,7 +26,7 @@ def error_of_mean(values: np.ndarray, jet: np.ndarray) -> float | None:
 
 
 def draw_momenta(names: tuple[str, ...], true: np.ndarray, predicted: np.ndarray) -> Callable[["Figure"], None]:
-    """Distributions of true and predicted numbers (item, name), a panel each."""
+    """Distributions of true and predicted numbers (item, name), one panel per name."""
 
     def draw(figure: "Figure") -> None:
         panels = figure.subplots(1, len(names))
@@ -51,7 +51,7 @@ def draw_momenta(names: tuple[str, ...], true: np.ndarray, predicted: np.ndarray
 
 
 def draw_scatter(names: tuple[str, ...], true: np.ndarray, expected: np.ndarray) -> Callable[["Figure"], None]:
-    """Expected against true numbers (item, name), a panel each."""
+    """Expected against true numbers (item, name), one panel per name."""
 
     def draw(figure: "Figure") -> None:
         panels = figure.subplots(1, len(names))
@@ -72,7 +72,7 @@ def draw_scatter(names: tuple[str, ...], true: np.ndarray, expected: np.ndarray)
 
 
 def draw_codes(true: np.ndarray, drawn: np.ndarray, num_codes: int) -> Callable[["Figure"], None]:
-    """How often each code is there and is predicted, the most frequent first."""
+    """How often each code occurs and how often it is predicted, the most frequent first."""
 
     def draw(figure: "Figure") -> None:
         axes = figure.subplots()

@@ -1,8 +1,8 @@
-"""Substructure pretraining: observables of the particles of a jet are learnt before any label is read.
+"""Substructure pretraining: the model learns observables of a jet before any label is read.
 
 Masses, N-subjettiness and energy correlations are known to distinguish top quarks from gluons, and they can be computed
-for any jet. A backbone that predicts them has learnt to add momenta and to compare angles, which few labels teach
-slowly; a fine-tuning starts from there.
+for any jet. A backbone that predicts them has learnt to add momenta and to compare angles, which it would learn only
+slowly from few labels. Fine-tuning starts from there.
 """
 
 from typing import Any
@@ -20,7 +20,7 @@ from zoo.report import Drawings
 from zoo.tasks.pretraining.objective import Pretraining, mean_representation
 from zoo.tasks.pretraining.report import draw_scatter
 
-#: Jets that mean and spread of the observables are fitted to.
+#: Number of jets to which mean and spread of the observables are fitted.
 FIT_JETS = 10_000
 
 #: Observables that the report shows.
@@ -30,20 +30,21 @@ SHOWN = ("mass", "tau3_1.0", "e3_1.0", "smallest_pair_mass")
 class Substructure(Pretraining):
     r"""Predicts the substructure of a jet from its particles.
 
-    The loss is the mean over `zoo.physics.substructure.substructure` of the Huber loss of each logarithm, in units of
-    its spread over training jets. A small head reads the observables off the mean of the particles' representations.
+    The loss is the Huber loss of the logarithm of each observable of `zoo.physics.substructure.substructure`, in units
+    of its spread over training jets, averaged over the observables. A small head predicts them from the mean of the
+    particles' representations.
 
     Args:
-        model: gives representations by ``model.encode(features, four_momenta, mask)``; a YAML names its builder.
-        feature_table: of the data; the training door takes it from there.
+        model: gives representations by ``model.encode(features, four_momenta, mask)``; a YAML file names its builder.
+        feature_table: that of the data, set by the command line.
         probe_fraction: fraction of the validation jets whose labels the linear probe reads, see `Pretraining`.
-        learning_rate: at the top of the schedule, see `Task`.
+        learning_rate: the highest of the schedule, see `Task`.
         weight_decay: of AdamW, for parameters with two or more axes.
         warmup: fraction of all steps over which the learning rate rises.
         final_learning_rate: at the last step, as a fraction of ``learning_rate``.
 
     Raises:
-        ValueError: if a setting lies outside its range, or the features are of events, which have no substructure.
+        ValueError: if a setting lies outside its range, or the features are for events, which have no substructure.
     """
 
     purpose = "substructure"
@@ -90,7 +91,7 @@ class Substructure(Pretraining):
 
     @property
     def further_figures(self) -> tuple[str, ...]:
-        """Losses of the shown observables."""
+        """Names of the losses of the shown observables."""
         return tuple(f"{name}_loss" for name in SHOWN)
 
     def observables(self, batch: JetBatch) -> Tensor:
@@ -100,7 +101,7 @@ class Substructure(Pretraining):
     def objective(
         self, batch: JetBatch, generator: torch.Generator | None
     ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
-        """Loss of each jet, the losses of the shown observables, and true and predicted ones; nothing is drawn."""
+        """Loss of each jet, the losses of the shown observables, and their true and predicted values; nothing random."""
         true = self.observables(batch)
         rows = mean_representation(self.model, batch.features, batch.four_momenta, batch.mask)
         answer = self.head(rows).float()
