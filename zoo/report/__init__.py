@@ -1,4 +1,4 @@
-"""What a tested run leaves behind: metrics with errors, predictions, pictures, a page; and a table of several runs."""
+"""The results of a tested run: metrics with errors, predictions, plots and a page; and tables of several runs."""
 
 from zoo.report.answers import Answers
 from zoo.report.classification import judge_classes

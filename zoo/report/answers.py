@@ -1,4 +1,4 @@
-"""What a task answered for the jets of a split, a column a number, and the file that keeps it."""
+"""The predictions of a task for the jets of a split, one column per number, and the file that holds them."""
 
 import dataclasses
 import hashlib
@@ -15,13 +15,13 @@ from zoo.files import atomic_write
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Answers:
-    """Numbers of jets by their names, ``index`` among them; `zoo.report.Predictions` holds logits of classes.
+    """Numbers per jet by name, ``index`` among them; `zoo.report.Predictions` holds logits of classes.
 
     Args:
-        columns: (jet,) each.
+        columns: (jet,) each, by name.
 
     Raises:
-        ValueError: where ``index`` is missing, or a column holds no numbers or those of other jets.
+        ValueError: if ``index`` is missing, a column does not hold numbers, or its length differs.
     """
 
     columns: dict[str, np.ndarray]
@@ -42,12 +42,12 @@ class Answers:
         return len(self.index)
 
     def sorted(self) -> dict[str, np.ndarray]:
-        """The columns in the order of the files; batches are of jets of similar length."""
+        """The columns in the order of the files; batches hold jets of similar length."""
         order = np.argsort(self.index, kind="stable")
         return {name: values[order] for name, values in self.columns.items()}
 
     def save(self, path: Path) -> None:
-        """Write an Arrow IPC file with a checksum, beside ``path`` first."""
+        """Write an Arrow IPC file with a checksum, first beside ``path``."""
         with atomic_write(Path(path)) as file:
             self._write(file)
 
@@ -62,8 +62,8 @@ class Answers:
         """Read what :meth:`save` wrote.
 
         Raises:
-            FileNotFoundError: where there is no such file.
-            ValueError: where the file is damaged or holds something else.
+            FileNotFoundError: if there is no such file.
+            ValueError: if the file is damaged or holds something else.
         """
         path = Path(path)
         if not path.is_file():

@@ -1,4 +1,4 @@
-"""The sections of a report on classes: what tests of taggers and of boosted trees have in common."""
+"""The sections of a report on classification: what tests of taggers and of boosted trees share."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,13 +20,13 @@ def judge_classes(
     background: int = 0,
     signal_efficiencies: Sequence[float] = SIGNAL_EFFICIENCIES,
 ) -> Findings:
-    """What the predictions of a test split say.
+    """The findings from the predictions of a test split.
 
     Args:
-        predictions: of which every jet needs its label.
+        predictions: predictions; every jet needs a label.
         title: name of the model or run.
         background: the background class.
-        signal_efficiencies: at which the background rejection is quoted.
+        signal_efficiencies: efficiencies at which the background rejection is quoted.
 
     Raises:
         ValueError: on NaN logits, a jet without a label, or a class without jets.

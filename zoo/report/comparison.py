@@ -1,4 +1,4 @@
-"""Several runs in one table and one picture."""
+"""Several runs in one table and one plot."""
 
 import csv
 import dataclasses
@@ -32,27 +32,27 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-#: Settings in which the seeds of one training may differ: the seed, where things are read, logged or written, and what
+#: Settings in which the seeds of one training may differ: the seed, where data are read, logged or written, and what
 #: the test quotes.
 SEED_SETTINGS = {
     "seed", "seed_everything", "run_folder", "predictions", "wandb", "test_after_fit", "default_root_dir",
     "ckpt_path", "logger", "dirpath", "enable_progress_bar", "num_workers", "signal_efficiencies",
 }  # fmt: skip
 
-#: Columns of answers that are of the jets, and not said of them.
+#: Columns of predictions that belong to the jets and are not predicted.
 _OF_JETS = ("index", "label")
 
-#: Of the signals of one run, and of runs when there are more of them than colours.
+#: Line styles of the signals of one run, and of runs if there are more of them than colours.
 LINE_STYLES = ("-", "--", "-.", ":")
 SPREAD_NOTE = "± is the standard deviation over the seeds; with one seed, the statistical error of the judged sample."
 BOUND_NOTE = f"{SPREAD_NOTE} '>' marks a lower bound: in a run no background passed."
 
 
 def compare_runs(runs: Sequence[Path], out: Path, *, force: bool = False) -> None:
-    """Put several tested runs in one table and one picture, seeds of the same training as mean and spread.
+    """Put several tested runs in one table and one plot, seeds of the same training as mean and spread.
 
-    Runs belong together if title and settings are the same but for the seed. Writes ``comparison.md``,
-    ``comparison.csv``, and for classes ``comparison.png`` and ``comparison.pdf``, and prints the table.
+    Runs belong together if their titles and settings agree in all but the seed. Writes ``comparison.md``,
+    ``comparison.csv`` and, for classification, ``comparison.png`` and ``comparison.pdf``, and prints the table.
 
     Args:
         runs: run folders that hold a ``report/`` (or report folders).
@@ -60,9 +60,9 @@ def compare_runs(runs: Sequence[Path], out: Path, *, force: bool = False) -> Non
         force: whether an older comparison there is replaced.
 
     Raises:
-        FileNotFoundError: where a run lacks its report.
-        FileExistsError: where there is a comparison, and ``force`` was not given.
-        ValueError: where a report is damaged, two are the same, or they judge different tasks, classes or jets.
+        FileNotFoundError: if a run lacks its report.
+        FileExistsError: if there is a comparison already and ``force`` was not given.
+        ValueError: if a report is damaged, two are the same, or they are about different tasks, classes or jets.
     """
     if not runs:
         raise ValueError("no runs to compare: name at least one run folder")
@@ -89,17 +89,17 @@ def compare_runs(runs: Sequence[Path], out: Path, *, force: bool = False) -> Non
 
 
 def compare_label_counts(trainings: Mapping[str, Mapping[int, Sequence[Path]]], out: Path) -> None:
-    """Put trainings on few and many labelled jets in one table and one picture, seeds as mean and spread.
+    """Put trainings on few and many labelled jets in one table and one plot, seeds as mean and spread.
 
     Writes ``label_efficiency.md``, ``.csv``, ``.png`` and ``.pdf``, and prints the table.
 
     Args:
-        trainings: by their names, such as ``scratch``, run folders by the number of labelled jets they trained on.
+        trainings: run folders by the name of the training, such as ``scratch``, and the number of labelled jets.
         out: folder to write.
 
     Raises:
-        FileNotFoundError: where a run lacks its report.
-        ValueError: where a report is damaged, two are the same, or they judge different classes or jets.
+        FileNotFoundError: if a run lacks its report.
+        ValueError: if a report is damaged, two are the same, or they are about different classes or jets.
     """
     loaded = {
         (name, count): [_load_run(Path(run)) for run in by_count[count]]
@@ -125,7 +125,7 @@ def compare_label_counts(trainings: Mapping[str, Mapping[int, Sequence[Path]]], 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Run:
-    """A tested run: where it lies, its metrics and its predictions, which a pretraining does not keep."""
+    """A tested run: its folder, its metrics, and its predictions, which a pretraining does not store."""
 
     folder: Path
     document: dict[str, Any]
@@ -150,7 +150,7 @@ class _Run:
 
     @property
     def jets(self) -> dict[str, np.ndarray]:
-        """What tells which jets were judged: row numbers, labels and true values, in the order of the rows."""
+        """What identifies the judged jets: row numbers, labels and true values, in the order of the rows."""
         if isinstance(self.predictions, Predictions):
             columns = {"index": self.predictions.index, "label": self.predictions.label}
         else:
@@ -160,7 +160,7 @@ class _Run:
         return {name: values[order] for name, values in columns.items()}
 
     def says_the_same(self, other: "_Run") -> bool:
-        """Whether its logits are those of another run; of a task that has none, its metrics."""
+        """Whether its logits equal those of another run; or its metrics, for a task without logits."""
         if isinstance(self.predictions, Predictions) and isinstance(other.predictions, Predictions):
             return np.array_equal(self.predictions.logits, other.predictions.logits)
         return self.document["metrics"] == other.document["metrics"]
@@ -168,7 +168,7 @@ class _Run:
 
 @dataclasses.dataclass(frozen=True)
 class _Row:
-    """One training in the table of a comparison: for each metric its mean, spread, statistical error and text."""
+    """One training in the table of a comparison: the mean, spread, statistical error and text of each metric."""
 
     label: str
     runs: tuple[str, ...]
@@ -202,7 +202,7 @@ class _Row:
 
 
 def _print_comparison(rows: Sequence[_Row], names: Sequence[str], tested: str) -> None:
-    """The table on the terminal; rejections of many classes are left to the written one."""
+    """Print the table; the rejections of many classes appear in the file only."""
     console = Console()
     shown = [name for name in names if not label_of(name).endswith(")")]  # a class in brackets: one of many
     title, note = (for_terminal(text, console) for text in (f"Tested on the same {tested}", BOUND_NOTE))
@@ -211,7 +211,7 @@ def _print_comparison(rows: Sequence[_Row], names: Sequence[str], tested: str) -
     columns = zip(*texts, strict=True)
     widths = [max(map(len, [*heading.split("\n"), *column])) for heading, column in zip(headings, columns, strict=True)]
     table = Table(title=title, title_justify="left", box=rich.box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
-    # Names fold before any number does.
+    # Names wrap before any number does.
     numbers = sum(widths) + len("seeds") + 2 * len(widths) + 4
     room = max(10, min(console.width - numbers, max(len(row.label) for row in rows)))
     table.add_column("model", overflow="fold", width=room)
@@ -225,7 +225,7 @@ def _print_comparison(rows: Sequence[_Row], names: Sequence[str], tested: str) -
 
 
 def _print_metrics(rows: Sequence[_Row], names: Sequence[str], tested: str) -> None:
-    """The table of a task with metrics of its own, a line each and a column a training."""
+    """Print the table of a task with its own metrics, one line per metric and one column per training."""
     console = Console()
     table = Table(title=f"Judged on the same {tested}", title_justify="left", box=rich.box.SIMPLE_HEAD, show_edge=False)
     table.add_column("metric", no_wrap=True)
@@ -271,7 +271,7 @@ def _label_counts_page(rows: Mapping[tuple[str, int], _Row], names: Sequence[str
 def _comparison_csv(
     rows: Sequence[_Row], names: Sequence[str], further: Mapping[str, Sequence[int]] = MappingProxyType({})
 ) -> str:
-    """The numbers of all rows; ``further`` are columns, a number a row."""
+    """The numbers of all rows; ``further`` are columns with one number per row."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     columns = [f"{name}{suffix}" for name in names for suffix in ("", "_spread", "_error", "_is_bound")]
@@ -321,7 +321,7 @@ def _draw_label_counts(figure: "Figure", rows: Mapping[tuple[str, int], _Row], r
 
 
 def _load_run(folder: Path) -> _Run:
-    """Metrics and predictions of a run folder, or what is wrong with them and what to do."""
+    """Metrics and predictions of a run folder, or an error that says what is wrong and what to do."""
     report = _report_folder(folder)
     path = report / "metrics.json"
     if not path.is_file():
@@ -345,7 +345,7 @@ def _report_folder(folder: Path) -> Path:
 
 
 def _checked_document(document: dict[str, Any]) -> dict[str, Any]:
-    """The document itself if it has all that a comparison reads."""
+    """The document, if it has all that a comparison reads."""
     if document["format"] not in (FORMAT, *TASK_FORMATS) or document["version"] != VERSION:
         raise ValueError(f"format {document['format']!r} version {document['version']!r}")
     is_of_classes = document["format"] == FORMAT
@@ -365,7 +365,7 @@ def _checked_document(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _require_comparable(runs: Sequence[_Run]) -> None:
-    """Refuse runs whose metrics do not speak of the same jets, and the same run twice."""
+    """Refuse runs whose metrics are not about the same jets, and the same run twice."""
     first = runs[0]
     for number, run in enumerate(runs):
         ours, theirs = ([each.document.get(key) for key in ("format", "task")] for each in (run, first))
@@ -399,7 +399,7 @@ def _same_jets(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -
 
 
 def _group_by_training(runs: Sequence[_Run]) -> dict[str, list[_Run]]:
-    """Seeds of one training under its title; what the names of runs share distinguishes trainings of one title."""
+    """Seeds of one training under its title; trainings with one title are told apart by what the run names share."""
     groups: dict[tuple[str, str], list[_Run]] = {}
     for run in runs:
         settings = json.dumps(_without_seed(renew_settings(run.document["settings"])), sort_keys=True)
@@ -418,7 +418,7 @@ def _all_names(members: Sequence[_Run]) -> str:
 
 
 def _shared_name(members: Sequence[_Run]) -> str:
-    """The names of the runs without their ``-seed3``, where that leaves one; else all of them."""
+    """The names of the runs without their ``-seed3``, if that leaves one; otherwise all names."""
     without_seeds = {re.sub(r"[-_]seed\d+$", "", run.name) for run in members}
     return without_seeds.pop() if len(without_seeds) == 1 else _all_names(members)
 

@@ -1,4 +1,4 @@
-"""The pictures of a report."""
+"""The plots of a report."""
 
 import dataclasses
 import functools
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-#: Confusion matrices of more classes than this have colours but no numbers.
+#: Confusion matrices with more classes than this show colours but no numbers.
 FEW_CLASSES = 20
 INTERVAL_NOTE = "68 % interval (test sample)"
-#: Texts under the pictures, with a place for what the rows are.
+#: Captions of the plots, with a placeholder for what the rows are.
 _CAPTIONS = {
     "rejection": "Background rejection against signal efficiency. Band: Clopper-Pearson interval (68.3 %) of the "
     f"background count; dotted: fewer than {FEW_JETS} background {{rows}} pass; arrow: lower bound.",
@@ -48,14 +48,14 @@ _CAPTIONS = {
 
 
 def caption(picture: str, rows: str) -> str:
-    """The text under a picture, which speaks of jets or of events."""
+    """The caption of a plot, which mentions jets or events."""
     return _CAPTIONS[picture].format(rows=rows)
 
 
 def draw_pictures(
     predictions: Predictions, title: str, background: int, signal_efficiencies: Sequence[float]
 ) -> Drawings:
-    """Every picture of a report on classes."""
+    """Every plot of a report on classification."""
     curves = curves_of(predictions, background)
     heading = (title, f"{len(predictions):,} test {predictions.rows}")
     drawings: dict[str, Callable[[Figure], None]] = {
@@ -82,7 +82,7 @@ def _draw_rejection(
         _draw_with_band(axes, scan, scan.value, scan.lower, scan.upper, colour, _curve_label(name, curve))
         for efficiency in signal_efficiencies:
             point = curve.background_rejection(efficiency)
-            # An arrow upwards stands for a lower bound.
+            # An upward arrow marks a lower bound.
             is_open = np.isinf(point.upper)
             upper = 1.5 * point.value if is_open else point.upper
             bars = [[point.value - point.lower], [upper - point.value]]
@@ -130,7 +130,7 @@ def _draw_significance_improvement(figure: "Figure", curves: dict[str, RocCurve]
 
 
 def _draw_scores(figure: "Figure", predictions: Predictions, background: int, heading: tuple[str, str]) -> None:
-    """One pair: a colour a class. Several pairs: a colour a pair, with its background dashed."""
+    """One pair: one colour per class. Several pairs: one colour per pair, with its background dashed."""
     other = predictions.classes[background]
     signals = [name for name in predictions.classes if name != other]
     axes = labelled_axes(figure, heading, f"Score: log-odds against {other}", _per_bin(predictions, "class"))
@@ -149,7 +149,7 @@ def _draw_scores(figure: "Figure", predictions: Predictions, background: int, he
 def _draw_scores_by_source(
     figure: "Figure", predictions: Predictions, background: int, heading: tuple[str, str]
 ) -> None:
-    """Two classes that were put together of several: a colour a source, signal first."""
+    """Two classes that were merged from several: one colour per source, signal first."""
     signal = 1 - background
     other = predictions.classes[background]
     axes = labelled_axes(figure, heading, f"Score: log-odds against {other}", _per_bin(predictions, "source"))
@@ -173,7 +173,7 @@ def _per_bin(predictions: Predictions, group: str) -> str:
 
 
 def draw_confusion(figure: "Figure", predictions: Predictions, heading: tuple[str, str]) -> None:
-    """Rows are the classes, or what they were put together of; columns the class of the largest logit."""
+    """Rows are the classes, or the sources they were merged from; columns are the class of the largest logit."""
     truth, names = predictions.label, predictions.classes
     if predictions.sources:
         truth, names = predictions.source, predictions.sources
@@ -197,7 +197,7 @@ def draw_confusion(figure: "Figure", predictions: Predictions, heading: tuple[st
 
 
 def draw_training(figure: "Figure", logged: dict[str, np.ndarray], title: str) -> None:
-    """Loss, and AUC where there is one, during the training, of what `read_history` gives."""
+    """Loss, and AUC if there is one, during the training, from what `read_history` gives."""
     titles = {
         ("train_loss_step", "train_loss", "val_loss"): "Loss",
         ("val_auc",): "Validation AUC",
@@ -220,7 +220,7 @@ def draw_training(figure: "Figure", logged: dict[str, np.ndarray], title: str) -
                 axes.plot(to_axis(logged[name][:, 0]), logged[name][:, 1], **styles[name])
         axes.set_ylabel(titles[panel])
         if titles[panel] != "Loss" and axes.get_ylim()[1] > 1:
-            axes.set_ylim(top=1)  # no area is larger, however few points there are
+            axes.set_ylim(top=1)  # an AUC is at most 1, even with few points on the axis
         if len(panel) > 1:
             axes.legend(loc="best")
     shared[0].set_title(title, loc="left", fontsize="small")
@@ -231,7 +231,7 @@ def draw_training(figure: "Figure", logged: dict[str, np.ndarray], title: str) -
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Scan:
-    """Background rejection with its interval over signal efficiencies, as long as any background passes."""
+    """Background rejection with its interval at each signal efficiency, as long as any background passes."""
 
     efficiency: np.ndarray
     value: np.ndarray
@@ -248,7 +248,7 @@ class Scan:
 
     @classmethod
     def over_seeds(cls, scans: Sequence["Scan"]) -> "Scan":
-        """Mean and standard deviation where enough background passes in all; the scan itself of a single seed."""
+        """Mean and standard deviation where enough background passes in all; for a single seed, its own scan."""
         scans = [scan.where_passed(FEW_JETS) for scan in scans]
         if len(scans) == 1:
             return scans[0]
@@ -266,20 +266,20 @@ class Scan:
 
 
 def _score_edges(score: np.ndarray, bins: int) -> np.ndarray:
-    """Edges of a histogram of scores, without the outermost thousandth."""
+    """Edges of a histogram of scores that leave out the outermost thousandth."""
     lowest, highest = np.quantile(score, (0.0005, 0.9995))
     return np.linspace(lowest, highest if highest > lowest else lowest + 1, bins + 1)
 
 
 def _finish_scores(axes: "Axes", edges: np.ndarray, histograms: int) -> None:
-    """Limits with room for the legend of so many histograms, and the legend."""
+    """Set limits with room for the legend of so many histograms, and add the legend."""
     axes.set_xlim(edges[0], edges[-1])
     axes.set_ylim(0, (1 + 0.1 * histograms) * axes.get_ylim()[1])
     add_legend(axes, "upper center", "statistical error")
 
 
 def scale_rejection(axes: "Axes") -> None:
-    """Axes of background rejection against signal efficiency."""
+    """Set up the axes of background rejection against signal efficiency."""
     axes.set_yscale("log")
     axes.set_xlim(0, 1)
     axes.set_ylim(1, max(10, 1.3 * axes.get_ylim()[1]))
@@ -312,20 +312,20 @@ def _curve_label(name: str, curve: RocCurve) -> str:
 
 
 def read_history(path: Path) -> dict[str, np.ndarray]:
-    """Columns of a ``metrics.csv`` that the picture shows, each as rows of (step, value)."""
+    """Columns of a ``metrics.csv`` that the plot shows, each as rows of (step, value)."""
     shown = ("train_loss_step", "train_loss", "val_loss", "val_auc", "val_probe_auc", "epoch")
     points: dict[str, dict[float, float]] = {name: {} for name in shown}
     for line, row in enumerate(read_rows(path), 2):
         for name in shown:
             if row.get(name):
-                # A resumed run may log a step twice; the later row stands.
+                # A resumed run may log a step twice; the later row counts.
                 points[name][number_in(path, line, row, "step")] = number_in(path, line, row, name)
     logged = {name: np.array(sorted(values.items())) for name, values in points.items() if values}
     return logged if set(logged) - {"epoch"} else {}
 
 
 def _training_axis(logged: dict[str, np.ndarray]) -> tuple[str, Callable[[np.ndarray], np.ndarray]]:
-    """Epochs where the validation came once an epoch of constant length, steps otherwise."""
+    """Epochs if there was one validation per epoch and all epochs are equally long, otherwise steps."""
     validated = logged.get("val_loss", logged.get("val_auc"))
     epochs = dict(map(tuple, logged["epoch"])) if "epoch" in logged else {}
     if validated is not None and all(step in epochs for step in validated[:, 0]):

@@ -1,4 +1,4 @@
-"""The metrics and curves of predictions, as plain numbers."""
+"""Metrics and curves of predictions, as plain numbers."""
 
 import dataclasses
 import math
@@ -24,7 +24,7 @@ FEW_JETS = 10
 def figures_of(
     predictions: Predictions, background: int, signal_efficiencies: Sequence[float]
 ) -> dict[str, dict[str, Any]]:
-    """Every metric as plain JSON: value, error, counts."""
+    """Every metric in plain JSON: value, error, counts."""
     tested = f"{len(predictions)} {predictions.rows}"
     if len(predictions) and predictions.label.min() < 0:
         unknown = int((predictions.label < 0).sum())
@@ -55,7 +55,7 @@ def figures_of(
 
 
 def curves_of(predictions: Predictions, background: int) -> dict[str, RocCurve]:
-    """Curve of each signal class against the background."""
+    """ROC curve of each signal class against the background."""
     curves = {}
     for signal, name in enumerate(predictions.classes):
         if signal != background:
@@ -76,7 +76,7 @@ def effective_background(curve: RocCurve) -> float:
 
 
 def plain(value: Any) -> Any:
-    """The same as JSON knows it: NaN and infinity become null, what is no JSON becomes text."""
+    """The same as JSON knows it: NaN and infinity become null, and what JSON cannot hold becomes text."""
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -7,8 +7,8 @@ def read_text(path: Path, what: str) -> str:
     """Text of a file.
 
     Raises:
-        FileNotFoundError: if there is none; the message asks for ``what``.
-        ValueError: if it is no text.
+        FileNotFoundError: if there is no such file; the message asks for ``what``.
+        ValueError: if it is not text.
     """
     try:
         return path.read_text(encoding="utf-8")
@@ -19,7 +19,7 @@ def read_text(path: Path, what: str) -> str:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it.
+    """Make a folder and its parents.
 
     Raises:
         FileExistsError: if it is a file.

@@ -1,4 +1,4 @@
-"""The rows of ``metrics.csv``: each is appended when it is known, and what is there is only ever replaced whole."""
+"""The rows of ``metrics.csv``: each is appended when it is known; rows that exist are only replaced with the file."""
 
 import csv
 import io
@@ -12,12 +12,12 @@ from zoo.files import atomic_write, disk_errors_name, sync
 class History:
     """Writes ``metrics.csv`` so that a kill costs no more than the row that is being written.
 
-    A row with a new column has the file rewritten beside the old one. The rows of a resumed run from its checkpoint
-    on are left out with the first new row, so that a run that cannot begin changes nothing.
+    For a row with a new column, the file is rewritten beside the old one. In a resumed run, the rows after its
+    checkpoint are dropped when the first new row is written, so that a run that cannot start changes nothing.
 
     Args:
-        path: file.
-        first_step: number of the first step that is yet to come; rows of earlier ones stay. 0 begins a new run.
+        path: the file.
+        first_step: number of the next step; rows of earlier steps stay. 0 begins a new run.
 
     Raises:
         ValueError: if the file of a resumed run is damaged; the message names the line.
@@ -26,7 +26,7 @@ class History:
     def __init__(self, path: Path, first_step: int = 0) -> None:
         self.path = path
         self._kept = _rows_before(path, first_step) if first_step else []
-        self._columns: list[str] | None = None  # of the file, once this run has written to it
+        self._columns: list[str] | None = None  # those of the file, once this run has written to it
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Add a row of numbers with its ``step``.
@@ -57,9 +57,9 @@ class History:
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a ``metrics.csv``, each with every column; what is not there is an empty text.
+    """The rows of a ``metrics.csv``, each with every column; missing values are empty strings.
 
-    The last line counts only if its end is there, as a kill or a full disk may have cut it short.
+    The last line counts only if it is complete, as a kill or a full disk may have cut it short.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -83,10 +83,10 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 
 def number_in(path: Path, line: int, row: Mapping[str, str], column: str) -> float:
-    """The number in a column of a row, whose line is named if it holds none.
+    """The number in a column of a row; the error names the line.
 
     Raises:
-        ValueError: if it holds none.
+        ValueError: if there is no number.
     """
     try:
         return float(row[column])

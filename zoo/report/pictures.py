@@ -1,4 +1,4 @@
-"""What all pictures share: their style, their axes and their colours."""
+"""What all plots share: their style, axes and colours."""
 
 import io
 import itertools
@@ -15,18 +15,18 @@ SIGNAL_COLOURS = (
     "#bd1f01", "#ffa90e", "#832db6", "#717581", "#a96b59", "#e76300", "#b9ac70", "#92dadd", "#94a4a2",
 )  # fmt: skip
 
-#: A legend of more curves stands beside the axes.
+#: A legend with more curves than this is placed beside the axes.
 MOST_INSIDE = 10
 
 
 def render(draw: Callable[["Figure"], None]) -> dict[str, bytes]:
-    """A picture in mplhep's style as the bytes of a PNG and a PDF file; pyplot and the user's settings are left alone.
+    """A plot in mplhep's style as the bytes of a PNG and a PDF file; pyplot and the user's settings are left alone.
 
     Args:
-        draw: draws on the figure that it is given.
+        draw: function that draws on a given figure.
 
     Returns:
-        The bytes by ``png`` and ``pdf``.
+        The bytes under ``png`` and ``pdf``.
     """
     import matplotlib.style
     import mplhep
@@ -45,7 +45,7 @@ def render(draw: Callable[["Figure"], None]) -> dict[str, bytes]:
 
 
 def labelled_axes(figure: "Figure", heading: tuple[str, str], x: str, y: str) -> "Axes":
-    """The only axes of a figure, with their labels and a heading left and right."""
+    """The only axes of a figure, with labels and a heading on the left and on the right."""
     axes = figure.subplots()
     axes.set_xlabel(x)
     axes.set_ylabel(y)

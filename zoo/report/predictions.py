@@ -1,4 +1,4 @@
-"""What a model answered for the jets of a split, and the file that keeps it."""
+"""The predictions of a model for the jets of a split, and the file that holds them."""
 
 import dataclasses
 import hashlib
@@ -13,13 +13,13 @@ import pyarrow as pa
 from zoo.files import atomic_write
 from zoo.limits import parse_json
 
-#: Columns of the file beside the fields.
+#: Columns of the file besides the fields.
 _COLUMNS = ("logits", "label", "weight", "index", "source")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Predictions:
-    """What a model answered for each jet of a split.
+    """The predictions of a model for each jet of a split.
 
     Args:
         logits: (batch, class), kept as float32.
@@ -27,13 +27,13 @@ class Predictions:
         weight: (batch,).
         index: row number of each jet in the source of its split, (batch,).
         classes: names of the classes; a label is a position in it.
-        source: where the classes were put together of others, the number of each jet's class among those, (batch,).
-        sources: names of those; empty where no class was merged.
-        rows: what they are, ``jets`` or ``events``.
+        source: if classes were merged from others, the number of each jet's original class, (batch,).
+        sources: names of the original classes; empty if no class was merged.
+        rows: what the rows are, ``jets`` or ``events``.
         fields: further numbers of the jets, (batch,) each, by names that no other column has.
 
     Raises:
-        ValueError: where types or shapes do not fit or a label is no class.
+        ValueError: if types or shapes do not fit, or a label is not a class.
     """
 
     logits: np.ndarray
@@ -82,11 +82,11 @@ class Predictions:
 
     @property
     def _of_jets(self) -> tuple[str, ...]:
-        """Columns of one number a jet."""
+        """Columns with one number per jet."""
         return tuple(name for name in self._types if name != "logits")
 
     def save(self, path: Path) -> None:
-        """Write an Arrow IPC file with a checksum, beside ``path`` first."""
+        """Write an Arrow IPC file with a checksum, first beside ``path``."""
         with atomic_write(Path(path)) as file:
             self._write(file)
 
@@ -117,8 +117,8 @@ class Predictions:
         """Read what :meth:`save` wrote.
 
         Raises:
-            FileNotFoundError: where there is no such file.
-            ValueError: where the file is damaged or holds something else.
+            FileNotFoundError: if there is no such file.
+            ValueError: if the file is damaged or holds something else.
         """
         path = Path(path)
         if not path.is_file():

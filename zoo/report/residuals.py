@@ -1,4 +1,4 @@
-"""How far predicted numbers are from the true ones: metrics with errors, and pictures against the true value."""
+"""How far predicted numbers are from the true ones: metrics with errors, and plots against the true value."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 #: Ends of the central 68 % interval.
 CENTRAL = (0.16, 0.84)
 
-#: Bins of the true value, with as many jets in each; fewer where a bin would have too few for a resolution.
+#: Number of bins of the true value, equally filled; fewer if a bin would have too few jets for a resolution.
 BINS, FEWEST_JETS = 12, 30
 
 
 def residual_metrics(
     predicted: np.ndarray, true: np.ndarray, low: np.ndarray, high: np.ndarray
 ) -> dict[str, tuple[float, float | None]]:
-    r"""Value and statistical error of each metric of predictions (jet,), in the units of the target.
+    r"""Value and statistical error of each metric for predictions (jet,), in the units of the target.
 
     - ``bias``: mean of predicted - true;
     - ``resolution``: half of the central 68 % interval of predicted - true;
@@ -42,7 +42,7 @@ def residual_metrics(
 def half_width(values: np.ndarray) -> tuple[float, float | None]:
     r"""Half of the central 68 % interval, and its error.
 
-    The error of a quantile q of n values is half the distance of the order statistics
+    The error of a quantile q of n values is half the distance between the order statistics
     :math:`n q \pm \sqrt{n q (1 - q)}`; two quantiles p < q have the correlation
     :math:`\sqrt{p (1 - q) / (q (1 - p))}`.
 
@@ -82,18 +82,18 @@ def draw_against_truth(
     level: float,
     heading: tuple[str, str],
 ) -> Drawings:
-    """Pictures of one target: predicted against true, bias, and resolution with the predicted one.
+    """Plots of one target: predicted against true, bias, and resolution with the predicted one.
 
     Args:
-        name: of the target.
+        name: name of the target.
         predicted: (jet,).
         true: (jet,).
         low: lower ends of the predicted intervals, (jet,).
         high: upper ends.
-        level: probability of these intervals.
-        heading: above the axes, left and right.
+        level: probability content of these intervals.
+        heading: texts above the axes, left and right.
     """
-    label = label_of(name).replace("Jet ", "jet ", 1)  # behind another word
+    label = label_of(name).replace("Jet ", "jet ", 1)  # after another word
     bins = _bins(true)
     return {
         name: (
@@ -120,7 +120,7 @@ def draw_against_truth(
 
 
 def _bins(true: np.ndarray) -> np.ndarray:
-    """Edges between which there are equally many jets, (bin + 1,)."""
+    """Edges of bins with equally many jets, (bin + 1,)."""
     number = max(1, min(BINS, len(true) // FEWEST_JETS))
     return np.unique(np.quantile(true, np.linspace(0, 1, number + 1)))
 
@@ -148,7 +148,7 @@ def _draw_bins(
     series: dict[str, tuple[np.ndarray, Callable[[np.ndarray], tuple[float, float | None]]]],
     heading: tuple[str, str],
 ) -> Callable[["Figure"], None]:
-    """Points of each series in bins of the true value; bars are statistical errors, and the widths of the bins."""
+    """Points of each series in bins of the true value; bars show statistical errors and the widths of the bins."""
     place = np.clip(np.searchsorted(edges, true, side="right") - 1, 0, max(len(edges) - 2, 0))
     numbers = [number for number in range(max(len(edges) - 1, 1)) if (place == number).any()]
     centres = [float(true[place == number].mean()) for number in numbers]

@@ -1,10 +1,10 @@
 r"""Expected significance of a search that counts the events above a cut on the score of a model.
 
 References:
-    Asymptotic formulae for likelihood-based tests of new physics (2010), arXiv:1007.1727: the median significance of a
-    discovery from the Asimov data set, equation 97.
-    G. Cowan, Discovery sensitivity for a counting experiment with background uncertainty (2012): the same where the
-    background is measured in a control region.
+    Asymptotic formulae for likelihood-based tests of new physics (2010), arXiv:1007.1727: the median discovery
+    significance from the Asimov data set, equation 97.
+    G. Cowan, Discovery sensitivity for a counting experiment with background uncertainty (2012): the same for a
+    background that is measured in a control region.
     Evaluation of three methods for calculating statistical significance when incorporating a systematic uncertainty
     into a test of the background-only hypothesis for a Poisson process (2007), arXiv:physics/0702156: how a relative
     uncertainty becomes a control region.
@@ -30,20 +30,20 @@ from zoo.report.writing import TASK_FORMATS
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-#: Background events of the test that must pass a cut that was chosen on others; fewer than `MINIMUM_PASS`, which the
-#: choice itself needs, for they fluctuate.
+#: Background events of the test that must pass a cut that was chosen on other events; fewer than `MINIMUM_PASS`, which
+#: the choice itself needs, because they fluctuate.
 QUOTED_PASS = 10
 
 
 def expected_significance(signal: ArrayLike, background: ArrayLike, background_uncertainty: float = 0.0) -> np.ndarray:
-    r"""Median significance of a discovery where s signal events are expected over b background events.
+    r"""Median discovery significance for s expected signal events over b expected background events.
 
     .. math::
         Z &= \sqrt{2 \left( (s + b) \ln(1 + s / b) - s \right)} \\
         Z &= \sqrt{2 \left( (s + b) \ln \frac{(s + b)(b + \sigma^2)}{b^2 + (s + b) \sigma^2}
         - \frac{b^2}{\sigma^2} \ln \left( 1 + \frac{\sigma^2 s}{b (b + \sigma^2)} \right) \right)}
 
-    The first is for a background that is known, the second for one with the uncertainty :math:`\sigma`, as of a control
+    The first is for a known background, the second for one with the uncertainty :math:`\sigma`, as from a control
     region with :math:`b^2 / \sigma^2` expected events. For :math:`s \ll b` they are :math:`s / \sqrt{b}` and
     :math:`s / \sqrt{b + \sigma^2}`.
 
@@ -53,7 +53,7 @@ def expected_significance(signal: ArrayLike, background: ArrayLike, background_u
         background_uncertainty: :math:`\sigma / b`.
 
     Returns:
-        In standard deviations, of the common shape.
+        Significance in standard deviations, of the common shape.
 
     Raises:
         ValueError: if a number is out of range.
@@ -89,7 +89,7 @@ class Yields:
     Args:
         signal: events, above 0.
         background: events, above 0.
-        background_uncertainty: relative, the same behind any cut.
+        background_uncertainty: relative, the same after any cut.
 
     Raises:
         ValueError: if a number is out of range.
@@ -108,7 +108,7 @@ class Yields:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SignificanceScan:
-    """Expected significance behind every cut ``score >= threshold``, from the tightest to the loosest.
+    """Expected significance after every cut ``score >= threshold``, from the tightest to the loosest.
 
     Shapes:
         every array: (threshold,).
@@ -116,11 +116,11 @@ class SignificanceScan:
 
     threshold: np.ndarray
     signal_efficiency: np.ndarray
-    signal: np.ndarray  #: expected events behind the cut
+    signal: np.ndarray  #: expected events after the cut
     background: np.ndarray  #: the same
     value: np.ndarray  #: in standard deviations
     error: np.ndarray  #: of the value, from the number of judged events
-    n_pass: np.ndarray  #: (effective) judged background events behind the cut
+    n_pass: np.ndarray  #: (effective) judged background events after the cut
 
     @property
     def best(self) -> int:
@@ -131,7 +131,7 @@ class SignificanceScan:
         """Position of the events with at least this score.
 
         Raises:
-            ValueError: if too few background events are among them to quote a significance.
+            ValueError: if too few of them are background events to quote a significance.
         """
         position = int(np.searchsorted(-self.threshold, -threshold, side="right")) - 1
         if position < 0:
@@ -143,10 +143,10 @@ class SignificanceScan:
 
 
 def scan_significance(curve: RocCurve, yields: Yields, minimum_pass: float = MINIMUM_PASS) -> SignificanceScan:
-    """Expected significance behind every cut that enough background events pass.
+    """Expected significance after every cut that enough background events pass.
 
-    The error is that of the two efficiencies, each moved by its binomial standard deviation in turn. It does not hold
-    the uncertainty of the yields.
+    The error comes from the two efficiencies, each moved in turn by its binomial standard deviation. It does not
+    include the uncertainty of the yields.
 
     Args:
         curve: counts of `signal_curve` or `zoo.metrics.roc_curve`.
@@ -162,7 +162,7 @@ def scan_significance(curve: RocCurve, yields: Yields, minimum_pass: float = MIN
         where=curve.background_pass > 0,
         out=np.zeros(len(curve.threshold)),
     )
-    allowed = (total >= minimum_pass) & (curve.signal_pass >= 0)  # negative weights may leave less than nothing
+    allowed = (total >= minimum_pass) & (curve.signal_pass >= 0)  # negative weights may leave a negative sum
     if not allowed.any():
         raise ValueError(f"a cut must leave {minimum_pass} background events; there are {total[-1]:.0f} in all")
     (s, s_error), (b, b_error) = (
@@ -192,7 +192,7 @@ def scan_significance(curve: RocCurve, yields: Yields, minimum_pass: float = MIN
 def signal_curve(predictions: Predictions, signal: int) -> RocCurve:
     r"""Counts of a signal class against all others together, by the log-odds :math:`\ln p_s / (1 - p_s)`.
 
-    More than one background is mixed as in the judged events, with their weights.
+    Several backgrounds are mixed as in the judged events, with their weights.
 
     Raises:
         ValueError: if an event has no label, or a logit is NaN.
@@ -200,7 +200,7 @@ def signal_curve(predictions: Predictions, signal: int) -> RocCurve:
     if len(predictions) and predictions.label.min() < 0:
         raise ValueError("events without a label cannot be judged; give predictions of labelled events")
     of_signal = log_probability(predictions.logits)[:, signal]
-    with np.errstate(divide="ignore"):  # beyond the smallest 1 - p the score is infinite, and ordered like any other
+    with np.errstate(divide="ignore"):  # if 1 - p is too small the score is infinite, and ordered like any other
         score = of_signal - np.log(-np.expm1(of_signal))
     return roc_curve(score, predictions.label == signal, predictions.weight)
 
@@ -220,15 +220,15 @@ def show_significance(
         run: run folder that holds a tested report.
         yields: expected events before the cut.
         signal: name of the signal class; by default, of two, the one that is not the report's background.
-        validation: predictions of other events by ``zoo predict`` of a run, on which the cut is chosen; None:
-            on those of the test, so that the value leans upwards.
+        validation: predictions for other events, from ``zoo predict`` of a run, on which the cut is chosen; None: it is
+            chosen on the test, which biases the value upwards.
         out: folder to write; by default ``<run>/significance``.
         force: whether older files there are replaced.
 
     Raises:
         FileNotFoundError: if there are no predictions.
-        FileExistsError: if there are such files, and ``force`` was not given.
-        ValueError: if a file is damaged, the classes do not fit, or too few events are there.
+        FileExistsError: if the files exist and ``force`` was not given.
+        ValueError: if a file is damaged, the classes do not fit, or there are too few events.
     """
     out = out or run / "significance"
     report = run / "report"
@@ -261,14 +261,14 @@ def _check_uncertainty(uncertainty: float) -> None:
 
 
 def _efficiency(passed: np.ndarray, squares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Efficiency of every cut and its standard deviation, of sums of weights and of squared weights."""
+    """Efficiency of every cut and its standard deviation, from sums of weights and of squared weights."""
     passed, squares = passed.astype(np.float64), squares.astype(np.float64)
     total = passed[-1]
     return passed / total, np.sqrt(efficiency_variance(passed, total, squares, squares[-1]))
 
 
 def _require_classes(report: Path) -> None:
-    """Refuse a report that judges no classes; what is missing or damaged is told where it is used."""
+    """Refuse a report on something other than classes; missing or damaged parts are reported where they are used."""
     try:
         form = parse_json(report.read_text(encoding="utf-8"))["format"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -287,7 +287,7 @@ def _signal_class(classes: tuple[str, ...], signal: str | None, report: Path) ->
 
 
 def _background_of(report: Path, classes: tuple[str, ...]) -> int:
-    """The background class of a report, which the score of two classes is against."""
+    """The background class of a report, against which the score of two classes is taken."""
     try:
         return classes.index(parse_json(report.read_text(encoding="utf-8"))["background"])
     except FileNotFoundError:
@@ -297,7 +297,7 @@ def _background_of(report: Path, classes: tuple[str, ...]) -> int:
 
 
 def _other_events(path: Path, test: Predictions) -> Predictions:
-    """Predictions of the validation, if they can stand beside those of the test."""
+    """Predictions of the validation, if they are compatible with those of the test."""
     others = Predictions.load(path)
     if others.classes != test.classes:
         raise ValueError(

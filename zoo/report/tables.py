@@ -11,7 +11,7 @@ from zoo.report.figures import FEW_JETS
 
 
 def label_of(name: str) -> str:
-    """How a metric is called in a table."""
+    """The label of a metric in a table."""
     if name == "auc":
         return "AUC"
     for key, text in (("background_rejection_", "1/eB at eS = "), ("significance_improvement", "max. SIC")):
@@ -36,7 +36,7 @@ def rounded(value: float, error: float | None, is_bound: bool = False) -> str:
 
 
 def _value_text(figure: dict[str, Any]) -> str:
-    """Value with its error; with its interval where too few jets pass for a symmetric error."""
+    """Value with its error, or with its interval if too few jets pass for a symmetric error."""
     if figure.get("n_pass", FEW_JETS) < FEW_JETS and not figure["is_bound"]:
         upper = "inf" if figure["upper"] is None else f"{figure['upper']:.0f}"  # with negative weights
         return f"{figure['value']:.0f} [{figure['lower']:.0f}, {upper}]"
@@ -52,19 +52,19 @@ def _counts_text(figure: dict[str, Any], rows: str) -> str:
 
 
 def figures_table(metrics: dict[str, Any], rows: str = "jets") -> str:
-    """The metrics of a report as a Markdown table, each with its error and the number of jets that it rests on."""
+    """The metrics of a report as a Markdown table, each with its error and the number of jets behind it."""
     lines = [[label_of(name), _value_text(figure), _counts_text(figure, rows)] for name, figure in metrics.items()]
     return markdown_table(["metric", "value", "rests on"], lines)
 
 
 def plain_figures_table(metrics: dict[str, Any]) -> str:
-    """The metrics of a training that judges no classes as a Markdown table, each with its error."""
+    """The metrics of a training without classes as a Markdown table, each with its error."""
     rows = [[name, rounded(figure["value"], figure["error"])] for name, figure in metrics.items()]
     return markdown_table(["metric", "value"], rows)
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A table of plain texts and numbers in Markdown."""
+    """A Markdown table of plain texts and numbers."""
     cells = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in cells)
 
@@ -73,8 +73,8 @@ def print_table(metrics: dict[str, Any], console: Console | None = None) -> None
     """Print the metrics of a report on the terminal.
 
     Args:
-        metrics: what `zoo.report.write_report` returned, or the contents of a ``metrics.json``.
-        console: where to print; by default the standard output.
+        metrics: return value of `zoo.report.write_report`, or the contents of a ``metrics.json``.
+        console: where to print; by default standard output.
     """
     console = console or Console()
     rows = metrics.get("rows", "jets")
@@ -89,12 +89,12 @@ def print_table(metrics: dict[str, Any], console: Console | None = None) -> None
 
 
 def print_figures(document: dict[str, Any]) -> None:
-    """Print the metrics of a report without classes on the terminal, a line each."""
+    """Print the metrics of a report without classes on the terminal, one line per metric."""
     print(f"{document['title']}: {document['jets']:,} {document.get('split', 'validation')} {document['rows']}")
     for name, figure in document["metrics"].items():
         print(f"  {name}: {rounded(figure['value'], figure['error']).replace('±', '+-')}")
 
 
 def for_terminal(text: str, console: Console) -> str:
-    """The text as far as a terminal can show it."""
+    """The text, as far as the terminal can show it."""
     return text.replace("±", "+-") if console.options.ascii_only else text

@@ -1,7 +1,7 @@
 """The report of one run.
 
-The folder ``report/`` of a run holds ``metrics.json``, ``predictions.arrow``, each picture as PNG and PDF, and
-``README.md``. They replace an older report together, ``metrics.json`` last: where it lies, the report is complete.
+The folder ``report/`` of a run holds ``metrics.json``, ``predictions.arrow``, each plot as PNG and PDF, and
+``README.md``. They replace an older report together, ``metrics.json`` last: if it is there, the report is complete.
 """
 
 import importlib.metadata
@@ -21,7 +21,7 @@ from zoo.report.tables import markdown_table
 
 VERSION = 1
 
-#: Formats of the reports of tasks that judge no classes.
+#: Formats of the reports of tasks without classes.
 TASK_FORMATS = ("zoo-task-report", "zoo-pretraining-report")
 
 
@@ -37,17 +37,17 @@ def write_report(
 
     Args:
         folder: created where needed; an older report in it is replaced.
-        findings: what the task says of the jets that it was judged on.
+        findings: what the task reports about the jets that it was judged on.
         history: ``metrics.csv`` of a training, for its curves.
         config: YAML file of the run, shown on the page.
-        facts: how it was made (command, seed, wall time, ...), shown on the page.
+        facts: how the run was made (command, seed, wall time, ...), shown on the page.
 
     Returns:
         The contents of ``metrics.json``; its key ``metrics`` holds every metric with its error.
 
     Raises:
-        ValueError: on an unreadable history or configuration.
-        FileNotFoundError: where history or configuration is missing.
+        ValueError: if the history or configuration cannot be read.
+        FileNotFoundError: if the history or configuration is missing.
     """
     settings_text = None if config is None else read_text(Path(config), "configuration")
     document = {
@@ -97,7 +97,7 @@ def _page(findings: Findings, document: dict[str, Any], captions: dict[str, str]
 
 
 def _versions() -> dict[str, str]:
-    """Those of what the metrics depend on; a checkout on the path is no installed package, nor may torch be one."""
+    """Versions of what the metrics depend on; a checkout on the path is not an installed package, nor may torch be."""
     versions = {"zoo": zoo.__version__}
     for name in ("torch", "numpy"):
         try:

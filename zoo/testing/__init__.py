@@ -1,6 +1,6 @@
-"""The tests that every model of the zoo has to pass, for models of other packages.
+"""The tests that every model of the zoo must pass, for models of other packages.
 
-A subclass in a test suite of pytest says how its model is built, and has all of them::
+A subclass in a pytest test suite defines how its model is built, and inherits all tests::
 
     from zoo.testing import ModelContract
 
@@ -8,12 +8,12 @@ A subclass in a test suite of pytest says how its model is built, and has all of
         def model(self, input_dim, num_classes):
             return mymodel(input_dim, num_classes)
 
-They need nothing but the jets that ship with the package. What a plain torch module cannot do is skipped.
+They need nothing but the jets that ship with the package. Tests of what a plain torch module cannot do are skipped.
 """
 
 import pytest
 
-# before they are imported, for a failure shows the numbers only where pytest has rewritten the asserts
+# before they are imported: a failure shows the numbers only if pytest has rewritten the asserts
 pytest.register_assert_rewrite("zoo.testing.page", "zoo.testing.promises", "zoo.testing.subject")
 
 from zoo.testing.page import Page  # noqa: E402
@@ -21,7 +21,7 @@ from zoo.testing.promises import Promises  # noqa: E402
 
 
 class ModelContract(Promises, Page):
-    """All promises of a model, as a class of tests; see `zoo.testing.subject.Subject` for what a subclass may say."""
+    """All promises of a model, as a class of tests; see `zoo.testing.subject.Subject` for what a subclass may set."""
 
 
 __all__ = ["ModelContract"]

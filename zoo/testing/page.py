@@ -1,6 +1,6 @@
-"""A model is written down twice: what its page says, in plain dense torch, and what runs are the same function.
+"""A model is written twice: its page, in plain dense torch, and the fast path, which must be the same function.
 
-The page is the witness of the fast path, and the form that can be exported, differentiated twice and mapped.
+The page checks the fast path, and it is the form that can be exported, differentiated twice and mapped.
 """
 
 import copy
@@ -15,22 +15,22 @@ from zoo.kernels import reference
 from zoo.model import JetModel, has_encode
 from zoo.testing.subject import Subject, gradients
 
-#: How far the two may be apart, relative to the largest number of a tensor.
+#: Largest difference between the two, relative to the largest number of a tensor.
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
-#: Of gradients in float32: a ReLU whose input is zero but for rounding is open in one form and closed in the other, and
-#: then it may be that of the page in float32 or that of the fast path which agrees with float64. So the rounding of the
-#: page is no bound for the two: they are up to 1.8e-3 apart for ParticleNet, 5.2e-3 for LorentzNet as released.
+#: The same for gradients in float32: a ReLU whose input is zero up to rounding may be open in one form and closed in
+#: the other, and either the page or the fast path in float32 may then agree with float64. So the rounding of the page
+#: does not bound the difference: it is up to 1.8e-3 for ParticleNet, 5.2e-3 for LorentzNet as released.
 GRADIENT_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-2}
-#: Of the largest gradient of a model: what is smaller in all of a tensor, such as the gradient of a bias before a batch
-#: normalisation in training, is zero but for rounding, and is compared with this.
+#: Fraction of the largest gradient of a model. A tensor whose gradients are all smaller, such as that of a bias before
+#: a batch normalisation in training, is zero up to rounding, and is compared with this.
 SMALL_GRADIENT = 1e-2
 
-#: Sizes of batches (jet, particle) to which an exported model is given.
+#: Sizes of the batches (jet, particle) on which an exported model is tested.
 SIZES = [(1, 1), (8, 2), (3, 50), (1, 128)]
 
 
 class Page(Subject):
-    """The two forms of a `JetModel`; of a plain module, which has one, everything is skipped."""
+    """The two forms of a `JetModel`; for a plain module, which has only one, everything is skipped."""
 
     @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
     @pytest.mark.parametrize("train", [False, True])
@@ -50,7 +50,7 @@ class Page(Subject):
 
     @pytest.mark.parametrize("particles", [0, 1])
     def test_fast_path_equals_the_page_on_jets_of_next_to_nothing(self, particles: int) -> None:
-        """In training, when there are too few particles for a variance."""
+        """In training, with too few particles for a variance."""
         model = self._two_forms()
         inputs = [value[:1, :1] for value in self._few] + self.context(model, 1)
         inputs[2] = torch.full_like(inputs[2], bool(particles))
@@ -89,8 +89,8 @@ class Page(Subject):
     def test_the_page_is_differentiable_twice(self) -> None:
         """With respect to parameters beside a difference of first derivatives; with respect to inputs finite.
 
-        The particles are few, and the step is small, so that no ReLU switches on it. They are given a mass, for at a
-        vanishing one, which rapidities cut, they have no derivative.
+        The particles are few and the step is small, so that no ReLU switches within it. They are given a mass, because
+        rapidities are clipped at zero mass and have no derivative there.
         """
         model = self._page()
         features, momenta, mask = (value[:, :6] for value in self._few)
@@ -123,7 +123,7 @@ class Page(Subject):
         assert all(of.isfinite().all() for of in second if of is not None)
 
     def test_rubbish_in_padding_does_not_matter_to_the_page(self) -> None:
-        """Neither to its logits nor to a gradient, where NaN times zero would be NaN."""
+        """Neither for its logits nor for a gradient, where NaN times zero would be NaN."""
         model = self._page()
         inputs = self._inputs(model)
         with reference():
@@ -159,7 +159,7 @@ class Page(Subject):
     @pytest.mark.parametrize("train", [False, True])
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
     def test_the_page_is_finite_in_half_precision(self, train: bool, dtype: torch.dtype) -> None:
-        """The fast path is asked the same by `zoo.testing.promises`."""
+        """`zoo.testing.promises` tests the same for the fast path."""
         model = self._page().float().train(train)
         few = [value[:3, :12].float() if value.is_floating_point() else value[:3, :12] for value in self._few]
         with reference(), torch.autocast("cpu", dtype=dtype):
@@ -170,10 +170,10 @@ class Page(Subject):
 
     @property
     def _few(self) -> list[Tensor]:
-        """Features, momenta and mask of up to 20 particles of eight jets, one of them empty and one of one particle.
+        """Features, momenta and mask of up to 20 particles of eight jets, one of them empty and one with one particle.
 
-        Some jets have holes, and some rows of the batch are padding for all. That is more than the neighbours which a
-        ParticleNet looks for, and few enough for a page, whose time grows with their square.
+        Some jets have holes, and some rows of the batch are padding for all. There are more particles than the
+        neighbours that a ParticleNet looks for, and few enough for a page, whose time grows with their square.
         """
         jets = self.jets
         mask = pad(jets.mask[:, :20], (0, 3))
@@ -185,13 +185,13 @@ class Page(Subject):
         return few + self.context(model, len(few[0]))
 
     def _page(self) -> JetModel:
-        """A model with random weights and running statistics of real jets, without dropout, in float64."""
+        """A model with random weights and the running statistics of real jets, without dropout, in float64."""
         model = self.settled(noise=0.02)
         if not isinstance(model, JetModel):
             pytest.skip("a plain module, without a page")
         for module in model.modules():
             if isinstance(module, nn.Dropout):
-                module.p = 0.0  # the two draw other random numbers
+                module.p = 0.0  # the two draw different random numbers
         return model
 
     def _two_forms(self) -> JetModel:
@@ -224,7 +224,7 @@ def answers(model: nn.Module, inputs: list[Tensor], call: Callable[..., Tensor])
 def require_same(
     ours: dict[str, Tensor], theirs: dict[str, Tensor], exact: dict[str, Tensor], dtype: torch.dtype
 ) -> None:
-    """Compare what `answers` found; nothing must be nearer than the page in ``dtype`` is to its ``exact`` answers."""
+    """Compare what `answers` found; nothing needs to agree better than the page in ``dtype`` with ``exact`` answers."""
     assert ours.keys() == theirs.keys()
     largest = max(value.abs().max().item() for key, value in theirs.items() if key.startswith("gradient of p"))
     for key, expected in theirs.items():
@@ -240,7 +240,7 @@ def require_same(
 
 
 def compare(model: JetModel, inputs: list[Tensor], what: str, *, other: JetModel | None = None) -> None:
-    """Fast path of one model beside the reference of a copy, or of an ``other`` model."""
+    """Compare the fast path of one model with the reference of a copy, or of an ``other`` model."""
     dtype = next(model.parameters()).dtype
     slow, double = (copy.deepcopy(model if other is None else other) for _ in range(2))
     inputs = [value.to(dtype) if value.is_floating_point() else value for value in inputs]

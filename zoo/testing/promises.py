@@ -15,17 +15,17 @@ from zoo.training.fine_tuning import stages_of_model
 
 
 def close(one: Tensor, two: Tensor, tolerance: float = 1e-9) -> bool:
-    """Whether no number differs by more."""
+    """Whether no number differs by more than the tolerance."""
     return (one - two).abs().max().item() < tolerance
 
 
-#: What an exact symmetry changes by more than rounding: an emission has a billionth of the energy, and after a boost
-#: by 100 products of momenta cancel in eight digits. `zoo.check` holds them to its own bound.
+#: Exact symmetries that change logits by more than rounding: an emission has a billionth of the energy, and after a
+#: boost by 100 products of momenta cancel in eight digits. `zoo.check` holds them to its own bound.
 HARD_TO_KEEP = ("soft emission", "boost, gamma 100", f"boost, gamma 100{SAME_FEATURES}")
 
 
 class WithDirections(nn.Module):
-    """A model whose logits depend on the direction of each particle, too."""
+    """A model whose logits depend also on the direction of each particle."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class WithDirections(nn.Module):
 
     @property
     def beams(self) -> Tensor | None:
-        """Those of the model."""
+        """The beams of the model."""
         return declared(self.model).beams
 
     @beams.setter
@@ -64,7 +64,7 @@ class Promises(Subject):
         assert logits.dtype == torch.float32
 
     def test_jets_differ(self) -> None:
-        """The other tests would pass on a constant."""
+        """Otherwise the other tests would pass for a constant model."""
         assert self.settled()(*self.inputs).std(dim=0).min() > 1e-3
 
     def test_order_of_particles_does_not_matter(self) -> None:
@@ -135,7 +135,7 @@ class Promises(Subject):
     @pytest.mark.parametrize("width", [0, 5])
     @pytest.mark.parametrize("train", [False, True])
     def test_a_batch_of_no_jets_gives_no_logits(self, train: bool, width: int) -> None:
-        """As the last piece of a file may be; in training the running statistics stay numbers."""
+        """The last piece of a file may be empty; in training the running statistics stay finite."""
         model, nothing = self.settled(), [value[:0, :width] for value in self.inputs]
         logits = model.train(train)(*nothing)
         assert logits.shape == (0, 2)
@@ -155,7 +155,7 @@ class Promises(Subject):
     @pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
     @pytest.mark.parametrize("place", [0, slice(None)])
     def test_a_wrong_number_stays_in_its_jet(self, wrong: float, place: int | slice) -> None:
-        """Its jet has no score, and every other jet has its own, to the last bit."""
+        """Its jet has no score, and every other jet keeps its score, to the last bit."""
         model, jets = self.settled().float(), self.jets
         features, four_momenta = jets.features.clone(), jets.four_momenta.clone()
         features[3, place] = four_momenta[3, place] = wrong
@@ -187,7 +187,7 @@ class Promises(Subject):
 
     @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 0.1), (torch.float16, 0.0125)])
     def test_half_precision_is_finite_and_near_to_float32(self, dtype: torch.dtype, tolerance: float) -> None:
-        """On few particles, for CPUs emulate float16."""
+        """On few particles, since CPUs emulate float16."""
         model, jets = self.settled().float(), self.jets
         few = jets.features[:3, :16], jets.four_momenta[:3, :16], jets.mask[:3, :16]
         exact = model(*few)
@@ -213,7 +213,7 @@ class Promises(Subject):
         assert [requirement.what for requirement in requirements if not requirement.is_met] == []
 
     def test_zoo_check_sees_a_broken_symmetry(self) -> None:
-        """Control: a term that knows the direction of each particle breaks all that a model promises of them."""
+        """Control: a term that knows the direction of each particle breaks every promise about directions."""
         symmetries = declared(self.settled()).symmetries
         if not symmetries:
             pytest.skip("promises no symmetry")
@@ -223,7 +223,7 @@ class Promises(Subject):
         assert broken == symmetries
 
     def test_representations_follow_their_particles(self) -> None:
-        """Rows are those of the particles in the order of the input, for jets of any length beside others or alone."""
+        """Rows follow the particles in the order of the input, for jets of any length, alone or with others."""
         model, inputs = self._backbone(), self.inputs
         mask = inputs[2]
         rows = encode(model, *inputs)
@@ -252,7 +252,7 @@ class Promises(Subject):
             assert changed.nonzero().flatten().tolist() == [3]
 
     def test_context_of_another_width_is_refused(self) -> None:
-        """Any at all, if the model takes none."""
+        """Any context is refused if the model takes none."""
         model = self.settled()
         width = declared(model).context_dim
         if not (width or isinstance(model, JetModel)):
@@ -279,5 +279,5 @@ class Promises(Subject):
 
 
 def _family(change: Change) -> str:
-    """The symmetry that an alteration belongs to."""
+    """The symmetry that a change belongs to."""
     return change.alteration.removesuffix(SAME_FEATURES).partition(",")[0]

@@ -17,7 +17,7 @@ from zoo.data.packed import PackedJets
 from zoo.data.store import open_store
 from zoo.model import JetModel, declared
 
-#: Of the jets that ship with the package.
+#: Jets that ship with the package.
 SAMPLE = "sample:top_tagging/test"
 #: Seven features that the momenta give.
 FEATURES = "kin"
@@ -28,10 +28,10 @@ class Subject:
     """What every part of the contract shares: the model of a subclass, and jets.
 
     Attributes:
-        num_parameters: with 7 features and 2 classes; None: it is not tested.
-        least_stages: that fine-tuning must be able to distinguish, if the model has stages.
+        num_parameters: number of parameters with 7 features and 2 classes; None: it is not tested.
+        least_stages: smallest number of stages that fine-tuning must be able to distinguish, if the model has stages.
         float32_bound: largest difference between logits in float32 and float64.
-        page_in_float32: whether its fast path gives the answers of its page in float32; not, where these depend on
+        page_in_float32: whether its fast path agrees with its page in float32; it does not if the answers depend on
             rounding, as the neighbours of a particle may.
         symmetry_bound: largest change of a logit by a promised symmetry in float64, over the spread of the logits.
     """
@@ -45,7 +45,7 @@ class Subject:
     _settled: ClassVar[dict[float, nn.Module]]
 
     def model(self, input_dim: int, num_classes: int) -> nn.Module:
-        """A model with random weights: what a subclass defines."""
+        """A model with random weights, which a subclass defines."""
         raise NotImplementedError(f"{type(self).__name__}: define model(self, input_dim, num_classes)")
 
     @pytest.fixture(autouse=True)
@@ -60,20 +60,20 @@ class Subject:
 
     @property
     def inputs(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Their features, momenta and mask in float64, massless as they were before they were rounded to float32."""
+        """Their features, momenta and mask in float64, massless as they were before rounding to float32."""
         jets = self.jets
         momentum = jets.four_momenta[..., 1:].double()
         four_momenta = torch.cat([momentum.norm(dim=-1, keepdim=True), momentum], dim=-1)
         return jets.features.double(), four_momenta, jets.mask
 
     def settled(self, noise: float = 0.0) -> nn.Module:
-        """A model with random weights and running statistics of real jets, in float64 and evaluation mode.
+        """A model with random weights and the running statistics of real jets, in float64 and evaluation mode.
 
         Args:
-            noise: spread of what is added to every weight, so that none is at a value that hides it, such as zero.
+            noise: spread of the noise added to every weight, so that none has a value that hides it, such as zero.
         """
         cls = type(self)
-        made = vars(cls).get("_settled", {})  # of a class of its own, not of one that it extends
+        made = vars(cls).get("_settled", {})  # of the class itself, not of one that it extends
         if noise not in made:
             with torch.random.fork_rng(devices=[]), torch.no_grad():
                 torch.manual_seed(1)  # whichever test is the first to ask
@@ -86,13 +86,13 @@ class Subject:
         return copy.deepcopy(cls._settled[noise])
 
     def context(self, model: nn.Module, batch: int) -> list[Tensor]:
-        """A random context (batch, context_dim), if the model takes any."""
+        """A random context (batch, context_dim), if the model takes one."""
         width = declared(model).context_dim
         return [torch.randn(batch, width, dtype=torch.float64)] if width else []
 
 
 def encode(model: nn.Module, *inputs: Tensor) -> Tensor:
-    """The representation that a backbone gives, be it a `JetModel` or a plain module."""
+    """The representation that a backbone gives, whether a `JetModel` or a plain module."""
     return cast(JetModel, model).encode(*inputs)
 
 
@@ -102,7 +102,7 @@ def gradients(model: nn.Module) -> dict[str, Tensor]:
 
 
 def has_finite_gradients(model: nn.Module) -> bool:
-    """Whether every parameter has a gradient, and every number of them is finite."""
+    """Whether every parameter has a gradient, and all gradients are finite."""
     found = gradients(model)
     return len(found) == len(list(model.parameters())) and all(value.isfinite().all() for value in found.values())
 
@@ -114,7 +114,7 @@ def _sample(number: int) -> JetBatch:
 
 @functools.cache
 def hard_jets(number: int, particles: int = 7) -> tuple[FeatureTable, PackedJets]:
-    """Feature table, and jets of the hardest particles only, in float64: what `zoo.check` alters."""
+    """Feature table, and jets of the hardest particles only, in float64, as `zoo.check` changes them."""
     jets = read_some(SAMPLE, number)
     first = np.concatenate([np.arange(particles) + start for start in np.cumsum(jets.counts) - jets.counts])
     counts = np.full_like(jets.counts, particles)

@@ -101,7 +101,7 @@ class Substructure(Pretraining):
     def objective(
         self, batch: JetBatch, generator: torch.Generator | None
     ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
-        """Loss of each jet, the losses of the shown observables, and their true and predicted values; nothing random."""
+        """Loss of each jet, the losses of the shown observables, and their true and predicted values; draws nothing."""
         true = self.observables(batch)
         rows = mean_representation(self.model, batch.features, batch.four_momenta, batch.mask)
         answer = self.head(rows).float()
