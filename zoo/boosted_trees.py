@@ -46,7 +46,7 @@ PARAMETERS = {
     "force_row_wise": True,
     "verbosity": -1,
 }
-#: Of many observables that say nearly the same: many weak trees, with cuts that are drawn. After 6,055 jets their
+#: For many observables that are nearly redundant: many weak trees, with random cuts. After 6,055 jets their
 #: validation AUC is .9791, with the settings above .9780.
 OF_SUBJETS = {
     "learning_rate": 0.03,
@@ -55,11 +55,11 @@ OF_SUBJETS = {
     "lambda_l2": 5.0,
     "extra_trees": True,
 }
-#: Trees of a class at most, and how many may follow the lowest validation loss before the training ends.
+#: Maximum number of trees per class, and how many may follow the lowest validation loss before the training ends.
 MAX_TREES = 2000
 PATIENCE = 50
 
-#: Inputs that the picture of the importances shows.
+#: Number of inputs in the plot of the importances.
 SHOWN_INPUTS = 20
 
 
@@ -87,25 +87,25 @@ def train_boosted_trees(
     seed: int | None = None,
     train_jets: int | None = None,
 ) -> None:
-    """Train LightGBM on the data of a configuration, and leave what a tested run of a network leaves.
+    """Train LightGBM on the data of a configuration, and write what a tested run of a network writes.
 
     The number of trees is that with the lowest loss on the validation split. The run folder gets ``model.txt`` (the
     trees as text), ``config.yaml``, ``metrics.csv``, ``importances.png`` and ``.pdf``, and ``report/``.
 
     Args:
-        config: YAML file as of ``zoo fit``, of which ``data``, ``seed_everything``, ``model.signal`` and
+        config: YAML file as for ``zoo fit``, of which ``data``, ``seed_everything``, ``model.signal`` and
             ``model.signal_efficiencies`` are read.
         run_folder: folder to write, which holds no run yet.
         inputs: what the trees see: the ``objects``; these and the kinematics of their ``pairs`` (`pair_features`);
-            the `substructure` of jets; or this with the shapes of their ``subjets``.
-        seed: of the trees; None: that of the configuration.
-        train_jets: train on so many rows of the split, the first of each file, instead of the part that the
-            configuration says; None: that part.
+            the `substructure` of jets; or substructure with the shapes of their ``subjets``.
+        seed: seed of the trees; None: that of the configuration.
+        train_jets: number of rows of the split to train on, the first of each file, instead of the fraction in the
+            configuration; None: that fraction.
 
     Raises:
         ModuleNotFoundError: if LightGBM is not installed.
         ValueError: if the configuration has no data, a split is missing, the folder holds a run, weights are negative,
-            or the substructure of events is asked for.
+            or the substructure of events is requested.
     """
     lightgbm = import_lightgbm()
     with only_one(run_folder, "training"):
@@ -144,7 +144,7 @@ def _train(
     files = {f"importances.{kind}": content for kind, content in picture.items()}
     files |= {"model.txt": booster.model_to_string().encode(), "metrics.csv": _history(losses)}
     files |= {"config.yaml": yaml.safe_dump(settings, sort_keys=False).encode()}
-    for name, content in files.items():  # the configuration, which says that there is a run, last
+    for name, content in files.items():  # the configuration, which marks a run, comes last
         with atomic_write(run_folder / name) as file:
             file.write(content)
     facts = {
@@ -170,7 +170,7 @@ def names_of_inputs(data: JetDataModule, inputs: Inputs) -> list[str]:
     """Names of what the trees see.
 
     Raises:
-        ValueError: if the substructure of events is asked for.
+        ValueError: if the substructure of events is requested.
     """
     if inputs in OF_JETS and not data.feature_table.is_relative_to_jet:
         raise ValueError("substructure is of jets; the features of this config are of events, so leave it out")
@@ -181,7 +181,7 @@ def import_lightgbm() -> ModuleType:
     """LightGBM.
 
     Raises:
-        ModuleNotFoundError: if it, or the OpenMP library that it uses, is not installed; the message says how to.
+        ModuleNotFoundError: if LightGBM, or its OpenMP library, is not installed; the message says how to install it.
     """
     try:
         import lightgbm
@@ -195,7 +195,7 @@ def import_lightgbm() -> ModuleType:
 def _read_config(
     path: Path, seed: int | None, train_jets: int | None
 ) -> tuple[JetDataModule, dict[str, Any], dict[str, Any]]:
-    """The data module of a configuration, what of the file it was made of, and the signal and where it is judged."""
+    """The data module of a configuration, the part of the file it uses, and the signal and where it is judged."""
     from jsonargparse import ArgumentError, ArgumentParser
 
     try:
@@ -219,7 +219,7 @@ def _read_config(
 
 
 def _judged(path: Path, config: dict[str, Any]) -> dict[str, Any]:
-    """Signal class and signal efficiencies of a configuration; where it has none, those of `Classification`."""
+    """Signal class and signal efficiencies of a configuration; if it has none, those of `Classification`."""
     model = config.get("model") if isinstance(config.get("model"), dict) else {}
     model = model.get("init_args", model)
     signal = model.get("signal", 1)
@@ -268,7 +268,7 @@ def _boost(
 
 def _predict(booster: "Booster", events: EventTable, data: JetDataModule) -> Predictions:
     logits = booster.predict(events.inputs, raw_score=True)
-    if logits.ndim == 1:  # of two classes the log-odds of the second
+    if logits.ndim == 1:  # for two classes, the log-odds of the second
         logits = np.stack([np.zeros_like(logits), logits], axis=1)
     classes = data.merged_classes
     columns = [logits, events.label, events.weight, events.index, classes.names]

@@ -1,8 +1,8 @@
-"""The card of a pretrained folder: what ``config.json`` says, for people to read.
+"""The card of a pretrained folder: the content of ``config.json`` in readable form.
 
-It is a function of the config alone, so it can be rewritten at any time. ``training`` of the config holds what is
-known: ``command``, ``settings`` (the configuration of the run), ``facts`` (seed, epochs, ...), ``versions``, ``jets``
-(of the test, by class), or ``origin`` for weights that were trained elsewhere, and ``notes`` on their limits.
+It depends only on the config, so it can be rewritten at any time. ``training`` in the config holds what is known:
+``command``, ``settings`` (the configuration of the run), ``facts`` (seed, epochs, ...), ``versions``, ``jets`` (number
+in the test, by class), or ``origin`` for weights that were trained elsewhere, and ``notes`` on their limits.
 """
 
 import re
@@ -20,7 +20,7 @@ from zoo.data.weaver.data_config import PREFIX
 from zoo.hub import PretrainedConfig, PretrainedError, load_pretrained, replace_card
 from zoo.report import figures_table, markdown_table, plain_figures_table
 
-#: Licences by the names that the Hugging Face Hub gives them; it takes others as ``other`` with a name.
+#: Licences by their names on the Hugging Face Hub, which takes others as ``other`` with a name.
 _HUB_LICENCES = ("mit", "apache-2.0", "bsd-3-clause", "cc-by-4.0", "cc0-1.0")
 
 _CALIBRATION = """
@@ -33,8 +33,8 @@ def write_card(name: str, config: PretrainedConfig) -> str:
     """The card of a model as Markdown.
 
     Args:
-        name: of its folder.
-        config: all that is known of it.
+        name: name of its folder.
+        config: all that is known about it.
 
     Raises:
         PretrainedError: if its metrics are not those of a report.
@@ -271,18 +271,18 @@ def _what_of_task(config: PretrainedConfig) -> str:
 
 
 class _Words(NamedTuple):
-    """How a card speaks of a kind of folder.
+    """The wording of a card for one kind of folder.
 
     Args:
-        what: what was trained, of a config.
-        use: how it is used, of the name of its folder.
+        what: what was trained, from a config.
+        use: how it is used, from the name of its folder.
         purpose: what it is good for.
-        inputs: what it sees, of a config.
+        inputs: what it sees, from a config.
         is_plain: whether its metrics have values and errors only.
-        is_validated: whether its metrics are those of a validation.
+        is_validated: whether its metrics come from a validation.
         is_calibrated: whether it gives probabilities.
-        program: what its settings are for.
-        untested: what stands in place of metrics.
+        program: program that its settings are for.
+        untested: text in place of metrics.
     """
 
     what: Callable[[PretrainedConfig], str] = _what_of_classes
@@ -296,7 +296,7 @@ class _Words(NamedTuple):
     untested: str = "it was not tested. `zoo test` does that."
 
 
-#: By the ``kind`` of a config.
+#: The words for each ``kind`` of a config.
 _WORDS = {
     "tagger": _Words(is_calibrated=True),
     "trees": _Words(

@@ -1,8 +1,8 @@
-"""Who can mend an error: the user, by what one line says, or a programmer, who needs the traceback.
+"""Who can fix an error: the user, with the help of one line, or a programmer, who needs the traceback.
 
-What this project raises by a ``raise`` of its own says what is wrong and what to do, and is the user's; so is a file
-that the system refuses. Every other error comes from a fault in the code, though its class be the same: `ValueError`
-is what numpy raises for shapes that do not fit, and no user knows what to do about those.
+Errors from a ``raise`` in this project say what is wrong and what to do, and are for the user; so are files that the
+system refuses. Every other error comes from a fault in the code, even if its class is the same: numpy raises
+`ValueError` for shapes that do not fit, and no user knows what to do about those.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-#: Status of a program that a user's mistake ended; a bug gives Python's own, 1.
+#: Exit status after a mistake of the user; a bug gives Python's own, 1.
 MISTAKE = 2
 
 #: Classes of errors that are raised for users; a `TypeError` or `KeyError` is a wrong call, whoever raises it.
@@ -24,20 +24,20 @@ _OF_PROGRAMMERS = (NotImplementedError, RecursionError)
 
 _PACKAGE = str(Path(__file__).parent)
 
-#: A frame of a printed traceback, and what stands behind the last one.
+#: A frame of a printed traceback, and what follows the last one.
 _FRAME = re.compile(r'^  File "(?P<file>.+)", line \d+, in .*\n(?:    (?P<line>.*)\n)?', re.MULTILINE)
 _MESSAGE = re.compile(r"^[\w.]+: (?P<message>.*)", re.MULTILINE | re.DOTALL)
 
-#: Errors of a machine that the system reports without a file.
+#: Errors of the machine that the system reports without a file.
 _OF_THE_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ECONNREFUSED, errno.ETIMEDOUT}
 
 
 @contextlib.contextmanager
 def one_line_for_users() -> Iterator[None]:
-    """End the program with one line on stderr and status 2 if the user can mend an error; leave the others alone."""
+    """End the program with one line on stderr and status 2 if the user can fix the error; leave other errors alone."""
     try:
         yield
-        sys.stdout.flush()  # while a failure can still be distinguished
+        sys.stdout.flush()  # while its failure can still be told apart
     except BrokenPipeError:
         if not _reader_has_gone():
             raise
@@ -54,7 +54,7 @@ def one_line_for_users() -> Iterator[None]:
 
 
 def message_for_user(error: BaseException | None) -> str | None:
-    """What to print for the user about an error: its message, or that of the error of this project that caused it.
+    """The message to print for the user: that of the error, or that of the error of this project that caused it.
 
     Returns:
         None if the error is a bug, which a traceback describes best.
@@ -74,7 +74,7 @@ def message_for_user(error: BaseException | None) -> str | None:
 
 
 def _reader_has_gone() -> bool:
-    """Whether nobody reads the output any more, as behind ``| head``; what is left of it then goes nowhere."""
+    """Whether nobody reads the output any more, as with ``| head``; the rest of it is then discarded."""
     poll = select.poll()
     poll.register(sys.stdout.fileno(), 0)
     if not any(event & select.POLLERR for _, event in poll.poll(0)):
@@ -88,7 +88,7 @@ def _message(error: BaseException) -> str | None:
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
         return str(error)
-    if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported for it
+    if type(error).__name__ == "OutOfMemoryError":  # torch's class, without importing torch
         return f"{str(error).split('. ')[0]}; give a smaller data.batch_size"
     if str(error).startswith("DataLoader worker"):
         return f"data.num_workers: {error}; if it was killed, the memory may not suffice: give fewer processes"
@@ -97,7 +97,7 @@ def _message(error: BaseException) -> str | None:
         return str(error)
     if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("zoo"):
         return f"package {error.name!r} is missing: pip install {error.name.partition('.')[0]}"
-    for text in (str(error), str(error.__cause__)):  # a loader process's, a simulating process's
+    for text in (str(error), str(error.__cause__)):  # of a loader process, of a simulation process
         message = _message_of_process(text)
         if message is not None:
             return message
@@ -105,7 +105,7 @@ def _message(error: BaseException) -> str | None:
 
 
 def _is_ours(file: str, line: str | None) -> bool:
-    """Whether a line of this package raised by itself, and is not only where a library was called."""
+    """Whether a line of this package raised the error itself, instead of calling a library that did."""
     return Path(_PACKAGE) in Path(file).parents and (line or "").startswith("raise ")
 
 
@@ -120,5 +120,5 @@ def _message_of_process(text: str) -> str | None:
 
 
 def _is_settings_error(error: BaseException) -> bool:
-    """Whether Lightning refuses settings of its trainer, in a class of its own, which is not imported for it."""
+    """Whether Lightning refuses settings of its trainer, by the name of its class, without importing Lightning."""
     return type(error).__name__ == "MisconfigurationException"

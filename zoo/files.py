@@ -1,4 +1,4 @@
-"""Writing files that are either whole or absent, and folders that one process at a time writes to."""
+"""Writing files that are either complete or absent, and folders that one process at a time writes to."""
 
 import contextlib
 import errno
@@ -17,22 +17,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-#: Name of the file whose lock a folder's writer holds.
+#: Name of the file whose lock the writer of a folder holds.
 LOCK = ".lock"
 
-#: Errors of a disk, which the system reports without a name where they come from writing to an open file.
+#: Disk errors, which the system reports without a file name when they come from writing to an open file.
 _OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
 
-#: What a file system answers that has no locks.
+#: Errors of a file system without locks.
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """Open a file beside ``path`` that takes its name once it is complete on the disk; after an error it is gone.
+    """Open a file beside ``path`` that is renamed to it once it is complete on disk, and removed after an error.
 
-    What a killed process was writing for the same ``path`` is removed. A link stays one, and what it points to is
-    written; a file that is replaced keeps its mode.
+    Leftovers of a killed process for the same ``path`` are removed. A link stays a link, and its target is written; a
+    replaced file keeps its mode.
 
     Raises:
         OSError: naming ``path``, if it cannot be written or the disk is full.
@@ -47,20 +47,20 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
             with _failures_first(file):
                 yield file
             sync(file)
-            os.replace(draft, path)  # while it is open, and so locked
+            os.replace(draft, path)  # while it is open, and therefore locked
     finally:
         draft.unlink(missing_ok=True)
     sync_folder(path.parent)
 
 
 def write_together(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write files of one folder, and replace older ones only when all of them are complete on the disk.
+    """Write files of one folder, and replace older ones only when all of them are complete on disk.
 
-    The last one vouches for the others: the older one of its name goes before they are exchanged. So a folder without
-    it was left by a kill in the moment of the exchange, and what fails before that leaves the older files.
+    The last file vouches for the others: its older version is removed before they are exchanged. So a folder without it
+    was left by a kill during the exchange, and a failure before that leaves the older files.
 
     Args:
-        folder: made where needed; another process that writes to it is waited for.
+        folder: made if needed; if another process is writing to it, this one waits.
         files: contents by name.
 
     Raises:
@@ -68,7 +68,7 @@ def write_together(folder: Path, files: Mapping[str, bytes]) -> None:
     """
     *_, last = files
     with only_one(folder, "writing", is_patient=True), contextlib.ExitStack() as drafts:
-        for name in (last, *list(files)[:-1]):  # they take their names in the opposite order
+        for name in (last, *list(files)[:-1]):  # renamed in the opposite order
             file = drafts.enter_context(atomic_write(folder / name))
             with disk_errors_name(folder / name):
                 file.write(files[name])
@@ -78,9 +78,9 @@ def write_together(folder: Path, files: Mapping[str, bytes]) -> None:
 
 @contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
-    """Make a folder beside ``folder`` that takes its name once its files are complete; after an error it is gone.
+    """Make a folder beside ``folder`` that is renamed to it once its files are complete, and removed after an error.
 
-    What a killed process was making for the same name is removed.
+    Leftovers of a killed process for the same name are removed.
 
     Raises:
         OSError: if it cannot be made, or ``folder`` exists and holds files.
@@ -103,18 +103,18 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 
 
 def require_output(path: str | Path, inputs: Iterable[str | Path | None] = (), *, force: bool = False) -> None:
-    """Refuse to write a file that is an input, by whatever name or link, and without ``force`` one that exists.
+    """Refuse to write to an input, by whatever name or link, and, without ``force``, to a file that exists.
 
     Args:
         path: file to write.
-        inputs: files that are read, None for one that is not given; folders, of which any file may be read.
+        inputs: files that are read, None for one that is not given; or folders, any file of which may be read.
         force: whether an older file, which is no input, may be replaced.
 
     Raises:
         ValueError: if it is an input, or lies in a folder that is.
         IsADirectoryError: if it is a folder.
         FileExistsError: if it exists, or a file is where its folder should be.
-        PermissionError: if its folder cannot be written, or made.
+        PermissionError: if its folder cannot be written to, or made.
     """
     path = Path(path)
     for given in inputs:
@@ -128,7 +128,7 @@ def require_output(path: str | Path, inputs: Iterable[str | Path | None] = (), *
     folder = next(place for place in Path(os.path.realpath(path)).parents if place.exists())
     if not folder.is_dir():
         raise FileExistsError(f"{path}: {folder} is a file; choose another place for the output")
-    try:  # not os.access, which says yes to root on what nobody can write to
+    try:  # not os.access, which allows root even what nobody can write to
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
@@ -136,7 +136,7 @@ def require_output(path: str | Path, inputs: Iterable[str | Path | None] = (), *
 
 
 def _is_of(given: Path, path: Path) -> bool:
-    """Whether ``path`` is the file ``given``, or lies in this folder."""
+    """Whether ``path`` is the file ``given``, or lies in the folder ``given``."""
     target = Path(os.path.realpath(path))
     places = [target, *target.parents] if given.is_dir() else [target]
     if given.exists():
@@ -145,11 +145,11 @@ def _is_of(given: Path, path: Path) -> bool:
 
 
 def remove_drafts(folder: Path, of: str | None = None) -> None:
-    """Remove what killed processes were writing to a folder; what is being written stays.
+    """Remove what killed processes left unfinished in a folder; what is being written stays.
 
     Args:
         folder: may be missing.
-        of: name of the file that the drafts were to become; None: of any.
+        of: name of the file that the drafts would have become; None: any file.
     """
     for draft in _drafts(folder, of):
         with contextlib.suppress(OSError), draft.open("r+b") as file:
@@ -158,12 +158,12 @@ def remove_drafts(folder: Path, of: str | None = None) -> None:
 
 
 def _drafts(folder: Path, of: str | None) -> list[Path]:
-    """What is being written in a folder, or was when its writer was killed; see `remove_drafts`."""
+    """Unfinished files in a folder, whether their writer lives or was killed; see `remove_drafts`."""
     start = "." if of is None else f".{of}."
     try:
         return [folder / name for name in os.listdir(folder) if name.startswith(start) and name.endswith(".draft")]
     except OSError:
-        return []  # whoever writes there says what is wrong with it
+        return []  # writing there will report what is wrong
 
 
 @contextmanager
@@ -171,8 +171,8 @@ def only_one(folder: Path, what: str, *, is_patient: bool = False) -> Iterator[N
     """Hold the lock of a folder, its file ``.lock``, which the system releases even if this process is killed.
 
     Args:
-        folder: made where needed; what was made is removed again if it stays empty.
-        what: is done there, for the message to a second process, such as ``training``.
+        folder: made if needed, and then removed again if it stays empty.
+        what: activity there, such as ``training``, for the message to a second process.
         is_patient: whether to wait for another process.
 
     Raises:
@@ -183,7 +183,7 @@ def only_one(folder: Path, what: str, *, is_patient: bool = False) -> Iterator[N
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / LOCK
     file = _locked(path, what, fcntl.LOCK_EX if is_patient else fcntl.LOCK_EX | fcntl.LOCK_NB)
-    # a process forked from this one, such as of a loader, would hold the lock beyond this one's end
+    # a process forked from this one, such as a loader, would hold the lock after this process has ended
     os.register_at_fork(after_in_child=file.close)
     try:
         yield
@@ -207,13 +207,13 @@ def disk_errors_name(path: Path) -> Iterator[None]:
 
 
 def sync(file: BinaryIO) -> None:
-    """Return once what was written to an open file is on the disk."""
+    """Return once what was written to an open file is on disk."""
     file.flush()
     os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:
-    """Return once the names in a folder are on the disk."""
+    """Return once the names in a folder are on disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         with disk_errors_name(folder):
@@ -223,12 +223,12 @@ def sync_folder(folder: Path) -> None:
 
 
 class _Draft(io.BufferedWriter):
-    """A file that keeps its first failure, as libraries that write to it answer with errors of their own."""
+    """A file that remembers its first failure, as libraries that write to it raise errors of their own."""
 
     failure: OSError | None = None
 
     def write(self, content: Any) -> int:
-        """Write to it."""
+        """Write to the file."""
         try:
             return super().write(content)
         except OSError as error:
@@ -247,9 +247,9 @@ def _failures_first(file: _Draft) -> Iterator[None]:
 
 
 def _open_draft(path: Path) -> tuple[Path, _Draft]:
-    """A new file beside ``path``, locked as long as it is open: one without its lock was left by a kill."""
+    """A new file beside ``path``, locked while it is open: one without a lock was left by a kill."""
     while True:
-        # not named by process or thread: those of two containers have the same numbers
+        # not named by process or thread, whose numbers may be the same in two containers
         draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.draft")
         try:
             file = _Draft(io.FileIO(draft, "xb"))
@@ -262,7 +262,7 @@ def _open_draft(path: Path) -> tuple[Path, _Draft]:
             fcntl.flock(file, fcntl.LOCK_EX)
         if os.fstat(file.fileno()).st_nlink:
             return draft, file
-        file.close()  # another process took it for an old one before it was locked
+        file.close()  # another process took it for a leftover before it was locked
 
 
 @contextmanager

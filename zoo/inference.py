@@ -1,4 +1,4 @@
-"""A pretrained model on a file of jets: one score a row, in the order of the file."""
+"""A pretrained model on a file of jets: one score per row, in the order of the file."""
 
 import dataclasses
 import sys
@@ -28,17 +28,17 @@ from zoo.hub import Pretrained, load_pretrained
 from zoo.progress import progress_bar
 from zoo.score_files import join_columns, missing_values, require_kind, score_columns, write_csv, write_scores
 
-#: Jets of similar length that go through the model together.
+#: Number of jets of similar length that go through the model together.
 BATCH_JETS = 512
 
-#: So many jets are looked at for oddities at least, which stay in memory; the ranges are those of all.
+#: Minimum number of jets checked for oddities, which stay in memory; the ranges are checked for all.
 LOOKED_AT_JETS = 20_000
 
 
 class _Rows:
-    """What answers for the rows of a file have in common; see `JetScores`.
+    """What all answers for the rows of a file have in common; see `JetScores`.
 
-    All of it is read only, so that a subclass makes a field or a property of each.
+    All members are read-only, so that a subclass can make each one a field or a property.
     """
 
     values: np.ndarray
@@ -60,7 +60,7 @@ class _Rows:
 
     @property
     def columns(self) -> dict[str, np.ndarray]:
-        """What a file holds: ``index``, ``label`` if one is known, what the model says, and the fields."""
+        """The columns of a file: ``index``, ``label`` if any is known, the answers of the model, and the fields."""
         label = {"label": self.label} if (self.label >= 0).any() else {}
         return join_columns({"index": self.index, **label, **self.of_model}, self.fields)
 
@@ -73,7 +73,7 @@ class _Rows:
             force: whether an older file is replaced.
 
         Raises:
-            ValueError: if the name has another ending, or a field the name of a column.
+            ValueError: if the file name has another ending, or a field has the name of a column.
             FileExistsError: if the file exists and ``force`` was not given.
         """
         require_output(path, force=force)
@@ -91,7 +91,7 @@ class _Rows:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class JetScores(_Rows):
-    """What a model says of the rows of a file, one entry a row in the order of the file.
+    """The scores of a model for the rows of a file, one entry per row in the order of the file.
 
     Args:
         logits: float32 (row, class), NaN for a row that was left out.
@@ -99,10 +99,10 @@ class JetScores(_Rows):
         index: int64 (row,), number of the row in the file.
         classes: names of the classes.
         rejected: number of jets that were left out, by the reasons of `zoo.data.store.bad_jets`.
-        mended: number of particles or numbers that were dropped or changed as the file was read, by what was done.
-        fields: further numbers of the jets that were asked for, (row,) each; NaN, or -1 of integers, for a row that was
+        mended: number of particles or values that were dropped or changed while the file was read, by what was done.
+        fields: further numbers per jet that were requested, (row,) each; NaN, or -1 for integers, for a row that was
             left out.
-        oddities: what is odd about the jets, a line each; see `zoo.data.oddities` and `zoo.data.ranges`.
+        oddities: what is odd about the jets, one line each; see `zoo.data.oddities` and `zoo.data.ranges`.
     """
 
     logits: np.ndarray
@@ -137,14 +137,14 @@ class JetScores(_Rows):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class JetAnswers(_Rows):
-    """What a task that knows no classes says of the rows of a file, such as a regression.
+    """The answers of a task without classes, such as a regression, for the rows of a file.
 
     Args:
         values: float32 (row, name), NaN for a row that was left out.
-        label: int64 (row,), -1: the classes of the file mean nothing to it.
+        label: int64 (row,), -1: the task does not use the classes of the file.
         index: int64 (row,), number of the row in the file.
-        names: of its answers.
-        rejected: as of `JetScores`, and so the following.
+        names: names of its answers.
+        rejected: as in `JetScores`, and so are the following.
         mended: likewise.
         fields: likewise.
         oddities: likewise.
@@ -176,19 +176,19 @@ def predict(
     """Scores of the jets in a file, with the features that travel with the weights.
 
     A file larger than the memory is read in pieces. Jets that no model may see, such as those with momenta that are not
-    finite, keep their row and have the score NaN, with a `zoo.data.read_report.RejectedJetsWarning`; what was mended as
-    the file was read is counted in a `zoo.data.read_report.MendedWarning`. An `zoo.data.odd_jets.OddJetsWarning` says
-    what `zoo data info` finds odd, and what lies outside of the ranges that the model was trained on.
+    finite, keep their row and get the score NaN, with a `zoo.data.read_report.RejectedJetsWarning`. What was mended
+    while the file was read is counted in a `zoo.data.read_report.MendedWarning`. An `zoo.data.odd_jets.OddJetsWarning`
+    says what `zoo data info` finds odd, and what lies outside the ranges of the training data.
 
     Args:
         model: what `zoo.load_pretrained` takes, which then runs on a GPU if there is one; or what it returned.
-        file: file of any format the zoo reads, converted folder, or packaged sample such as
+        file: file in any format that the zoo reads, converted folder, or packaged sample such as
             ``sample:top_tagging/test``.
-        rows: first row and the row after the last; None takes all.
-        layout: what says which columns of the file hold what, or the YAML file that does, with or without ``classes``
-            and ``label``; see `zoo.data.readers.read_jets`.
-        fields: further numbers of the jets to take along, by the names in the layout; None: the observers of a data
-            file of weaver, as far as the file has them.
+        rows: first row, and the row after the last; None takes all.
+        layout: the layout of the columns of the file, or a YAML file with it, with or without ``classes`` and
+            ``label``; see `zoo.data.readers.read_jets`.
+        fields: further numbers per jet to include, by their names in the layout; None: the observers of a data file of
+            weaver, as far as the file has them.
 
     Raises:
         FileNotFoundError: if there is no such model or file.
@@ -258,20 +258,20 @@ def predict_file(
     rntuple: bool = False,
     force: bool = False,
 ) -> None:
-    """Write the scores of a file to ``out``, or as CSV to the standard output; see `predict`.
+    """Write the scores of a file to ``out``, or as CSV to standard output; see `predict`.
 
     Args:
         weaver_yaml: data file of weaver, instead of ``layout``.
         classes: names of the classes of its custom labels; None: such labels are not read.
         rntuple: whether a ROOT file holds an RNTuple instead of a ``TTree``.
-        force: whether ``out`` may exist, and is replaced.
+        force: whether to replace ``out`` if it exists.
     """
-    if out is not None:  # what is wrong with it is an error at once
+    if out is not None:  # report its mistakes at once
         require_kind(out, rntuple=rntuple)
         require_output(out, (resolve_file(file), layout, weaver_yaml, model), force=force)
     description = read_description(layout, weaver_yaml, classes, labelled=False)
     with warnings.catch_warnings():
-        for category in (RejectedJetsWarning, MendedWarning, OddJetsWarning):  # the last lines say it
+        for category in (RejectedJetsWarning, MendedWarning, OddJetsWarning):  # printed in the last lines instead
             warnings.simplefilter("ignore", category)
         scores = predict(model, file, rows=rows, layout=description, fields=fields)
     if out is None:
@@ -294,7 +294,7 @@ class _Oddities:
         self.tables: list[tuple[Path, JetTable]] = []
 
     def add_table(self, path: Path, table: JetTable) -> None:
-        """Look at some of the jets, as long as there are not enough."""
+        """Check some of the jets, until there are enough."""
         if len(table) and sum(len(known) for _, known in self.tables) < LOOKED_AT_JETS:
             self.tables.append((path, table))
 
@@ -304,7 +304,7 @@ class _Oddities:
             self.check.update(batch_quantities(batch, self.features, self.tagger.context_table))
 
     def find(self) -> Iterator[str]:
-        """What was found, a line each."""
+        """What was found, one line each."""
         if self.check is not None:
             yield from self.check.findings().values()
         if self.tables:
@@ -335,7 +335,7 @@ def _field(table: JetTable, name: str, path: Path) -> np.ndarray:
 
 
 def _by_length(counts: np.ndarray) -> Iterator[np.ndarray]:
-    """The jets from the shortest to the longest, so that little is padded, `BATCH_JETS` at a time."""
+    """The jets from the shortest to the longest, `BATCH_JETS` at a time, so that there is little padding."""
     order = np.argsort(counts, kind="stable")
     return (order[first : first + BATCH_JETS] for first in range(0, len(order), BATCH_JETS))
 

@@ -1,6 +1,6 @@
-"""What files may claim at most, in one place: beyond it there is an error within seconds, and no full memory.
+"""Limits on what files may claim, in one place: beyond them there is an error within seconds, not a full memory.
 
-Checkpoints are limited where they are read (`zoo.torch_files`), golden jets in `zoo.hub.golden`.
+The limits on checkpoints are where they are read (`zoo.torch_files`), those on golden jets in `zoo.hub.golden`.
 """
 
 import functools
@@ -11,13 +11,13 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-#: Lists and mappings inside each other in a YAML file; Python's own limit stands for JSON.
+#: Depth of nested lists and mappings in a YAML file; for JSON, Python's own limit applies.
 MAX_DEPTH = 100
 
-#: Values of a YAML file, with those that its aliases stand for.
+#: Number of values in a YAML file, including those that its aliases stand for.
 MAX_YAML_VALUES = 1_000_000
 
-#: Particles of a jet or event; a central collision of lead nuclei has some ten thousand.
+#: Number of particles in a jet or event; a central lead-lead collision has some ten thousand.
 MAX_PARTICLES = 100_000
 
 #: Bytes of one row of an array in HDF5 or of a branch of a ROOT tree.
@@ -26,11 +26,11 @@ MAX_ROW_BYTES = 2**27
 #: Numbers of one column in a row group of parquet.
 MAX_GROUP_VALUES = 2**28
 
-#: An array in HDF5 that claims more bytes than this may not be larger than stored by this factor.
+#: An HDF5 array that claims more bytes than this may exceed its stored size at most by this factor.
 LARGE_BYTES = 2**30
 MAX_EXPANSION = 10_000
 
-#: Time for the regular expressions of a file, which can be made to take years.
+#: Time limit for the regular expressions of a file, which can be made to take years.
 PATTERN_SECONDS = 2.0
 
 
@@ -38,7 +38,7 @@ def parse_json(content: str | bytes) -> Any:
     """The values in JSON.
 
     Raises:
-        ValueError: if it is none, or nested too deeply.
+        ValueError: if it is not JSON, or nested too deeply.
     """
     try:
         return json.loads(content)
@@ -54,7 +54,8 @@ def parse_yaml(content: str | bytes, loader: type | None = None) -> Any:
         loader: class of `yaml` that builds the values; None: the safe one.
 
     Raises:
-        ValueError: if it is no YAML, with the line, is nested too deeply, or its aliases stand for too much.
+        ValueError: if it is not YAML (the message names the line), is nested too deeply, or its aliases stand for too
+            much.
     """
     import yaml
 
@@ -62,13 +63,13 @@ def parse_yaml(content: str | bytes, loader: type | None = None) -> Any:
         _check_yaml(yaml.parse(content, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
         return yaml.load(content, loader or yaml.SafeLoader)
     except yaml.YAMLError as error:
-        # which file it is says who read it; yaml only knows that it was given a string
+        # the caller names the file; yaml only knows that it was given a string
         told = re.sub(r'\bin "<(?:byte|unicode) string>", ', "at ", str(error))
         raise ValueError(f"is no YAML: {' '.join(told.split())}") from error
 
 
 def _check_yaml(events: Any) -> None:
-    """Count the values of YAML, those of aliases again, before anything is built."""
+    """Count the values of YAML, repeating those of aliases, before anything is built."""
     import yaml
 
     sizes: dict[str | None, int] = {}
@@ -119,5 +120,5 @@ def first_match(patterns: Sequence[str], text: str) -> str | None:
 
 
 def _is_quick(pattern: str) -> bool:
-    """Whether a pattern has too few repetitions to take long; others are given to a process that can be ended."""
+    """Whether a pattern has too few repetitions to take long; others run in a process that can be ended."""
     return "(" not in pattern and sum(map(pattern.count, "*+?{")) <= 2

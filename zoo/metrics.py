@@ -1,6 +1,6 @@
-"""Tagging metrics from exact counts, each with its error; definitions and rules stand in ``docs/metrics.md``.
+"""Tagging metrics from exact counts, each with its error; definitions and rules are in ``docs/metrics.md``.
 
-Pure functions come first and take numpy arrays or torch tensors; the thin torchmetrics class for the training loop
+Pure functions, which take numpy arrays or torch tensors, come first; a thin torchmetrics class for the training loop
 comes last. One sort turns scores into a :class:`RocCurve` of counts, and every metric is read off that curve.
 """
 
@@ -45,7 +45,7 @@ Counts = TypeVar("Counts", float, np.ndarray)
 
 #: The working points of the published tables of jet tagging.
 SIGNAL_EFFICIENCIES = (0.3, 0.5)
-#: Coverage of one standard deviation of a Gaussian.
+#: Probability content of one standard deviation of a Gaussian.
 ONE_SIGMA = math.erf(math.sqrt(0.5))
 #: Background jets that must pass a cut for the relative error of eB, 1/sqrt(n), to be at most 20 %.
 MINIMUM_PASS = 25
@@ -56,12 +56,12 @@ _logger = logging.getLogger(__name__)
 
 
 class MissingClassError(ValueError):
-    """A metric needs jets of a class of which there are none, or whose weights do not sum to more than 0."""
+    """A metric needs jets of a class that has none, or whose weights do not sum to more than 0."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A metric with its error of one standard deviation, and the (effective) number of jets it rests on."""
+    """A metric with its error of one standard deviation, and the (effective) number of jets behind it."""
 
     value: float
     error: float
@@ -72,9 +72,9 @@ class Estimate:
 class BackgroundRejection:
     """R = 1/eB at one signal efficiency, with its Clopper-Pearson interval of 68.3 % coverage.
 
-    Where no background jet passes (``is_bound``), ``value`` and ``lower`` are the lower bound, ``upper`` is infinite
-    and ``error`` is NaN. With weights, ``n_pass`` and ``n_background`` are effective counts. With negative weights the
-    interval is that of one Gaussian standard deviation of eB, and a sum of 0 or less behind the cut is a bound too.
+    If no background jet passes (``is_bound``), ``value`` and ``lower`` are the lower bound, ``upper`` is infinite and
+    ``error`` is NaN. With weights, ``n_pass`` and ``n_background`` are effective counts. With negative weights the
+    interval is one Gaussian standard deviation of eB, and a sum of 0 or less after the cut gives a bound too.
     """
 
     value: float
@@ -89,7 +89,7 @@ class BackgroundRejection:
 
 @dataclass(frozen=True)
 class SignificanceImprovement:
-    """The largest SIC = eS / sqrt(eB) among the cuts that enough background passes, and where it lies."""
+    """The largest SIC = eS / sqrt(eB) among the cuts that enough background passes, and the cut."""
 
     value: float
     error: float
@@ -102,8 +102,8 @@ class RocCurve:
     """What passes ``score >= threshold`` at every distinct score, from the tightest cut to none.
 
     Counts are exact integers; with weights they are sums of weights, and the ``_squares`` hold the sums of squared
-    weights that the errors need. Where the largest weight of a class lies outside 1e-48 ... 1e48, whose fourth powers
-    float64 does not hold, the weights of that class are scaled by a power of two; no metric depends on that.
+    weights that the errors need. If the largest weight of a class lies outside 1e-48 ... 1e48, float64 does not hold
+    its fourth power, and the weights of that class are scaled by a power of two; no metric depends on that.
 
     Shapes:
         every array: (threshold,), thresholds falling.
@@ -141,8 +141,8 @@ class RocCurve:
 
         .. math:: A = \frac{1}{n_s n_b} \sum_{i j} [s_i > b_j] + \tfrac{1}{2} [s_i = b_j]
 
-        The variance is that of the placements: each signal jet's share of background below it, and each background
-        jet's share of signal above it. Where it vanishes or has no degree of freedom, the error is half the
+        The variance is that of the placements: the fraction of background below each signal jet, and the fraction of
+        signal above each background jet. If it vanishes or has no degree of freedom, the error is half the
         Clopper-Pearson interval of min(n_s, n_b) independent pairs.
 
         References:
@@ -189,7 +189,7 @@ class RocCurve:
         threshold = self.threshold[cut].item()
         n_pass = passed**2 / pass_squares if passed > 0 else 0.0
         if passed <= 0:
-            # the error of no jet at all is that of a count of 0
+            # without any jet the error is that of a count of 0
             highest = max(efficiency, 0) + error if error else float(clopper_pearson(0, n_background)[1])
             return BackgroundRejection(
                 1 / highest, 1 / highest, math.inf, math.nan, n_pass, n_background, threshold, True
@@ -205,7 +205,7 @@ class RocCurve:
         return self.background_pass.dtype.kind == "f"
 
     def _cut(self, signal_efficiency: float) -> int:
-        """Index of the tightest threshold that keeps at least this part of the signal."""
+        """Index of the tightest threshold that keeps at least this fraction of the signal."""
         if not 0 < signal_efficiency <= 1:
             raise ValueError(f"signal_efficiency must lie in (0, 1], got {signal_efficiency}")
         # The decimal as written: 0.07 * 100 is 7.000000000000001 in binary and would ask for an eighth jet.
@@ -219,7 +219,7 @@ class RocCurve:
         )
 
     def _effective_background(self, cut: int) -> float:
-        """Number of equal jets whose efficiency would vary as much as that of these weighted ones."""
+        """Number of equally weighted jets whose efficiency would vary as much as that of these weighted ones."""
         passed, total = self.background_pass[cut].item(), self.n_background
         pass_squares, squares = self.background_squares[cut].item(), self.background_squares[-1].item()
         variance = efficiency_variance(passed, total, pass_squares, squares)
@@ -245,7 +245,7 @@ def pair_score(logits: ArrayLike | Tensor, signal: int = 1, background: int = 0)
         Scores (batch,), float32 for float32 logits.
 
     Raises:
-        ValueError: where the shape or a class does not fit.
+        ValueError: if the shape or a class does not fit.
 
     >>> pair_score([[0.0, 2.0], [1.0, -1.0]]).tolist()
     [2.0, -2.0]
@@ -265,9 +265,9 @@ def log_probability(logits: ArrayLike | Tensor) -> np.ndarray:
 
     .. math:: \ln p_a = (z_a - z_m) - \ln \Big(1 + \sum_{k \ne m} e^{z_k - z_m}\Big), \quad z_m = \max_k z_k
 
-    By the theorem of Lindemann and Weierstrass two jets have the same p_a only if their differences :math:`z_k - z_a`
-    are the same numbers in any order. The differences of float32 logits are exact in float64 and the terms are summed
-    in the order of their size, so that such jets get the same bits, and near 1 no probabilities merge.
+    By the Lindemann-Weierstrass theorem, two jets have the same p_a only if their differences :math:`z_k - z_a` are
+    the same numbers in any order. The differences of float32 logits are exact in float64, and the terms are summed
+    in order of size, so that such jets get the same bits and probabilities near 1 do not merge.
 
     Args:
         logits: outputs of the model, (batch, class).
@@ -293,10 +293,10 @@ def efficiency_variance(passed: Counts, total: float, pass_squares: Counts, squa
     .. math:: \frac{F^2 \sum_{\mathrm{pass}} w^2 + P^2 \sum_{\mathrm{fail}} w^2}{(P + F)^4}
 
     Args:
-        passed: P, sum of the weights that pass; of one cut, or (cut,).
-        total: P + F, that of all weights.
-        pass_squares: sum of the squared weights that pass, as ``passed``.
-        squares: that of all squared weights.
+        passed: P, sum of the weights that pass; a number for one cut, or (cut,).
+        total: P + F, sum of all weights.
+        pass_squares: sum of the squared weights that pass, shaped like ``passed``.
+        squares: sum of all squared weights.
     """
     return ((total - passed) ** 2 * pass_squares + passed**2 * (squares - pass_squares)) / total**4
 
@@ -314,7 +314,7 @@ def clopper_pearson(
     Args:
         n_pass: jets that pass.
         n_total: jets tried.
-        coverage: probability content; by default that of one standard deviation.
+        coverage: probability content; by default one standard deviation.
 
     Returns:
         Lower and upper edge, of the counts' common shape.
@@ -334,7 +334,7 @@ def clopper_pearson(
 def accuracy(
     logits: ArrayLike | Tensor, label: ArrayLike | Tensor, weight: ArrayLike | Tensor | None = None
 ) -> Estimate:
-    """Share of jets whose largest logit is that of their class; the error is half the Clopper-Pearson interval.
+    """Fraction of jets whose largest logit is that of their class; the error is half the Clopper-Pearson interval.
 
     Args:
         logits: outputs of the model, (batch, class); among equal largest logits the first class is taken.
@@ -342,8 +342,8 @@ def accuracy(
         weight: weights of the jets, (batch,).
 
     Raises:
-        ValueError: on NaN, shapes that differ, a label that is no class, or no jets.
-        MissingClassError: where the weights do not sum to more than 0.
+        ValueError: on NaN, shapes that differ, a label that is not a class, or no jets.
+        MissingClassError: if the weights do not sum to more than 0.
 
     >>> accuracy([[0.0, 1.0], [1.0, 0.0], [2.0, 0.0], [0.0, 2.0]], [1, 0, 1, 1]).value
     0.75
@@ -365,16 +365,16 @@ def accuracy(
 
 
 def confusion_matrix(logits: np.ndarray, truth: np.ndarray, weight: np.ndarray, num_rows: int) -> np.ndarray:
-    """Shares of the jets of each row by the class of their largest logit.
+    """Fractions of the jets of each row by the class of their largest logit.
 
     Args:
         logits: outputs of the model, (batch, class); among equal largest logits the first class is taken.
-        truth: row of each jet, (batch,): its class, or that which the classes were put together of.
+        truth: row of each jet, (batch,): its class, or its original class before classes were merged.
         weight: weights of the jets, (batch,).
         num_rows: number of rows.
 
     Returns:
-        (row, class); each row sums to 1, or is NaN where no weight is in it.
+        (row, class); each row sums to 1, or is NaN if it has no weight.
 
     >>> confusion_matrix(np.eye(2)[[0, 1, 1]], np.array([0, 0, 1]), np.ones(3), 2).tolist()
     [[0.5, 0.5], [0.0, 1.0]]
@@ -398,7 +398,7 @@ def roc_curve(
 
     Raises:
         ValueError: on NaN, shapes that differ, or labels other than 0 and 1.
-        MissingClassError: where signal or background has no jet, or weights that do not sum to more than 0.
+        MissingClassError: if signal or background has no jet, or weights that do not sum to more than 0.
 
     >>> curve = roc_curve([3.0, 2.0, 2.0, 1.0], [1, 1, 0, 0])
     >>> curve.signal_pass.tolist(), curve.background_pass.tolist()
@@ -435,7 +435,7 @@ def auc(score: ArrayLike | Tensor, label: ArrayLike | Tensor, weight: ArrayLike 
         weight: weights of the jets, (batch,).
 
     Raises:
-        ValueError: as :func:`roc_curve`.
+        ValueError: as for :func:`roc_curve`.
 
     >>> auc([3.0, 2.0, 2.0, 1.0], [1, 1, 0, 0]).value
     0.875
@@ -453,7 +453,7 @@ def background_rejection(
 
     .. math:: R = n_b / \#\{b_j \ge t\}, \quad t = \text{the} \lceil e_S n_s \rceil \text{-th largest signal score}
 
-    Background that ties with the threshold passes. If none passes, the result is a flagged lower bound.
+    Background that ties with the threshold passes. If none passes, the result is flagged as a lower bound.
 
     Args:
         score: larger is more signal-like, (batch,).
@@ -462,7 +462,7 @@ def background_rejection(
         weight: weights of the jets, (batch,); counts become sums of weights, and the interval uses effective counts.
 
     Raises:
-        ValueError: as :func:`roc_curve`, or where eS lies outside (0, 1].
+        ValueError: as for :func:`roc_curve`, or if eS lies outside (0, 1].
 
     >>> rejection = background_rejection([4.0, 3.0, 2.0, 2.5, 1.0, 0.0], [1, 1, 1, 0, 0, 0], 1.0)
     >>> rejection.value, rejection.n_pass, rejection.threshold
@@ -476,14 +476,14 @@ def significance_improvement(curve: RocCurve, minimum_pass: float = MINIMUM_PASS
 
     .. math:: \mathrm{SIC} = e_S / \sqrt{e_B}, \quad n_{pass} \ge 25
 
-    The error is the binomial one of eB and eS at that cut. Being a maximum, the value leans upwards by part of it.
+    The error is the binomial one of eB and eS at that cut. As a maximum, the value is biased upwards by part of it.
 
     Args:
         curve: counts of :func:`roc_curve`.
         minimum_pass: (effective) number of background jets that must pass; 25 makes 1/sqrt(n) = 20 %.
 
     Raises:
-        ValueError: where not even the loosest cut passes that many.
+        ValueError: if not even the loosest cut passes that many.
     """
     passed = curve.background_pass
     effective = np.divide(
@@ -505,7 +505,7 @@ def significance_improvement(curve: RocCurve, minimum_pass: float = MINIMUM_PASS
 
 
 def _signed_improvement_error(curve: RocCurve, cut: int) -> float:
-    """Error of eS / sqrt(eB) behind a cut, from the variances of both."""
+    """Error of eS / sqrt(eB) after a cut, from the variances of both."""
     signal, background = (
         (
             passed[cut].item() / passed[-1].item(),
@@ -527,7 +527,7 @@ def macro_auc(
 
     .. math:: A = \frac{1}{K (K - 1)} \sum_{a \ne b} A(p_a \mid a \text{ against } b)
 
-    Two classes give the plain area. Jets take part in many pairs, so DeLong's variance is taken of each jet's mean
+    Two classes give the plain area. Jets take part in many pairs, so DeLong's variance is that of each jet's mean
     placement over its pairs. Jets with the same p_a tie exactly, see `log_probability`.
 
     References:
@@ -539,8 +539,8 @@ def macro_auc(
         weight: weights of the jets, (batch,).
 
     Raises:
-        ValueError: on NaN, shapes that differ, or a label that is no class.
-        MissingClassError: where a class has no jet.
+        ValueError: on NaN, shapes that differ, or a label that is not a class.
+        MissingClassError: if a class has no jet.
     """
     logits, label, weight = _checked_jets(logits, label, weight)
     num_classes = logits.shape[1]
@@ -582,14 +582,14 @@ def tagging_metrics(
         logits: outputs of the model, (batch, class).
         label: class numbers, (batch,).
         weight: weights of the jets, (batch,).
-        signal: the signal of two classes; of more, all but the background are signals.
-        background: background class; by default the other of two, the first of more.
+        signal: signal class, if there are two; of more, all but the background are signals.
+        background: background class; by default the other one of two, or the first of more.
         classes: names of the classes, for the keys.
-        signal_efficiencies: at which the background rejection is quoted, each in (0, 1].
+        signal_efficiencies: efficiencies at which the background rejection is quoted, each in (0, 1].
 
     Raises:
-        ValueError: on NaN, shapes that differ, a label that is no class, or a bad efficiency.
-        MissingClassError: where a class has no jet, or weights that do not sum to more than 0.
+        ValueError: on NaN, shapes that differ, a label that is not a class, or a bad efficiency.
+        MissingClassError: if a class has no jet, or weights that do not sum to more than 0.
     """
     logits, label, weight = _checked_jets(logits, label, weight)
     num_classes = logits.shape[1]
@@ -613,19 +613,19 @@ def tagging_metrics(
 class TaggingMetrics(Metric):
     """The metrics of :func:`tagging_metrics` over all batches and processes, exact, for ``self.log_dict``.
 
-    The state is the jets themselves (logits, label, weight; 16 bytes a jet with two classes), gathered over the
+    The state is the jets themselves (logits, label, weight; 16 bytes per jet with two classes), gathered over the
     processes: exact counts need every score. If a class has no jet (or weights that sum to 0 or less), as in a sanity
     check on two batches, its metrics are NaN and the log says why. NaN logits raise.
 
     Args:
         num_classes: number of classes.
-        signal: the signal of two classes.
-        background: background class; by default the other of two, the first of more.
+        signal: signal class, if there are two.
+        background: background class; by default the other one of two, or the first of more.
         classes: names of the classes, for the keys of more than two.
-        signal_efficiencies: at which the background rejection is quoted, each in (0, 1].
+        signal_efficiencies: efficiencies at which the background rejection is quoted, each in (0, 1].
 
     Raises:
-        ValueError: if an argument is out of its range.
+        ValueError: if an argument is out of range.
     """
 
     full_state_update = False
@@ -651,7 +651,8 @@ class TaggingMetrics(Metric):
         suffixes = [suffix for _, suffix in _signals(num_classes, signal, self.background, self.classes)]
         rejections = [f"background_rejection_{e}{suffix}" for suffix in suffixes for e in self.signal_efficiencies]
         self.names = ("accuracy", "auc", *rejections)
-        # One flat float32 column: a process without jets then still joins the gathering, and labels stay exact.
+        # One flat float32 column: a process without jets can then still take part in the gathering, and labels stay
+        # exact.
         self.add_state("jets", default=[], dist_reduce_fx="cat")
 
     def update(self, logits: Tensor, label: Tensor, weight: Tensor | None = None) -> None:
@@ -663,7 +664,7 @@ class TaggingMetrics(Metric):
             weight: weights of the jets, (batch,).
 
         Raises:
-            ValueError: where the shapes do not fit.
+            ValueError: if the shapes do not fit.
         """
         if logits.ndim != 2 or logits.shape[1] != self.num_classes:
             raise ValueError(f"logits must be (batch, {self.num_classes}), got {tuple(logits.shape)}")
@@ -739,7 +740,7 @@ def _logits(logits: ArrayLike | Tensor) -> np.ndarray:
 def _checked_jets(
     logits: ArrayLike | Tensor, label: ArrayLike | Tensor, weight: ArrayLike | Tensor | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Logits, labels and weights as arrays, or the reason why they cannot be judged."""
+    """Logits, labels and weights as arrays, or an error that says why they cannot be judged."""
     logits, label = _logits(logits), _array(label)
     _refuse_nan("logits", logits)
     if label.shape != logits.shape[:1]:
@@ -756,7 +757,7 @@ def _checked_jets(
 def _checked_scores(
     score: ArrayLike | Tensor, label: ArrayLike | Tensor, weight: ArrayLike | Tensor | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Scores, signal flags and weights as arrays, or the reason why they cannot be judged."""
+    """Scores, signal flags and weights as arrays, or an error that says why they cannot be judged."""
     score, label = _array(score), _array(label)
     if score.ndim != 1 or label.shape != score.shape:
         raise ValueError(f"score and label must be (batch,) alike, got shapes {score.shape} and {label.shape}")
@@ -770,7 +771,7 @@ def _checked_scores(
 
 
 def _checked_weight(weight: ArrayLike | Tensor | None, jets: int) -> np.ndarray | None:
-    """Weights in float64, or None where all are equal and integer counts say the same."""
+    """Weights in float64, or None if all are equal, so that integer counts give the same."""
     if weight is None:
         return None
     weight = _array(weight).astype(np.float64)
@@ -833,7 +834,7 @@ def _sum_and_squares(weight: np.ndarray) -> tuple[float, float]:
 
 
 def _placement(curve: RocCurve, score: np.ndarray, is_signal: np.ndarray) -> np.ndarray:
-    """Share of background below each signal jet, and of signal above each background jet; ties one half."""
+    """Fraction of background below each signal jet, and of signal above each background jet; ties count one half."""
     index = len(curve.threshold) - 1 - np.searchsorted(curve.threshold[::-1], score)
     above = curve.signal_pass - np.diff(curve.signal_pass, prepend=0) / 2
     below = curve.n_background - curve.background_pass + np.diff(curve.background_pass, prepend=0) / 2
@@ -843,7 +844,7 @@ def _placement(curve: RocCurve, score: np.ndarray, is_signal: np.ndarray) -> np.
 def _macro_estimate(
     values: list[float], placement: np.ndarray, members: list[np.ndarray], weight: np.ndarray | None
 ) -> Estimate:
-    """Mean of the pairs' areas with the variance of the jets' mean placements."""
+    """Mean of the areas of all pairs, with the variance of the mean placements of the jets."""
     variance, counts = 0.0, []
     for jets in members:
         weights = np.ones(len(jets)) if weight is None else _in_range(weight[jets])
@@ -864,7 +865,7 @@ def _canonical_order(
 
 
 def background_class(num_classes: int, signal: int, background: int | None) -> int:
-    """The background class: the other of two, the first of more, or the one given."""
+    """The background class: the given one, or else the other one of two, or the first of more."""
     if background is None:
         background = 1 - signal if num_classes == 2 else 0
     for name, number in (("signal", signal), ("background", background)):
@@ -876,7 +877,7 @@ def background_class(num_classes: int, signal: int, background: int | None) -> i
 
 
 def _signals(num_classes: int, signal: int, background: int, classes: Sequence[str] | None) -> list[tuple[int, str]]:
-    """Each signal class with what its metrics' names end in."""
+    """Each signal class, with the suffix of the names of its metrics."""
     if classes is not None and len(classes) != num_classes:
         raise ValueError(f"classes names {len(classes)} classes, the logits have {num_classes}")
     if num_classes == 2:

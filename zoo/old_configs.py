@@ -1,14 +1,14 @@
-"""Configurations that an older zoo wrote or read, as this one writes them.
+"""Brings configurations of an older zoo into today's form.
 
-Once the key ``task`` named what was trained for, and its settings stood straight under ``model``; now ``model`` is a
-class with its ``init_args``. Run folders, reports and pretrained folders keep their old ``config.yaml``,
-so whatever reads settings passes them through here. It lies beside ``zoo/limits.py``, since reports and trees, which
-know no training, read settings too.
+The key ``task`` used to name the task, with its settings directly under ``model``; now ``model`` is a class with its
+``init_args``. Run folders, reports and pretrained folders keep their old ``config.yaml``, so all code that reads
+settings passes them through here. The module is next to ``zoo/limits.py``, since reports and trees, which know no
+training, read settings too.
 """
 
 from typing import Any
 
-#: Old names of tasks, and the classes that are these tasks.
+#: Old names of tasks -> their classes.
 TASKS = {
     "tagging": "zoo.tasks.Classification",
     "masked_particles": "zoo.tasks.MaskedParticles",
@@ -16,7 +16,7 @@ TASKS = {
     "substructure": "zoo.tasks.Substructure",
 }
 
-#: Import paths that have moved; one that ends with a point is a module or package with all that is in it.
+#: Import paths that have moved; one that ends with a dot is a module or package with all its contents.
 MOVED = {
     "zoo.tagger.JetTagger": "zoo.tasks.Classification",
     "zoo.tasks.classification.JetTagger": "zoo.tasks.Classification",
@@ -31,10 +31,10 @@ MOVED = {
 
 
 def renew_settings(settings: Any) -> Any:
-    """Settings in today's form; those that have it already come back equal.
+    """Settings in today's form; those already in that form come back unchanged.
 
     Args:
-        settings: the plain values of a ``config.yaml``, or a part of one; nothing is changed in place.
+        settings: plain values of a ``config.yaml``, or of a part of one; nothing is changed in place.
 
     Raises:
         ValueError: if the key ``task`` names no task.
@@ -63,7 +63,7 @@ def is_old(settings: Any) -> bool:
 
 
 def renew_path(class_path: str) -> str:
-    """The import path by which something is found today.
+    """The import path under which something is found today.
 
     Example:
         >>> renew_path("zoo.callbacks.WeightAverage"), renew_path("zoo.lorentznet.lorentznet")

@@ -1,4 +1,4 @@
-"""The progress of long commands, on stderr so that it never mixes with their output: a bar, or a line a minute."""
+"""The progress of long commands, on stderr so that it never mixes with their output: a bar, or one line per minute."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Protocol, cast
 if TYPE_CHECKING:
     from types import TracebackType
 
-#: Seconds between two lines where nobody watches a bar.
+#: Seconds between two lines if there is no terminal for a bar.
 SECONDS_A_LINE = 60.0
 
 
 class Progress(Protocol):
-    """What counts work that is done."""
+    """Counts finished work."""
 
     def __enter__(self) -> Progress: ...
 
@@ -23,16 +23,16 @@ class Progress(Protocol):
     ) -> None: ...
 
     def add_task(self, description: str, *, total: float | None, completed: float = 0) -> int:
-        """Begin to count, up to ``total`` where it is known; returns the number of the task."""
+        """Start counting, up to ``total`` if it is known; returns the number of the task."""
 
     def update(
         self, task: int, *, advance: float = 0, completed: float | None = None, total: float | None = None
     ) -> None:
-        """Count on by ``advance``, or to ``completed``."""
+        """Advance by ``advance``, or to ``completed``."""
 
 
 def progress_bar(unit: str) -> Progress:
-    """A bar that counts ``unit`` on a terminal, and a line a minute elsewhere; bytes are shown as sizes."""
+    """A bar that counts ``unit`` on a terminal, and one line per minute elsewhere; bytes are shown as sizes."""
     if not sys.stderr.isatty():
         return ProgressLog(unit)
     from rich.console import Console
@@ -57,11 +57,11 @@ def progress_bar(unit: str) -> Progress:
     count = (DownloadColumn(), TransferSpeedColumn()) if unit == "bytes" else counts
     times = (TimeElapsedColumn(), TimeRemainingColumn())
     bar = RichProgress(TextColumn("{task.description}"), BarColumn(), *count, *times, console=Console(file=sys.stderr))
-    return cast("Progress", bar)  # whose annotations allow no fractions of a unit
+    return cast("Progress", bar)  # its annotations allow no fractions of a unit
 
 
 class ProgressLog:
-    """Lines for a file that is read afterwards: one a minute, and none for what takes less."""
+    """Lines for a log file: one per minute, and none for what takes less."""
 
     def __init__(self, unit: str) -> None:
         self.unit = unit
@@ -91,7 +91,7 @@ class ProgressLog:
 
 
 class LoggedTask:
-    """One task of a `ProgressLog`: what was done when it began, what is done now, and when that was last said."""
+    """One task of a `ProgressLog`: what was done at its start, what is done now, and the time of its last line."""
 
     def __init__(self, description: str, total: float | None, done: float, unit: str) -> None:
         self.description, self.total, self.done, self.unit = description, total, done, unit

@@ -1,4 +1,4 @@
-"""A tested run becomes a pretrained folder."""
+"""Turns a tested run into a pretrained folder."""
 
 import math
 import warnings
@@ -50,19 +50,19 @@ from zoo.tasks import Task
 from zoo.tasks.pretraining.backbone import backbone_names, read_backbone
 from zoo.training.checkpoints import read_checkpoint, read_model_weights, require_same_model
 
-#: Jets whose logits are compared with the run's predictions.
+#: Number of jets whose logits are compared with the predictions of the run.
 COMPARED_JETS = 64
 
-#: Rows that they are taken from, of which some may not be selected.
+#: Number of rows that they are taken from, as some may not be selected.
 READ_ROWS = 1024
 
-#: Training rows whose ranges a folder keeps, of all files together.
+#: Number of training rows, of all files together, whose ranges a folder stores.
 RANGE_ROWS = 65536
 
-#: Largest change of a logit, relative to the largest of them, that another processor may cause in a test.
+#: Largest allowed change of a logit on another processor, relative to the largest logit.
 PREDICTION_TOLERANCE = 1e-3
 
-#: What a config of ``zoo baseline`` may leave out; a training writes it down.
+#: Defaults of keys that a config of ``zoo baseline`` may omit; a training always writes them.
 _DATA_DEFAULTS = {
     "dataset": "top_tagging", "features": "kin", "layout": None, "weaver_yaml": None, "classes": None, "context": None,
     "merge": None,
@@ -75,14 +75,14 @@ _TREES_REMEDY = "train the trees again with zoo baseline"
 
 
 class Subject(NamedTuple):
-    """What a run makes a folder of.
+    """The kind of folder that a run becomes, and what that needs.
 
     Args:
-        kind: of the folder.
-        split: that the report judges.
+        kind: kind of the folder.
+        split: split that the report covers.
         needs_labels: whether its jets have classes.
-        remedy: what makes the report.
-        task: what was trained; None of trees.
+        remedy: how to make the report.
+        task: task that was trained; None for trees.
     """
 
     kind: str
@@ -96,18 +96,18 @@ def publish_run(run: Path, out: Path, *, licence: str, paper: str | None = None)
     """Write the best checkpoint of a run, or its trees, with features and metrics, as a pretrained folder.
 
     Args:
-        run: run folder of a training that was tested, of any task; of a pretraining, which becomes a folder of its
-            backbone; or of boosted trees.
+        run: folder of a tested training of any task; of a pretraining, which becomes a folder of its backbone; or of
+            boosted trees.
         out: folder to write; must not exist.
-        licence: of the weights, such as ``MIT``.
-        paper: of the architecture, such as ``arXiv:2201.08187``; None: the one that its builder names, which boosted
-            trees have not.
+        licence: licence of the weights, such as ``MIT``.
+        paper: paper of the architecture, such as ``arXiv:2201.08187``; None: the one that its builder names, which
+            boosted trees do not have.
 
     Raises:
         FileNotFoundError: if the run has no configuration, report or checkpoint.
         FileExistsError: if ``out`` exists.
-        ValueError: if the model is neither one of `zoo.list_models` nor boosted trees, if nothing that can be installed
-            offers it, if it does not give the predictions of the report, or if a file is damaged.
+        ValueError: if the model is neither one of `zoo.list_models` nor boosted trees, if no installable package offers
+            it, if it does not reproduce the predictions of the report, or if a file is damaged.
     """
     run, out = Path(run), Path(out)
     settings = renew_settings(_read(run / "config.yaml", parse_yaml, "train it with zoo fit"))
@@ -118,7 +118,7 @@ def publish_run(run: Path, out: Path, *, licence: str, paper: str | None = None)
     layout = read_description(data["layout"], data["weaver_yaml"], data["classes"], labelled=labelled)
     split = data[subject.split]
     table, context = find_features(data["features"], layout), named_context(data["context"])
-    if isinstance(layout, WeaverYaml):  # the folder has to do without the data file
+    if isinstance(layout, WeaverYaml):  # the folder must work without the data file
         table = verified_table(layout, *_first_rows(split, layout))
         layout = layout.keeping(table.columns)
     dataset = layout or describe_dataset(data["dataset"])
@@ -163,10 +163,10 @@ def publish_run(run: Path, out: Path, *, licence: str, paper: str | None = None)
 
 
 def _subject(run: Path, settings: dict[str, Any]) -> Subject:
-    """What a run makes a folder of: what its task says.
+    """The kind of folder that a run becomes, as its task says.
 
     Raises:
-        ValueError: if its configuration has no model or no data, or its task is not to be found.
+        ValueError: if its configuration has no model or no data, or its task cannot be found.
     """
     model = settings.get("model")
     if isinstance(model, dict) and isinstance(settings.get("data"), dict):
@@ -203,8 +203,8 @@ def _network(run: Path, model: dict[str, Any], inputs: Parts, num_classes: int) 
 
 
 def _backbone(run: Path, model: dict[str, Any], inputs: Parts, num_classes: int) -> tuple[str, Parts]:
-    """The same of a pretraining; what comes after ``encode``, which no folder holds, stays as random as it is."""
-    name, network = _registered(run, model, inputs, num_classes or 2)  # jets without labels say no size of the read-out
+    """The same for a pretraining; what comes after ``encode`` stays random, as no folder holds it."""
+    name, network = _registered(run, model, inputs, num_classes or 2)  # without labels any size will do
     weights = read_backbone(run)
     if differing := weights.keys() ^ set(backbone_names(network)):
         raise ValueError(
@@ -230,13 +230,13 @@ def _num_outputs(model: dict[str, Any]) -> int:
 
 
 def _arguments(model: dict[str, Any]) -> dict[str, Any]:
-    """What a task is built with beside its model, but what only a training needs."""
+    """The arguments of a task besides its model, without those that only a training needs."""
     return {name: value for name, value in model["init_args"].items() if name not in _OF_TRAINING}
 
 
 @torch.no_grad()
 def _describe_task(model: dict[str, Any], parts: Parts, jets: PackedJets) -> dict[str, Any]:
-    """What a folder says of a task; the names of its answers are those that it gives for some jets."""
+    """The description of a task in a folder; the names of its answers are read from its answers for some jets."""
     batch = collate(jets, parts.feature_table, parts.context_table)
     return {
         "name": model["class_path"],
@@ -294,7 +294,7 @@ def _package_of_task(run: Path, task: type[Task]) -> dict[str, str] | None:
 
 
 def _trees(run: Path, model: dict[str, Any], inputs: Parts, num_classes: int) -> tuple[str, Parts]:
-    """Name and parts of boosted trees; those on observables of jets need no features."""
+    """Name and parts of boosted trees; trees on observables of jets need no features."""
     if model["inputs"] in OF_JETS:
         inputs = inputs._replace(feature_table=FeatureTable(()))
     text = _read(run / "model.txt", str, _TREES_REMEDY)
@@ -306,7 +306,7 @@ def _trees(run: Path, model: dict[str, Any], inputs: Parts, num_classes: int) ->
 
 
 def _tested(path: Path, task: dict[str, Any] | None) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the jets of a test, and what the model answered for them, (jet, answer)."""
+    """Rows of the tested jets, and the answers of the model for them, (jet, answer)."""
     if task is None:
         predictions = Predictions.load(path)
         return predictions.index, predictions.logits
@@ -320,7 +320,7 @@ def _tested(path: Path, task: dict[str, Any] | None) -> tuple[np.ndarray, np.nda
 def _require_same_predictions(
     parts: Parts, kind: Kind, jets: PackedJets, path: Path, index: np.ndarray, answers: np.ndarray
 ) -> None:
-    """Refuse a model that answers otherwise than the test did, so that its metrics would be those of another."""
+    """Refuse a model whose answers differ from those of the test: the metrics would be those of another model."""
     place = {row: i for i, row in enumerate(index.tolist())}
     rows = jets.index.tolist()
     if absent := [row for row in rows if row not in place]:
@@ -354,7 +354,7 @@ def _first_rows(split: dict[str, Any], layout: Description | None) -> tuple[Path
 def _measure_inputs(
     data: dict[str, Any], table: FeatureTable, context: ContextTable, layout: Description | None, labelled: bool
 ) -> dict[str, Any] | None:
-    """The ranges of the first training jets of each file; None, with a warning, if the files are not there any more."""
+    """The ranges of the first training jets of each file; None, with a warning, if the files no longer exist."""
     found = SplitTables("train")
     try:
         with Sources() as sources:
@@ -376,7 +376,7 @@ def _measure_inputs(
 
 
 def _first_jets(split: dict[str, Any], layout: Description | None, labelled: bool) -> tuple[JetTable, int]:
-    """The first jets of a split, and the number of rows of the files before theirs."""
+    """The first jets of a split, and the number of rows in the files before theirs."""
     first_index = 0
     with Sources(verify=True) as sources:
         for path, (start, stop) in Split(**split).ranges(sources, layout, labelled=labelled).items():

@@ -1,4 +1,4 @@
-"""Files of scores for other programs: a row a jet, a column a number, in the kind that the name of the file says."""
+"""Files of scores for other programs: one row per jet, one column per number, in the format of the file name."""
 
 import io
 from collections.abc import Callable, Mapping, Sequence
@@ -29,16 +29,16 @@ def score_columns(logits: np.ndarray, classes: Sequence[str]) -> dict[str, np.nd
 
 
 def missing_values(rows: int, dtype: np.dtype | type) -> np.ndarray:
-    """A column (row,) of what stands for a number that is not there: NaN, or -1 of integers."""
+    """A column (row,) of the placeholder for a missing number: NaN, or -1 for integers."""
     kind = np.dtype(dtype).kind
     return np.full(rows, np.nan if kind == "f" else -1, dtype=dtype if kind in "fi" else np.int64)
 
 
 def join_columns(columns: Mapping[str, np.ndarray], fields: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The columns with further fields of the jets behind them.
+    """The columns, followed by further fields of the jets.
 
     Raises:
-        ValueError: if a field is called like a column.
+        ValueError: if a field has the name of a column.
     """
     for name in columns.keys() & fields.keys():
         raise ValueError(f"field {name!r}: has the name of a column of the scores; give it another in the layout")
@@ -46,10 +46,10 @@ def join_columns(columns: Mapping[str, np.ndarray], fields: Mapping[str, np.ndar
 
 
 def require_kind(path: str | Path, *, rntuple: bool = False) -> None:
-    """Refuse a name that no kind of file of scores has.
+    """Refuse a file name whose ending is not that of a score file.
 
     Raises:
-        ValueError: if its ending is none of `KINDS`, or an RNTuple is asked for in another file than a ROOT file.
+        ValueError: if its ending is not one of `KINDS`, or an RNTuple is requested in a file that is not a ROOT file.
     """
     path = Path(path)
     if path.suffix not in _WRITERS:
@@ -59,18 +59,18 @@ def require_kind(path: str | Path, *, rntuple: bool = False) -> None:
 
 
 def write_scores(path: str | Path, columns: Mapping[str, np.ndarray], *, rntuple: bool = False) -> None:
-    """Write columns as the ending of the name says; an older file is replaced.
+    """Write columns in the format of the file ending; an older file is replaced.
 
-    ROOT files hold a ``TTree`` called `TREE`, whose entries are the rows, so that it is a friend of the tree that the
-    rows came from; or an RNTuple.
+    ROOT files hold a ``TTree`` called `TREE`, whose entries are the rows, so that it can be a friend of the tree that
+    the rows came from; or an RNTuple.
 
     Args:
-        path: ``.arrow``, ``.parquet``, ``.csv``, ``.h5`` or ``.root``; its folder is made where needed.
+        path: ``.arrow``, ``.parquet``, ``.csv``, ``.h5`` or ``.root``; its folder is made if needed.
         columns: numbers, (row,) each.
         rntuple: whether a ROOT file holds an RNTuple instead of a tree.
 
     Raises:
-        ValueError: as `require_kind`.
+        ValueError: as for `require_kind`.
     """
     path = Path(path)
     require_kind(path, rntuple=rntuple)
@@ -81,7 +81,7 @@ def write_scores(path: str | Path, columns: Mapping[str, np.ndarray], *, rntuple
 
 
 def write_csv(file: BinaryIO, columns: Mapping[str, np.ndarray]) -> None:
-    """Write columns as CSV to an open file, such as the standard output."""
+    """Write columns as CSV to an open file, such as standard output."""
     import pyarrow as pa
     from pyarrow import csv
 
@@ -139,5 +139,5 @@ _WRITERS: dict[str, Callable[[BinaryIO, Mapping[str, np.ndarray]], None]] = {
     ".h5": _write_hdf5,
     ".root": _write_tree,
 }
-#: Endings of the names of files of scores.
+#: Endings of the names of score files.
 KINDS = tuple(_WRITERS)

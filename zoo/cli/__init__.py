@@ -47,12 +47,12 @@ COMMANDS: Commands = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command line.
 
-    What the user can mend ends with one line on stderr and status 2, a bug with a traceback; see `zoo.errors`.
+    An error that the user can fix ends with one line on stderr and status 2, a bug with a traceback; see `zoo.errors`.
 
     Args:
-        arguments: words behind ``zoo``; None: those that the program was started with.
+        arguments: words after ``zoo``; None: those that the program was started with.
     """
-    # where a library crashes, or a file is cut while it is mapped (SIGBUS), a traceback says where
+    # if a library crashes, or a file is truncated while it is mapped (SIGBUS), a traceback says where
     faulthandler.enable(file=sys.__stderr__ or sys.stderr)
     options = vars(build_parser().parse_args(sys.argv[1:] if arguments is None else arguments))
     run = options.pop("run")

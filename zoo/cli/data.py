@@ -1,4 +1,4 @@
-"""Commands of files of jets and events: what they hold, and how they become others."""
+"""Commands for files of jets and events: what they hold, and how to convert them."""
 
 import sys
 import warnings
@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from zoo.cli.signatures import Option
 
-#: Where the configurations look for the files of each data set.
+#: Folder where the configurations look for the files of each data set.
 FOLDER = Path("data")
 
 #: Options that several commands share.
@@ -39,7 +39,7 @@ def info(
 
     Args:
         file: file of jets, converted folder, or packaged sample.
-        jets: rows to read at most.
+        jets: maximum number of rows to read.
     """
     from zoo.data.description import read_description
     from zoo.data.info import show_file
@@ -57,17 +57,17 @@ def fit_scaling(
     out: Annotated[Path, Option("YAML")],
     force: Force = False,
 ) -> None:
-    """Fit centres and scales that are 'auto', and write them down.
+    """Fit centres and scales that are 'auto', and write them to a file.
 
     Give one of --weaver-yaml, --features and --context.
 
     Args:
         files: files of jets to train on, or patterns of them.
-        weaver_yaml: data file of weaver, the weights of which are made too.
+        weaver_yaml: data file of weaver, whose weights are made too.
         features: file of features.
         context: file of context features.
         layout: file that says which columns hold what; not with --weaver-yaml.
-        out: the same with the fitted numbers.
+        out: file to write, the same with the fitted numbers.
     """
     from zoo.data.fit import fit_context, fit_features, fit_weaver_yaml
 
@@ -98,7 +98,7 @@ def extract(
     """Copy some rows of a file to a small file of the zoo.
 
     Args:
-        file: file of jets of any format the zoo reads.
+        file: file of jets in any format that the zoo reads.
         out: Arrow file to write, compressed.
     """
     from zoo.data.datasets import resolve_file
@@ -130,10 +130,10 @@ def verify(folder: Annotated[Path, Option("DIR")]) -> None:
 
 
 def download(name: str, *, out: Annotated[Path | None, Option("DIR")] = None) -> None:
-    """Fetch the public files of a data set, resumed and checked.
+    """Download the public files of a data set, resumable and checked.
 
     Args:
-        name: such as top_tagging.
+        name: name of the data set, such as top_tagging.
         out: folder to write (default: data/NAME, where the configurations look).
     """
     from zoo.data.download import download
@@ -149,13 +149,13 @@ def link(
     called: Annotated[str | None, Option("NAME")] = None,
     out: Annotated[Path | None, Option("DIR")] = None,
 ) -> None:
-    """Link a file that lies elsewhere to where the configurations look for it.
+    """Link a file from elsewhere to where the configurations look for it.
 
     Args:
-        name: of the data set, such as top_tagging, whose jets the file must hold.
+        name: data set, such as top_tagging, whose jets the file must hold.
         file: file of jets or converted folder.
-        called: name of the link, such as train.h5 (default: that of the file, whose bytes must then be those that were
-            published under it).
+        called: name of the link, such as train.h5 (default: name of the file, which must then be identical to the
+            published file of that name).
         out: folder to write (default: data/NAME).
     """
     from zoo.data.link import link
@@ -181,18 +181,18 @@ def convert(
     unlabelled: bool = False,
     split: Literal["train", "val", "test"] = "train",
 ) -> None:
-    """Shuffle files of jets into a folder that is read without loading it.
+    """Shuffle files of jets into a folder that is read without loading it into memory.
 
     Args:
-        files: files of any format the zoo reads, or patterns of them.
-        out: folder to make, or to go on with.
-        jets_per_shard: mean number.
-        seed: of the shuffle; the same seed gives the same bytes.
-        processes: processes, which share all cores (default: one for four cores).
+        files: files in any format that the zoo reads, or patterns of them.
+        out: folder to make, or to continue.
+        jets_per_shard: mean number of jets per shard.
+        seed: seed of the shuffle; the same seed gives the same bytes.
+        processes: number of processes, which share all cores (default: one per four cores).
         scheduler: dask scheduler whose workers see the same files.
-        compression: small shards that are loaded, not mapped.
-        unlabelled: take jets without a class, for a pretraining.
-        split: what the jets are for, which decides on selection and weights of a data file of weaver.
+        compression: write smaller shards that are loaded, not mapped.
+        unlabelled: take jets without a class, for pretraining.
+        split: what the jets are for, which decides the selection and weights of a data file of weaver.
     """
     from zoo.data.convert import convert, describe
     from zoo.data.description import read_description
@@ -227,7 +227,7 @@ def simulate(
         dataset: which data set to imitate.
         jets: number of jets, half of them signal.
         seed: the same seed gives the same bytes.
-        out: a file that ends with .arrow, or a folder of shards to make, to go on with or to enlarge.
+        out: a file that ends with .arrow, or a folder of shards to make, to continue or to enlarge.
         processes: worker processes (default: all cores).
         multiple_interactions: whether the protons interact more than once, as in the reference jets.
     """

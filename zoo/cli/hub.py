@@ -1,4 +1,4 @@
-"""Commands of pretrained folders, here and on the Hugging Face Hub."""
+"""Commands for pretrained folders, here and on the Hugging Face Hub."""
 
 from pathlib import Path
 from typing import Annotated
@@ -33,8 +33,8 @@ def push(
 
     Args:
         folder: pretrained folder.
-        repository: where to.
-        create: make the repository, public, if there is none.
+        repository: repository to upload to.
+        create: create the repository, public, if it does not exist.
     """
     from zoo.hub.sharing import push
 
@@ -52,7 +52,7 @@ def pull(
     Args:
         address: hf://owner/repo@commit.
         out: folder to write (default: only the cache).
-        force: fetch what is in the cache already, such as after damage.
+        force: fetch again what is already in the cache, such as after damage.
     """
     from zoo.hub.sharing import pull
 
@@ -60,7 +60,7 @@ def pull(
 
 
 def card(folder: Annotated[Path, Option("DIR")]) -> None:
-    """Write the card of a folder again.
+    """Rewrite the card of a folder.
 
     Args:
         folder: pretrained folder.

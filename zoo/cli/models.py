@@ -1,4 +1,4 @@
-"""Commands of models: what they promise, and how they become pretrained folders."""
+"""Commands for models: what they promise, and how they become pretrained folders."""
 
 import sys
 from pathlib import Path
@@ -12,8 +12,8 @@ def list_models(*, sees: Literal["jets", "events"] | None = None, markdown: bool
     """All models with paper, size and symmetries.
 
     Args:
-        sees: only those for jets, or for events.
-        markdown: as the tables of docs/models.md.
+        sees: only models for jets, or for events.
+        markdown: print the tables of docs/models.md.
     """
     from zoo.model_table import show_models
 
@@ -35,7 +35,7 @@ def check(
     Args:
         name: a model, a pretrained model or folder, or an import path such as my.Model.
         data: file of jets, or converted folder.
-        jets: how many of them.
+        jets: number of jets.
         features: feature table, or a YAML file.
         context: context of a model for events, such as met, or a YAML file (default: none).
         num_classes: number of logits.
@@ -60,20 +60,20 @@ def import_weights(
     classes: Annotated[list[str] | None, Option("NAME")] = None,
     use_pre_activation_pair: Literal["true", "false"] | None = None,
 ) -> None:
-    """Make a pretrained folder of another framework's weights.
+    """Make a pretrained folder from weights of another framework.
 
     Args:
-        kind: who wrote the file.
+        kind: program that wrote the file.
         file: file of weights; nothing in it is run.
-        out: folder to write, named as the model shall be.
-        licence: of the weights, such as MIT.
-        dataset: what it was trained on, such as top_tagging.
-        weaver_yaml: weaver's data file of the training, with features and classes (default: the only one beside the
-            weights).
+        out: folder to write; its name becomes the name of the model.
+        licence: licence of the weights, such as MIT.
+        dataset: data set that it was trained on, such as top_tagging.
+        weaver_yaml: weaver's data file of the training, with features and classes (default: the only one next to
+            the weights).
         features: feature table, such as kin, or a YAML file of features, instead.
         classes: classes in order (default: those of the data).
-        use_pre_activation_pair: what weaver's ParticleTransformer was built with; its default is true, the published
-            networks have false.
+        use_pre_activation_pair: setting of weaver's ParticleTransformer; its default is true, the published networks
+            have false.
     """
     from zoo.importers import import_pretrained
 
@@ -92,13 +92,13 @@ def import_weights(
 
 
 def publish(source: Annotated[Path, Option("RUN")], *, out: Path, licence: str, paper: str | None = None) -> None:
-    """Make a pretrained folder of a tested run, a pretraining or trees.
+    """Make a pretrained folder from a tested run, a pretraining or trees.
 
     Args:
         source: run folder that holds a report.
-        out: folder to write, named as the model shall be.
-        licence: of the weights, such as MIT.
-        paper: of the architecture, such as arXiv:2201.08187 (default: its builder's).
+        out: folder to write; its name becomes the name of the model.
+        licence: licence of the weights, such as MIT.
+        paper: paper of the architecture, such as arXiv:2201.08187 (default: that of its builder).
     """
     from zoo.publish import publish_run
 
@@ -106,7 +106,7 @@ def publish(source: Annotated[Path, Option("RUN")], *, out: Path, licence: str, 
 
 
 def ensemble(names: Annotated[list[str], Option("MODEL")], *, out: Annotated[Path, Option("FOLDER")]) -> None:
-    """Make a pretrained folder that answers with the mean of others.
+    """Make a pretrained folder that averages others.
 
     Args:
         names: pretrained models, folders, hf://owner/repo@commit.
@@ -124,13 +124,13 @@ def export(
     out: Annotated[Path, Option("DIR")],
     scores: bool = False,
 ) -> None:
-    """Write a model for programs without Python, once its answers agree (extra 'export').
+    """Export a model for programs without Python, and check its answers (extra 'export').
 
     Args:
         name: a pretrained model, its folder, hf://owner/repo@commit, or the folder of a tested run.
         to: onnx: a graph for ONNX Runtime, with batches and jets of any length.
         out: folder to write.
-        scores: answer with scores, the softmax of the logits.
+        scores: give scores, the softmax of the logits.
     """
     from zoo.export import export
 

@@ -1,7 +1,7 @@
-"""Mistakes in the settings of a training that are found before torch and lightning are imported, which takes a while.
+"""Finds mistakes in the settings of a training before torch and lightning are imported, which takes a while.
 
-What is not found here, such as a value of the wrong type, is found by `zoo.cli.training_command`, which asks the
-classes.
+Other mistakes, such as a value of the wrong type, are found by `zoo.cli.training_command`, which uses the classes
+themselves.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,7 +23,7 @@ from zoo.training.run_folder import checkpoint_to_resume, named_checkpoint, requ
 _SPLITS = {"fit": ("train", "val", "test"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
 
 
-#: What `model.fine_tuning` is.
+#: Class of `model.fine_tuning`.
 _FINE_TUNING = "zoo.training.fine_tuning.FineTuning"
 
 #: Classes whose parameters are the keys of a section.
@@ -35,16 +35,16 @@ _CLASSES = {
 
 
 def check_settings(subcommand: str, configs: Sequence[Path], words: Sequence[str]) -> None:
-    """Refuse files of settings that cannot be read, keys that do not exist, a run folder in use, and missing files.
+    """Refuse unreadable files of settings, keys that do not exist, a run folder in use, and missing files.
 
     Args:
         subcommand: ``fit``, ``validate``, ``test`` or ``predict``.
         configs: files of settings.
-        words: settings of the command line, such as ``--trainer.max_epochs 3``.
+        words: settings on the command line, such as ``--trainer.max_epochs 3``.
 
     Raises:
         OSError: if a file is missing.
-        ValueError: naming what else is wrong.
+        ValueError: for all other mistakes; the message names them.
     """
     settings: dict[str, Any] = {}
     classes = {"model": "zoo.tasks.Classification"}
@@ -68,7 +68,7 @@ def check_settings(subcommand: str, configs: Sequence[Path], words: Sequence[str
 
 
 def _layers(configs: Iterable[Path], words: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """Settings in the order in which they replace others."""
+    """Settings, in the order in which later ones replace earlier ones."""
     for path in configs:
         for name, value in renew_settings(_read_config(path)).items():
             yield _nested(name.split("."), value)
@@ -93,12 +93,12 @@ def _check_section(section: str, values: Any, known: set[str] | None) -> None:
 
 
 def _check_component(key: str, value: Any, classes: dict[str, str]) -> None:
-    """Refuse arguments that the task or its model does not take, whose class is the last that was named.
+    """Refuse arguments that the task or its model does not take; its class is the last one named.
 
     Args:
-        key: ``model``, or ``model.model`` of the model in it.
-        value: what a layer says of it: a class, or a mapping with ``class_path``, ``init_args`` or the arguments.
-        classes: class of each key so far; what this layer names is added.
+        key: ``model``, or ``model.model`` for the model in it.
+        value: its value in a layer: a class, or a mapping with ``class_path``, ``init_args`` or the arguments.
+        classes: class of each key so far; classes named in this layer are added.
     """
     if isinstance(value, str):
         classes[key] = value
@@ -116,7 +116,7 @@ def _check_component(key: str, value: Any, classes: dict[str, str]) -> None:
 
 
 def _check_class_paths(key: str, value: Any) -> None:
-    """Refuse paths of what this package does not hold; others are imported later, by whatever way they go."""
+    """Refuse paths into this package that do not exist; other paths are imported later, however they are resolved."""
     if isinstance(value, list | dict):
         for name, part in value.items() if isinstance(value, dict) else enumerate(value):
             _check_class_paths(f"{key}.{name}" if key else str(name), part)
@@ -129,7 +129,7 @@ def _check_class_paths(key: str, value: Any) -> None:
 
 
 def _pairs(words: Iterable[str]) -> Iterator[tuple[str, Any]]:
-    """Keys and values of a command line."""
+    """Keys and values on a command line."""
     words = list(words)
     for number, word in enumerate(words):
         if not word.startswith("--"):
@@ -152,7 +152,7 @@ def _nested(parts: Sequence[str], value: Any) -> dict[str, Any]:
 
 
 def _merge(settings: dict[str, Any], further: Mapping[str, Any]) -> None:
-    """Let further settings replace those there are, key by key."""
+    """Replace existing settings by further ones, key by key."""
     for key, value in further.items():
         if isinstance(value, dict) and isinstance(settings.get(key), dict):
             _merge(settings[key], value)
@@ -161,14 +161,14 @@ def _merge(settings: dict[str, Any], further: Mapping[str, Any]) -> None:
 
 
 def _section(value: Any) -> dict[str, Any]:
-    """The keys of a section, which may be a file of its own; none if it is something else, which is found later."""
+    """The keys of a section, which may be a separate file; none if it is something else, which is found later."""
     if isinstance(value, str) and Path(value).is_file():
         value = read_yaml(Path(value), lambda values: values)
     return value if isinstance(value, dict) else {}
 
 
 def _require_files(split: str, files: Any) -> None:
-    """Refuse names of files of this machine that are not there; what is at an address is fetched when it is read."""
+    """Refuse names of missing local files; what is at an address is fetched when it is read."""
     if not isinstance(files, list) or not all(isinstance(name, str) for name in files):
         return  # the types are checked later
     try:

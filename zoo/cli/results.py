@@ -1,4 +1,4 @@
-"""Commands of tested runs: tables, pictures, significances, and what networks have to beat."""
+"""Commands for tested runs: tables, plots, significances, and the baseline that networks have to beat."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -8,10 +8,10 @@ from zoo.cli.signatures import Option
 
 
 def report(runs: Annotated[list[Path], Option("RUN")], *, out: Path = Path("comparison"), force: Force = False) -> None:
-    """Put several runs or seeds in one table and one picture.
+    """Put several runs or seeds in one table and one plot.
 
     Args:
-        runs: run folders that hold a tested report.
+        runs: folders of tested runs.
         out: folder to write.
     """
     from zoo.report import compare_runs
@@ -34,9 +34,9 @@ def baseline(
         kind: boosted decision trees (extra 'trees').
         config: a config of zoo fit, such as those of configs/data/; its data, seed and signal are used.
         run_folder: folder of this run.
-        inputs: hardest objects, these and their pairs, the substructure of jets, or this and the shapes of subjets.
-        seed: of the trees (default: seed_everything of the config).
-        train_jets: train on N rows of the split, the first of each file (default: as the config says).
+        inputs: hardest objects, these and their pairs, jet substructure, or substructure and the shapes of subjets.
+        seed: seed of the trees (default: seed_everything of the config).
+        train_jets: train on N rows of the split, the first of each file (default: as in the config).
     """
     from zoo.boosted_trees import train_boosted_trees
     from zoo.training.packaged import find_config
@@ -58,12 +58,12 @@ def significance(
     """Expected significance of a search that cuts on the score of a tested run.
 
     Args:
-        run_folder: run folder that holds a tested report.
+        run_folder: folder of a tested run.
         signal_yield: signal events before the cut.
         background_yield: background events before the cut.
-        background_uncertainty: relative, behind any cut.
-        signal: signal class; of two the one that is not the report's background.
-        validation: predictions of other events, to choose the cut on.
+        background_uncertainty: relative uncertainty of the background, after any cut.
+        signal: signal class (default: of two, the one that is not the background of the report).
+        validation: predictions for other events, on which the cut is chosen.
         out: folder to write (default: RUN/significance).
     """
     from zoo.report.significance import Yields, show_significance

@@ -1,4 +1,4 @@
-"""The command that writes scores, of a pretrained model or of a run."""
+"""The command that writes the scores of a pretrained model or of a run."""
 
 import json
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ def predict(
     all_keys: training.AllKeys = False,
     keys: training.Keys = (),
 ) -> None:
-    """Score the jets in a file by a pretrained model or a run.
+    """Score the jets in a file with a pretrained model or a run.
 
     zoo predict FILE --model MODEL     a pretrained model; the scores go to the output as CSV without --out
     zoo predict FILE --run-folder DIR  the best checkpoint of a run; to DIR/predictions.arrow without --out
@@ -39,16 +39,16 @@ def predict(
         file: file of jets, converted folder, or packaged sample.
         model: a pretrained model, its folder, or hf://owner/repo@commit.
         run_folder: folder of a run, with the configuration of its training.
-        config: configuration of a run, if it is another; of several the last word counts.
+        config: another configuration for the run; of several, the last one wins.
         out: file that ends with .arrow, .parquet, .csv, .h5 or .root.
-        fields: numbers of the jets to write beside the scores.
+        fields: further numbers per jet to write beside the scores.
         rntuple: write a ROOT file with an RNTuple instead of a TTree.
     """
     if model is None:
         if file is not None and not (run_folder or config):
             raise ValueError(f"give what is to answer: zoo predict {file} --model MODEL, or --run-folder DIR")
         split: dict[str, Any] = {"predict.rows": rows}
-        if file is not None:  # as a whole, so that rows of the configuration, which are of its file, are not kept
+        if file is not None:  # replace all of it: the rows in the configuration belong to its own file
             split = {"predict": {"files": [file], "rows": rows, "fraction": None}}
         settings = {**split, "observers": fields, "layout": layout, "weaver_yaml": weaver_yaml, "classes": classes}
         keys = [*keys, *_keys(settings)]
@@ -78,5 +78,5 @@ def predict(
 
 
 def _keys(settings: Mapping[str, Any]) -> list[str]:
-    """Settings of the data of a run as words of a command line; None where one is not given."""
+    """Settings of the data of a run as words of a command line; None stands for one that is not given."""
     return [f"--data.{name}={json.dumps(value, default=str)}" for name, value in settings.items() if value is not None]

@@ -1,12 +1,12 @@
 """Commands from functions: arguments and options of a signature, with the help of its docstring.
 
-A parameter before ``*`` is an argument by its place, one behind it an option, ``run_folder`` as ``--run-folder``; one
-without a default must be given. The types that a command may have:
+A parameter before ``*`` is a positional argument; one after it is an option, ``run_folder`` as ``--run-folder``. One
+without a default is required. A parameter may have these types:
 
 - ``str``, ``int``, ``float``, `Path`: one word.
-- ``bool``: a switch; with the default True there is ``--no-...`` too.
+- ``bool``: a switch; if the default is True there is ``--no-...`` too.
 - ``Literal["a", "b"]``: one of these words.
-- ``list[T]``: one word or more. ``tuple[T, T]``: as many as it has.
+- ``list[T]``: one word or more. ``tuple[T, T]``: as many words as it has types.
 - any of them ``| None``, and `Annotated` with an `Option`.
 """
 
@@ -26,7 +26,7 @@ from typing import Annotated, Any, Literal, NoReturn
 from zoo.data.hints import did_you_mean
 from zoo.errors import MISTAKE
 
-#: Names of commands -> the functions that they are, or a line of help and the commands of a group.
+#: Names of commands -> their functions, or a line of help and the commands of a group.
 Commands = dict[str, "Callable[..., None] | tuple[str, Commands]"]
 
 
@@ -35,13 +35,13 @@ class Option:
     """What the type of a parameter does not say.
 
     Args:
-        metavar: what stands for the value in the help.
-        help: for a parameter that several commands share; what the docstring says goes first.
+        metavar: placeholder for the value in the help.
+        help: help for a parameter that several commands share; the docstring takes precedence.
         names: further spellings, such as ``-c``.
-        before: spellings of older versions, which are taken with a hint at the new one.
-        accepts: whether an option that the command does not have, without its hyphens, belongs to this parameter, which
-            takes such options and their values as words.
-        is_repeated: whether each word of a list has the option before it.
+        before: spellings of older versions, which are accepted with a hint at the new one.
+        accepts: whether an option that the command does not have, given without its hyphens, belongs to this parameter,
+            which takes such options and their values as words.
+        is_repeated: whether the option is repeated before each word of a list.
     """
 
     metavar: str | tuple[str, ...] | None = None
@@ -53,9 +53,9 @@ class Option:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that answers a mistake with one line, and takes no abbreviation of an option.
+    """A parser that answers a mistake with one line, and accepts no abbreviated options.
 
-    An abbreviation is a misspelt option that happens to be accepted.
+    An abbreviation would be a misspelt option that happens to be accepted.
     """
 
     def __init__(self, *, prog: str, description: str, epilog: str | None = None) -> None:
@@ -66,7 +66,7 @@ class Parser(argparse.ArgumentParser):
         self._further: tuple[str, Callable[[str], bool]] | None = None
 
     def add_parameter(self, parameter: inspect.Parameter, text: str) -> None:
-        """Add an argument or option for a parameter of a function, whose docstring says a text of it."""
+        """Add an argument or option for a parameter of a function; its text comes from the docstring."""
         kind, option = _unwrapped(parameter.annotation)
         if option.accepts is not None:
             self._further = (parameter.name, option.accepts)
@@ -91,13 +91,13 @@ class Parser(argparse.ArgumentParser):
         self._before |= dict.fromkeys(option.before, name)
 
     def error(self, message: str) -> NoReturn:
-        """Print what is wrong, and leave."""
+        """Print what is wrong, and exit."""
         self.exit(MISTAKE, f"zoo: error: {message} (see {self.prog} --help)\n")
 
     def parse_known_args(  # type: ignore[override]  # of any class of namespace
         self, args: Any = None, namespace: Any = None
     ) -> tuple[argparse.Namespace, list[str]]:
-        """Take older spellings, and refuse what is not known here, where the options are that may have been meant."""
+        """Take older spellings, and refuse unknown words here, where similar options are known."""
         words, further = self._split(self._respelt(args))
         namespace, unknown = super().parse_known_args(words, namespace)
         if unknown:
@@ -109,7 +109,7 @@ class Parser(argparse.ArgumentParser):
         return namespace, unknown
 
     def _respelt(self, words: Sequence[str]) -> list[str]:
-        """The words with options as they are spelt now; of each that is not there is a hint."""
+        """The words with options in today's spelling, with a hint for each that was respelt."""
         respelt: list[str] = []
         for number, word in enumerate(words):
             if word == "--":
@@ -117,7 +117,7 @@ class Parser(argparse.ArgumentParser):
             name, sign, value = word.partition("=")
             now = self._before.get(name.replace("_", "-"), _spelt(name.removeprefix("--")))
             if name.startswith("--") and now != name and self._knows(now):
-                if os.environ.get("LOCAL_RANK", "0") == "0":  # the first of several processes says it
+                if os.environ.get("LOCAL_RANK", "0") == "0":  # only the first of several processes prints it
                     print(f"zoo: {name} is spelt {now} now", file=sys.stderr)
                 word = now + sign + value
             respelt.append(word)
@@ -132,12 +132,12 @@ class Parser(argparse.ArgumentParser):
         return name.startswith("--") and self._further is not None and self._further[1](name.removeprefix("--"))
 
     def _takes(self, name: str, sign: str) -> bool:
-        """Whether this is an option of the command itself, and a value behind a sign is too."""
+        """Whether this is an option of the command itself, and allows a value after an equals sign if there is one."""
         action = self._option_string_actions.get(name)
         return action is not None and (not sign or action.nargs != 0)
 
     def _split(self, words: Sequence[str]) -> tuple[list[str], list[str]]:
-        """The words that are of this command, and the options with their values that are keys of a file."""
+        """The words for this command, and the options that are keys of a file, with their values."""
         own, further = [], []
         words = [*words]
         while words and words[0] != "--":
@@ -158,7 +158,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_commands(parser: Parser, commands: Commands) -> None:
-    """Give a parser commands: each a function, or a group of them with a line of help."""
+    """Add commands to a parser: each a function, or a group of them with a line of help."""
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
     for name, command in commands.items():
         prog = f"{parser.prog} {name}"
@@ -175,7 +175,7 @@ def add_commands(parser: Parser, commands: Commands) -> None:
 
 
 def split_docstring(command: Callable[..., None]) -> tuple[str, dict[str, str]]:
-    """What a docstring says before its sections, and what it says of each parameter.
+    """The text of a docstring before its sections, and its text for each parameter.
 
     Example:
         >>> def verify(folder: str) -> None:
@@ -195,7 +195,7 @@ def split_docstring(command: Callable[..., None]) -> tuple[str, dict[str, str]]:
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """As wide as a terminal at most, and never wider than a page."""
+    """At most as wide as the terminal, and never wider than a page."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=28, width=min(100, shutil.get_terminal_size().columns - 2))
@@ -210,7 +210,7 @@ def _sentence(text: str) -> str:
 
 
 def _unwrapped(annotation: Any) -> tuple[Any, Option]:
-    """A type without `Annotated` and ``| None``, and what was said beside it."""
+    """A type without `Annotated` and ``| None``, and the `Option` that came with it."""
     option = Option()
     if typing.get_origin(annotation) is Annotated:
         annotation, *said = typing.get_args(annotation)

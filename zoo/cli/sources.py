@@ -1,4 +1,4 @@
-"""What classes take and modules hold, read from their sources, as lightning and torch take seconds to import."""
+"""What classes take and modules hold, read from their sources, since lightning and torch take seconds to import."""
 
 import ast
 import functools
@@ -7,10 +7,10 @@ from pathlib import Path
 
 
 def parameters(class_path: str) -> set[str] | None:
-    """Names that a class takes when it is made, or a function when it is called; None if its source does not say.
+    """Names of the arguments of a constructor or function; None if its source does not say.
 
     Args:
-        class_path: of the file in which it stands, or of a module that imports it from there.
+        class_path: path in the module that defines it, or in a module that imports it from there.
 
     Example:
         >>> "max_epochs" in parameters("lightning.pytorch.trainer.trainer.Trainer")
@@ -32,7 +32,7 @@ def parameters(class_path: str) -> set[str] | None:
 
 
 def _parameters_of_class(node: ast.ClassDef) -> set[str] | None:
-    """Those of its own constructor or the fields of a dataclass without parents; others are not looked for."""
+    """Those of its own constructor, or the fields of a dataclass without parents; others are not searched."""
     for method in node.body:
         if isinstance(method, ast.FunctionDef) and method.name == "__init__":
             return _arguments(method, 1)
@@ -49,7 +49,7 @@ def _arguments(node: ast.FunctionDef, first: int) -> set[str] | None:
 
 
 def names(module: str) -> set[str] | None:
-    """What a module defines or imports; None if its source does not say.
+    """Names that a module defines or imports; None if its source does not say.
 
     Raises:
         ModuleNotFoundError: if there is no such module.
@@ -70,7 +70,7 @@ def names(module: str) -> set[str] | None:
 
 @functools.cache
 def _body(module: str) -> list[ast.stmt] | None:
-    """The statements of a module; None if there is none. Only the package at its top is looked for, nothing is run."""
+    """The statements of a module; None if there is none. Only its top-level package is looked up; nothing is run."""
     package, *further = module.split(".")
     spec = importlib.util.find_spec(package)
     for place in (spec.submodule_search_locations or ()) if spec else ():

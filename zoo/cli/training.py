@@ -1,4 +1,4 @@
-"""Commands of runs: fit, validate and test. Any key of a configuration is an option of them too."""
+"""Commands for runs: fit, validate and test. Any key of a configuration is an option too."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 
 from zoo.cli.signatures import Option
 
-#: Keys of a configuration that hold others.
+#: Keys of a configuration that hold other keys.
 SECTIONS = ("trainer", "model", "data", "checkpoints")
 
-#: All keys at the top of a configuration.
+#: All keys at the top level of a configuration.
 KEYS = (
     *SECTIONS,
     "seed_everything",
@@ -60,15 +60,15 @@ def fit(
     all_keys: AllKeys = False,
     keys: Keys = (),
 ) -> None:
-    """Train a model as a configuration says, and test it at the end.
+    """Train a model from a configuration, and test it at the end.
 
-    Every key of the configuration is an option too, and goes before what the files say:
+    Every key of the configuration is an option too, and overrides the files:
     zoo fit --config my.yaml --trainer.max_epochs 3 --data.train.files '[my.h5]'
 
     Args:
-        ckpt_path: last to continue the run, or a file to begin at (default: a new run).
-        seed_everything: of all that is random (default: 1, or as the configuration says).
-        wandb: project of Weights & Biases to log to.
+        ckpt_path: last to continue the run, or a file to start from (default: a new run).
+        seed_everything: seed for all random numbers (default: 1, or as in the configuration).
+        wandb: Weights & Biases project to log to.
         test_after_fit: whether the best checkpoint is tested at the end (default: true).
     """
     given = {"run_folder": run_folder, "ckpt_path": ckpt_path, "seed_everything": seed_everything, "wandb": wandb}
@@ -84,9 +84,9 @@ def validate(
     all_keys: AllKeys = False,
     keys: Keys = (),
 ) -> None:
-    """Validate a checkpoint of a run; of a pretraining, write its report.
+    """Validate a checkpoint of a run; for a pretraining, write its report.
 
-    With a run folder alone the configuration is that of its training. Every key of it is an option too, such as
+    With only a run folder, the configuration is that of its training. Every key of it is an option too, such as
     --data.val.files '[my.h5]'
     """
     run("validate", config, {"run_folder": run_folder, "ckpt_path": ckpt_path}, keys, print_config, all_keys)
@@ -103,7 +103,7 @@ def run_test(
 ) -> None:
     """Test a checkpoint of a run, and write its report.
 
-    With a run folder alone the configuration is that of its training. Every key of it is an option too, such as
+    With only a run folder, the configuration is that of its training. Every key of it is an option too, such as
     --data.test.files '[my.h5]'
     """
     run("test", config, {"run_folder": run_folder, "ckpt_path": ckpt_path}, keys, print_config, all_keys)
@@ -122,10 +122,10 @@ def run(
     Args:
         subcommand: ``fit``, ``validate``, ``test`` or ``predict``.
         config: files of settings; None: that of the run folder, if there is one.
-        given: settings of the command line; None where one is not given.
+        given: settings on the command line; None stands for one that is not given.
         keys: more of them, in words such as ``--trainer.max_epochs 3``.
         print_config: only show the settings.
-        all_keys: only show the help of all keys.
+        all_keys: only show the help for all keys.
     """
     from zoo.cli.preflight import check_settings
     from zoo.training.packaged import find_config

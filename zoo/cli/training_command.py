@@ -45,18 +45,18 @@ from zoo.training.run_folder import checkpoint_path, checkpoint_to_resume, is_jo
 from zoo.training.slurm import SlurmRequeue
 from zoo.training.trainer import build_trainer, is_one_process
 
-# A config names classes that are imported, so it is a program: none is fetched, as Lightning's command line would.
+# A config names classes that are imported, so it is a program: none is fetched, unlike in Lightning's command line.
 set_parsing_settings(config_read_mode_urls_enabled=False, config_read_mode_fsspec_enabled=False)
 
-#: How the parser reads YAML: as ever, and what an older zoo wrote in today's form.
+#: How the parser reads YAML: as usual, with what an older zoo wrote brought into today's form.
 PARSER_MODE = "zoo"
 _read_yaml = get_loader("yaml")
 set_loader(PARSER_MODE, lambda text: renew_settings(_read_yaml(text)), (yaml.YAMLError,))
 
-#: What a configuration trains for that names no class.
+#: Task of a configuration that names no class.
 DEFAULT_TASK = {"class_path": "zoo.tasks.Classification"}
 
-#: What every training shares; a config or the command line may say otherwise.
+#: Settings of every training; a config or the command line may override them.
 TRAINER_DEFAULTS = {
     "accelerator": "auto",
     "devices": 1,
@@ -66,13 +66,13 @@ TRAINER_DEFAULTS = {
     "num_sanity_val_steps": 0,
 }
 
-#: Split that a report judges -> the subcommand that writes it.
+#: Split that a report covers -> the subcommand that writes it.
 _JUDGING = {"test": "test", "val": "validate"}
 
-#: Warnings that are of no use to a user of this program.
+#: Warnings that do not help a user of this program.
 _NEEDLESS_WARNINGS = (
     ".*isinstance.treespec, LeafSpec.*",
-    "It is recommended to use `self.log.*sync_dist=True.*",  # the metrics are those of all processes already
+    "It is recommended to use `self.log.*sync_dist=True.*",  # the metrics already cover all processes
     ".*does not have many workers.*",
     ".*The number of training batches .* is smaller than the logging interval.*",
     ".*LightningCLI's args parameter is intended to run from within Python.*",
@@ -80,10 +80,10 @@ _NEEDLESS_WARNINGS = (
 
 
 class TrainingParser(LightningArgumentParser):
-    """A parser that answers a mistake with the mistake, not with the list of all its options."""
+    """A parser that reports a mistake alone, without the list of all its options."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print what is wrong and leave with status 2."""
+        """Print what is wrong and exit with status 2."""
         if not self.exit_on_error:  # a nested parser, whose message the outer one completes
             super().error(message, ex)
         is_without_model = "class_path 'torch.nn.Module'" in message and "is not accepted" in message
@@ -93,21 +93,21 @@ class TrainingParser(LightningArgumentParser):
     def add_function_arguments(
         self, function: Callable[..., Any], *args: Any, linked_targets: set[str] | None = None, **options: Any
     ) -> list[str]:
-        """Add those of a builder, which has none of the links to its task that jsonargparse 4.53 hands on."""
+        """Add those of a builder, without the links to its task that jsonargparse 4.53 passes on."""
         return super().add_function_arguments(function, *args, **options)
 
 
 class TrainingCLI(LightningCLI):
     """Lightning's command line with run folders, safe checkpoints, and a report at the end.
 
-    Keys beside Lightning's ``trainer``, ``model``, ``data`` and ``seed_everything``:
+    Keys besides Lightning's ``trainer``, ``model``, ``data`` and ``seed_everything``:
 
     - ``model``: a `zoo.tasks.Task` by its ``class_path``, with its ``init_args``; `DEFAULT_TASK` where none is named.
-    - ``run_folder``: all that a run writes lies here.
+    - ``run_folder``: folder for all that a run writes.
     - ``checkpoints.every_n_train_steps``: see `zoo.training.callbacks.RunCheckpoints`.
-    - ``wandb``: a project's name; the run is logged there too.
-    - ``test_after_fit``: whether ``fit`` ends with the test of the best checkpoint, if ``data.test`` is given; that of
-      a task without a test, with its validation and a report of it.
+    - ``wandb``: name of a project to which the run is logged too.
+    - ``test_after_fit``: whether ``fit`` ends with a test of the best checkpoint, if ``data.test`` is given; for a task
+      without a test, with its validation and a report on it.
     - ``predictions``: file that ``predict`` writes, by default ``<run_folder>/predictions.arrow``; with another ending
       the scores for other programs.
     - ``force``: whether an older file of predictions is replaced.
@@ -115,7 +115,7 @@ class TrainingCLI(LightningCLI):
     Args:
         arguments: as on the command line.
         run: whether to run the subcommand that they name.
-        held: what is given back at the end: the lock of the run folder, see `zoo.files.only_one`.
+        held: what is released at the end: the lock of the run folder, see `zoo.files.only_one`.
     """
 
     def __init__(self, arguments: Sequence[str] | None, run: bool, held: ExitStack) -> None:
@@ -153,11 +153,11 @@ class TrainingCLI(LightningCLI):
         parser.add_class_arguments(RunCheckpoints, "checkpoints")
         parser.link_arguments("seed_everything", "data.seed")
         parser.set_defaults({"model": DEFAULT_TASK})
-        # of a task that takes it; others have no such argument
+        # for a task that takes it; others have no such argument
         parser.link_arguments("data.feature_table", "model.init_args.feature_table", apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse, then settle which checkpoint is meant and whether it can be read, before anything is built."""
+        """Parse, then find the checkpoint and check that it can be read, before anything is built."""
         super().parse_arguments(parser, args)
         self.checkpoint = None
         is_subcommand = "subcommand" in self.config
@@ -187,7 +187,7 @@ class TrainingCLI(LightningCLI):
             require_output(Path(options.run_folder) / "report" / "metrics.json", force=True)
 
     def _parse_ckpt_path(self) -> None:
-        """Nothing: hyperparameters in a checkpoint take no place of the configuration."""
+        """Do nothing: hyperparameters in a checkpoint do not replace the configuration."""
 
     def instantiate_trainer(self) -> Trainer:  # type: ignore[override] # nothing overrides the configuration
         """The trainer of the subcommand."""
@@ -198,7 +198,7 @@ class TrainingCLI(LightningCLI):
         return self._trainer(training=is_fit)
 
     def before_fit(self) -> None:
-        """Refuse to resume a checkpoint of another model or another way to train it."""
+        """Refuse to resume a checkpoint of another model or of another way to train it."""
         if self.checkpoint is None:
             return
         path = self._option("ckpt_path")
@@ -213,7 +213,7 @@ class TrainingCLI(LightningCLI):
             )
 
     def after_fit(self) -> None:
-        """Test, or without labels validate, the best checkpoint with a trainer of its own, and write the report."""
+        """Test (or, without labels, validate) the best checkpoint with a separate trainer, and write the report."""
         split = self.task.judged_split
         subcommand = _JUDGING[split]
         if not self._option("test_after_fit") or self.datamodule.splits[split] is None:
@@ -233,30 +233,30 @@ class TrainingCLI(LightningCLI):
             self.after_validate()
 
     def before_validate(self) -> None:
-        """Take the checkpoint's weights."""
+        """Load the weights of the checkpoint."""
         self._load_given_weights()
 
     def after_validate(self) -> None:
-        """Say where the report of the validation lies, of a task that is judged by it."""
+        """Say where the report of the validation is, for a task that is judged on it."""
         if self.task.judged_split == "val":
             self._report.show()
 
     def before_test(self) -> None:
-        """Take the checkpoint's weights; the report has its own table."""
+        """Load the weights of the checkpoint; the report has its own table."""
         self._load_given_weights()
         self.config_init.test.verbose = False
 
     def after_test(self) -> None:
-        """Print the table, and where the report lies."""
+        """Print the table, and where the report is."""
         self._report.show()
 
     def before_predict(self) -> None:
-        """Take the checkpoint's weights; the predictions go to a file, not to memory."""
+        """Load the weights of the checkpoint; the predictions go to a file, not to memory."""
         self._load_given_weights()
         self.config_init.predict.return_predictions = False
 
     def after_predict(self) -> None:
-        """Say where the predictions lie."""
+        """Say where the predictions are."""
         print(f"predictions: {self._predictions.path}")
 
     def _option(self, name: str) -> Any:
@@ -264,13 +264,13 @@ class TrainingCLI(LightningCLI):
 
     def _load_given_weights(self) -> None:
         self._load_weights(self._option("ckpt_path"))
-        # Lightning would load the file again, and with it the callbacks' states of the training
+        # Lightning would load the file again, together with the states of the callbacks from the training
         self.config_init[self.subcommand].ckpt_path = None
 
     def _load_weights(self, path: str | Path) -> None:
         checkpoint = read_checkpoint(path)
         require_same_model(self.model, checkpoint, path)
-        self.model.float().load_state_dict(checkpoint["state_dict"])  # a training in bf16-true or 64-true left others
+        self.model.float().load_state_dict(checkpoint["state_dict"])  # bf16-true and 64-true leave other types
         self._report.facts = {
             "seed": checkpoint.get(JetDataModule.__qualname__, {}).get("seed", self._option("seed_everything")),
             "checkpoint": Path(path).name,
@@ -283,12 +283,12 @@ class TrainingCLI(LightningCLI):
     def _trainer(self, training: bool) -> Trainer:
         settings = {**self._option("trainer")}
         if not training:
-            # as `zoo predict` will use the weights: figures of another precision would be those of other predictions
+            # as `zoo predict` will use the weights: another precision would give other predictions and metrics
             settings["precision"] = "32-true"
             settings["plugins"] = [p for p in settings["plugins"] or [] if not isinstance(p, Precision)]
         folder = Path(self._option("run_folder"))
         model = self._get(self.config, "model").init_args.model
-        name = model.class_path  # in full, unless it is ours: another's may have the same last word
+        name = model.class_path  # in full, unless it is ours: another package's may have the same last word
         name = name.rpartition(".")[2] if name.startswith("zoo.") else name
         title = f"{name}, {self.task.purpose}" if self.task.purpose else name
         self._report = WriteReport(folder, title)
@@ -319,7 +319,7 @@ class TrainingCLI(LightningCLI):
         return loggers + (further if isinstance(further, list) else [further])
 
     def _wandb_id(self, folder: Path) -> str | None:
-        """Of the run that is resumed; None for a new one, though it may begin at another's checkpoint."""
+        """The id of the resumed run; None for a new run, even if it starts from a checkpoint of another."""
         if self.checkpoint is None or not is_of_run(folder, self._option("ckpt_path")):
             return None
         return self.checkpoint["callbacks"].get("WandbRun", {}).get("id")
@@ -329,14 +329,14 @@ class SaveConfig(SaveConfigCallback):
     """Writes the complete configuration of a training to ``config.yaml`` of its run folder."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Nothing yet: a training that cannot begin leaves no run behind."""
+        """Do nothing yet: a training that cannot start leaves no run behind."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write it, in one process."""
+        """Write the configuration, in one process."""
         super().setup(trainer, pl_module, "fit")
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write it, without the checkpoint of a resumption, so that the file starts the same training."""
+        """Write it without the checkpoint that a run resumed from, so that the file starts the same training."""
         config = self.config.clone()
         config.ckpt_path = None
         folder = Path(trainer.default_root_dir)
@@ -351,7 +351,7 @@ def main(arguments: Sequence[str] | None = None, run: bool = True) -> TrainingCL
 
     Args:
         arguments: as on the command line, ``["fit", "--config", "configs/quickstart.yaml"]``.
-        run: False: only build model, data module and trainer; ``arguments`` then name no subcommand.
+        run: if False, only build model, data module and trainer; ``arguments`` then name no subcommand.
 
     Returns:
         The command line with its ``model``, ``datamodule`` and ``trainer``.
@@ -370,7 +370,7 @@ def main(arguments: Sequence[str] | None = None, run: bool = True) -> TrainingCL
 
 
 def _in_one_line(message: str) -> str:
-    r"""What jsonargparse says of a wrong setting, without line breaks, classes of Python, and a list of all that fails.
+    r"""The message of jsonargparse about a wrong setting, without line breaks, Python classes, and lists of failures.
 
     Example:
         >>> _in_one_line('Parser key "seed":\n  Expected a <class \'int\'>. Got value: two')
@@ -378,7 +378,7 @@ def _in_one_line(message: str) -> str:
     """
     of_class = r'Parser key "([\w.]+)":\n.*?\n *- (Problem with given class_path .*?)\n *- (?:Expected|Not a valid)'
     found = re.match(of_class, message, re.DOTALL)
-    if found is not None:  # a class is wrong, and not also neither a path nor no list
+    if found is not None:  # the class is what is wrong, not that it is no path and no list
         message = f"{found[1]}: {found[2]}"
     message = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", " ".join(message.split())).replace("NoneType", "null")
     message = re.sub(r'Parser key "([^"]+)":', r"\1:", message)
@@ -388,7 +388,7 @@ def _in_one_line(message: str) -> str:
 
 
 def _renewed_options(arguments: Sequence[str]) -> list[str]:
-    """The command line with what an older zoo called otherwise: ``--task`` is the class of the model."""
+    """The command line with options that an older zoo named differently: ``--task`` is now the class of the model."""
     renewed = []
     options = iter(arguments)
     for option in options:
@@ -404,7 +404,7 @@ def _renewed_options(arguments: Sequence[str]) -> list[str]:
 
 
 def _check_configs(arguments: Sequence[str]) -> None:
-    """Refuse configurations that are no local files or would fill the memory, and hint at those of an older zoo.
+    """Refuse configurations that are not local files or would fill the memory; print a hint for those of an older zoo.
 
     Raises:
         ValueError: if there is such a configuration.
@@ -416,14 +416,14 @@ def _check_configs(arguments: Sequence[str]) -> None:
             raise ValueError(
                 f"config {path}: only local files are read; download it and look through it, as it is code"
             )
-        if Path(path).is_file():  # what is wrong with a file is said where it is read as a whole
+        if Path(path).is_file():  # mistakes in a file are reported where it is read as a whole
             _check_config(Path(path))
 
 
 def _check_config(path: Path) -> None:
     try:
         is_of_older_zoo = is_old(parse_yaml(path.read_text()))
-    except ValueError as error:  # no YAML, what would fill the memory, or a task that does not exist
+    except ValueError as error:  # not YAML, too large for the memory, or a task that does not exist
         raise ValueError(f"{path}: {error}") from None
     if is_of_older_zoo and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
         print(f"{path}: was written for an older zoo and is read as today's, see docs/training.md", file=sys.stderr)
@@ -439,7 +439,7 @@ def _predictions_path(run_folder: str | Path, given: str | None) -> Path:
 
 
 def _require_output(options: Any) -> None:
-    """Refuse a file of predictions of an unknown kind, that is an input, or that exists, before anything is read."""
+    """Refuse, before reading, a file of predictions that is of unknown kind, is an input, or exists already."""
     path, data = _predictions_path(options.run_folder, options.predictions), options.data
     require_kind(path)
     files = resolve_files(data.predict.files) if data.predict else []

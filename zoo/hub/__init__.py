@@ -1,7 +1,7 @@
-"""Pretrained folders: a model with all it takes to use it rightly, checked before it is trusted.
+"""Pretrained folders: a model with all that is needed to use it correctly, checked before it is trusted.
 
-A folder holds ``config.json``, the weights, ``golden.safetensors`` (inputs and what they gave), a card ``README.md``,
-and ``SHA256SUMS`` over the others. What it may be of is in `zoo.hub.kinds`. Nothing in it is ever unpickled.
+A folder holds ``config.json``, the weights, ``golden.safetensors`` (inputs and their outputs), a card ``README.md``,
+and ``SHA256SUMS`` over the others. The kinds of folders are in `zoo.hub.kinds`. Nothing in it is ever unpickled.
 """
 
 from zoo.hub.config import FORMAT_VERSION, PretrainedConfig, PretrainedError, parse_config

@@ -11,13 +11,13 @@ from zoo.limits import parse_json
 
 FORMAT_VERSION = 3
 
-#: What a folder may be of.
+#: Kinds of folders.
 KINDS = ("tagger", "backbone", "trees", "ensemble", "task")
 
-#: Most members of an ensemble.
+#: Largest number of members of an ensemble.
 MAX_MEMBERS = 16
 
-#: Most classes of a model, and most features of a particle or of an event.
+#: Largest number of classes of a model, and of features of a particle or of an event.
 MAX_CLASSES = MAX_FEATURES = 1000
 
 
@@ -30,28 +30,29 @@ class PretrainedConfig:
     """What ``config.json`` says.
 
     Args:
-        model: registered name, see `zoo.list_models`; of trees one of `zoo.baselines.trees.TITLES`; or ``ensemble``.
-        classes: class names; the order is that of the logits; none for a backbone.
-        features: the feature table, with every centre and scale; none for trees on observables of jets and for an
-            ensemble, whose members have their own.
-        dataset: what it was trained on.
-        units: of energies and momenta.
+        model: registered name, see `zoo.list_models`; for trees, one of `zoo.baselines.trees.TITLES`; or ``ensemble``.
+        classes: class names, in the order of the logits; none for a backbone.
+        features: the feature table, with every centre and scale; none for trees on observables of jets, and none for
+            an ensemble, whose members have their own.
+        dataset: data set that it was trained on.
+        units: units of energies and momenta.
         metrics: measured metrics with their errors.
-        licence: of the weights.
-        paper: of the architecture.
-        training: how it came about, as far as it is known, see `zoo.card`.
+        licence: licence of the weights.
+        paper: paper of the architecture.
+        training: how it was trained, as far as known, see `zoo.card`.
         kind: ``tagger``; ``backbone``: the model up to its ``encode``, without its ``readout``; ``trees``: boosted
-            decision trees; ``ensemble`` of other folders; or ``task``: what another task than classification learnt.
-        format_version: of the folder; folders of version 1 have no ``training``, ``kind`` and ``context``, those before
-            version 3 do not keep the columns that the golden features are made of.
+            decision trees; ``ensemble`` of other folders; or ``task``: a model of a task other than classification.
+        format_version: version of the folder. Folders of version 1 have no ``training``, ``kind`` and ``context``;
+            those before version 3 do not hold the columns from which the golden features are computed.
         context: the table of context features, with every centre and scale; None: the model takes no context.
-        inputs: the ranges of what it was trained on, see `zoo.data.ranges.InputRanges`; None: nobody knows them.
-        observables: names of what trees see, in their order; None for all else.
-        members: names of the folders of an ensemble; None for all else.
-        task: of the kind ``task``: the ``name`` of its class, the ``arguments`` that it is built with beside its model,
-            ``num_outputs`` of the model, and the names of the ``columns`` of its answers; None for all else.
-        package: of a model or task of another package: ``name`` and ``version`` of the distribution that offers it. It
-            is what a message names; nothing is imported or installed because a folder says so.
+        inputs: the ranges of its training data, see `zoo.data.ranges.InputRanges`; None: unknown.
+        observables: names of the inputs of trees, in order; None for all other kinds.
+        members: names of the folders of an ensemble; None for all other kinds.
+        task: for the kind ``task``: the ``name`` of its class, the ``arguments`` that it is built with besides its
+            model, ``num_outputs`` of the model, and the names of the ``columns`` of its answers; None for all other
+            kinds.
+        package: for a model or task of another package: ``name`` and ``version`` of the distribution that offers it.
+            Messages name it; nothing is imported or installed because a folder says so.
     """
 
     model: str
@@ -73,18 +74,18 @@ class PretrainedConfig:
     task: dict[str, Any] | None = None
 
 
-#: Keys of ``config.json`` that may be left out, which older folders do.
+#: Keys of ``config.json`` that may be missing, as in older folders.
 _OPTIONAL = {"training", "kind", "context", "inputs", "observables", "members", "package", "task"}
 
-#: Names and versions of distributions, which stand in a message.
+#: Names and versions of distributions, which messages quote.
 _DISTRIBUTION = re.compile(r"\w[\w.+!-]{0,99}", re.ASCII)
 
-#: A folder of an ensemble is called so, which leads out of no other.
+#: Names of the folders in an ensemble, which cannot lead out of it.
 _MEMBER = re.compile(r"\w[\w.-]*")
 
 
 def parse_config(path: Path, content: bytes) -> PretrainedConfig:
-    """What the content of ``config.json`` says; ``path`` is for the messages.
+    """Parse the content of ``config.json``; ``path`` is for the messages.
 
     Raises:
         PretrainedError: if a key is missing, unknown or of the wrong type, or the version is unknown.
@@ -122,7 +123,7 @@ def parse_config(path: Path, content: bytes) -> PretrainedConfig:
 
 
 def _kinds(annotation: Any) -> tuple[type, ...]:
-    """The classes that an annotation allows: those of a union, without what lists and tables hold."""
+    """The classes that an annotation allows: those of a union, without the types inside lists and tables."""
     parts = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
     return tuple(typing.get_origin(part) or part for part in parts)
 
@@ -151,7 +152,7 @@ def _check_task(path: Path, config: PretrainedConfig) -> None:
 
 
 def _check_lists(path: Path, config: PretrainedConfig) -> None:
-    """What only trees and only ensembles have."""
+    """Check the keys that only trees or only ensembles have."""
     for kind, key, values in (("trees", "observables", config.observables), ("ensemble", "members", config.members)):
         if (values is not None) != (config.kind == kind):
             raise PretrainedError(

@@ -15,19 +15,19 @@ CONFIG, WEIGHTS, TREES, GOLDEN, CARD, SUMS = (
     "README.md",
     "SHA256SUMS",
 )
-#: All that the folder of a network holds.
+#: All files in the folder of a network.
 FILES = (SUMS, CONFIG, WEIGHTS, GOLDEN, CARD)
-#: What every folder holds, beside what its kind adds.
+#: Files in every folder, besides those that its kind adds.
 COMMON = (SUMS, CONFIG, GOLDEN, CARD)
 
-#: Most bytes of the files that are parsed before anything else is known of a folder.
+#: Largest size in bytes of the files that are parsed before anything else is known about a folder.
 LIMITS = {SUMS: 1 << 20, CONFIG: 1 << 20, CARD: 1 << 22, TREES: 1 << 26, GOLDEN: 1 << 26}
 
-#: Folder of the members of an ensemble, and how their files are called in it.
+#: Folder of the members of an ensemble, and the names of their files in it.
 MEMBERS = "members"
 _FILE = "|".join(map(re.escape, (*FILES[1:], TREES)))
 _NAME = re.compile(rf"({_FILE})|{MEMBERS}/\w[\w.-]*/({_FILE}|{SUMS})")
-#: Most files of a folder.
+#: Largest number of files in a folder.
 _MAX_FILES = 100
 
 _PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
@@ -51,7 +51,7 @@ def check(folder: Path, contents: Mapping[str, bytes], *, besides: str | None = 
     """Compare the files of a folder with their checksums.
 
     Raises:
-        PretrainedError: if one is altered, or others are listed than there are.
+        PretrainedError: if a file is altered, or the list does not match the files.
     """
     sums = listed(folder, contents[SUMS])
     if differing := (contents.keys() - {SUMS} ^ sums.keys()) - {besides}:
@@ -65,7 +65,7 @@ def listed(folder: Path, sums: bytes) -> dict[str, str]:
     """Names of files -> their checksums, as ``SHA256SUMS`` says.
 
     Raises:
-        PretrainedError: if it lists other files than a pretrained folder may have.
+        PretrainedError: if it lists files that a pretrained folder cannot have.
     """
     lines = [_LINE.fullmatch(line) for line in sums.decode(errors="replace").splitlines()]
     found = {line[2]: line[1] for line in lines if line}
@@ -76,10 +76,10 @@ def listed(folder: Path, sums: bytes) -> dict[str, str]:
 
 
 def require_files(folder: Path, contents: Mapping[str, bytes], further: tuple[str, ...], members: list[str]) -> None:
-    """Refuse a folder that holds other files than its kind has, or other members than its config names.
+    """Refuse a folder whose files are not those of its kind, or whose members are not those named in its config.
 
     Raises:
-        PretrainedError: if so.
+        PretrainedError: if they differ.
     """
     own, wanted = {name for name in contents if "/" not in name}, {*COMMON, *further}
     if own != wanted:

@@ -1,4 +1,4 @@
-"""Several pretrained taggers that answer as one: the mean of their log-odds."""
+"""Several pretrained taggers that act as one: the mean of their log-odds."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,13 +16,13 @@ from zoo.model import declared
 
 
 class Ensemble(nn.Module):
-    r"""The mean of the log-odds of several taggers: that of their log-probabilities, but for a constant of the jet.
+    r"""The mean of the log-odds of several taggers: that of their log-probabilities, up to a constant for each jet.
 
     .. math:: z_c = \frac{1}{M} \sum_m \ln p_{mc}
 
     Args:
-        members: each with its own features and context.
-        files: those of the members' folders, by their names in the folder of the ensemble.
+        members: the taggers, each with its own features and context.
+        files: files of the members' folders, by their names in the folder of the ensemble.
     """
 
     def __init__(self, members: Sequence[Parts], files: Mapping[str, bytes]) -> None:
@@ -56,12 +56,12 @@ def side_by_side(members: Sequence[Parts], files: Mapping[str, bytes]) -> Parts:
 
 
 class Members(Tagger):
-    """An ensemble, whose members lie as whole folders in its own."""
+    """An ensemble, which holds its members as complete folders."""
 
     files: tuple[str, ...] = ()
 
     def build(self, folder: Path, config: PretrainedConfig, contents: Mapping[str, bytes], load: Load) -> Parts:
-        """The members, each verified as if it was loaded alone; see `zoo.hub.kinds.Kind`."""
+        """The members, each verified as if it were loaded alone; see `zoo.hub.kinds.Kind`."""
         members = []
         for name in config.members or []:
             path, files = folder / MEMBERS / name, of_member(contents, name)
@@ -79,10 +79,10 @@ class Members(Tagger):
 
 
 def require_alike(path: Path, member: PretrainedConfig, ensemble: PretrainedConfig) -> None:
-    """Refuse a member that answers another question.
+    """Refuse a member that answers a different question.
 
     Raises:
-        PretrainedError: if it is no tagger, or its classes, units or data set are others.
+        PretrainedError: if it is not a tagger, or its classes, units or data set differ.
     """
     if member.kind not in ("tagger", "trees"):
         raise PretrainedError(f"{path}: is of the kind {member.kind!r}; an ensemble has taggers and trees as members")

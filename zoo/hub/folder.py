@@ -1,4 +1,4 @@
-"""Pretrained folders on the disk, and the models in them."""
+"""Pretrained folders on disk, and the models in them."""
 
 import contextlib
 import dataclasses
@@ -44,13 +44,13 @@ KIND: dict[str, Kind] = {
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
-    """A model ready for use.
+    """A model that is ready to use.
 
     Args:
-        model: in evaluation mode; what comes after ``encode`` is random if it is a backbone.
-        feature_table: of the inputs it was trained on.
-        config: all that is known of it.
-        context_table: of the inputs of an event as a whole; often none.
+        model: model in evaluation mode; for a backbone, what comes after ``encode`` is random.
+        feature_table: table of the features that it was trained on.
+        config: all that is known about it.
+        context_table: table of the inputs that describe an event as a whole; often empty.
 
     Example:
         >>> tagger = load_pretrained("lorentznet.top_tagging")
@@ -67,31 +67,31 @@ class Pretrained:
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """Device of the model."""
         return next(itertools.chain(self.model.parameters(), self.model.buffers())).device
 
     @property
     def parts(self) -> Parts:
-        """The model with what its inputs are made with."""
+        """The model with the tables that make its inputs."""
         return Parts(self.model, self.feature_table, self.context_table)
 
     @torch.no_grad()
     def __call__(self, four_momenta: Tensor, mask: Tensor, columns: Mapping[str, Tensor] = NO_COLUMNS) -> Any:
-        """Logits (batch, class) of jets; of a task that knows no classes, its answers by name, (batch,) each.
+        """Logits (batch, class) of jets; for a task without classes, its answers by name, (batch,) each.
 
         Args:
             four_momenta: (batch, particle, 4) as (E, px, py, pz) in GeV.
             mask: (batch, particle), True for a real particle.
-            columns: what the features need beside the momenta, ``feature_table.columns``, (batch, particle) each, such
-                as ``part_charge``; the momenta of the jets where they are known, see `FeatureTable.padded`; and what
-                the context needs, ``context_table.fields``, (batch,) each, such as ``met``.
+            columns: what the features need besides the momenta, ``feature_table.columns``, (batch, particle) each, such
+                as ``part_charge``; the momenta of the jets if they are known, see `FeatureTable.padded`; and what the
+                context needs, ``context_table.fields``, (batch,) each, such as ``met``.
 
         Raises:
             ValueError: if a column or a field that a feature needs is missing, the momenta are in another order, the
                 mask calls zeros real, or the model is a backbone.
 
         Warns:
-            OddJetsWarning: once for each quantity that lies outside of what the model was trained on.
+            OddJetsWarning: once for each quantity that lies outside the range of the training data.
         """
         require_momenta(four_momenta, mask)
         inputs = self.parts.inputs(four_momenta, mask, columns)
@@ -117,27 +117,27 @@ class Pretrained:
 
     @property
     def network(self) -> nn.Module | None:
-        """The one network in it; None: there is none, or several."""
+        """The only network in it; None: there is none, or there are several."""
         return KIND[self.config.kind].network(self.model)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What the columns of `answer` are called; none of a backbone."""
+        """Names of the columns of `answer`; none for a backbone."""
         return KIND[self.config.kind].names(self.config)
 
     @torch.no_grad()
     def answer(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """What it makes of the inputs that `parts` gives, (batch, name)."""
+        """The output for inputs made by `parts`, (batch, name)."""
         return KIND[self.config.kind].answer(self.model, inputs)
 
     @functools.cached_property
     def ranges(self) -> InputRanges | None:
-        """Ranges of what it was trained on; None: nobody knows them."""
+        """Ranges of the training data; None: unknown."""
         return None if self.config.inputs is None else InputRanges.from_dict(self.config.inputs)
 
     @functools.cached_property
     def _told(self) -> set[str]:
-        """Quantities that somebody was warned of."""
+        """Quantities for which a warning has been given."""
         return set()
 
     def _check_ranges(self, inputs: Mapping[str, Tensor]) -> None:
@@ -174,19 +174,19 @@ def save_pretrained(
     """Write a pretrained folder, all or nothing.
 
     Args:
-        folder: where; must not exist yet.
-        model: of ``config.kind``, such as built by ``config.model``.
-        config: what to know of it.
-        four_momenta: (batch, particle, 4) as (E, px, py, pz) in GeV: some jets that are stored with it, with their
-            features and logits.
+        folder: folder to write; must not exist yet.
+        model: model of the kind ``config.kind``, such as built by ``config.model``.
+        config: what is known about it.
+        four_momenta: (batch, particle, 4) as (E, px, py, pz) in GeV: some jets that are stored with the model, together
+            with their features and logits.
         mask: (batch, particle), True for a real particle.
-        card: text of the model card in Markdown.
-        columns: what features and context need of these jets beside the momenta, as for a call of `Pretrained`.
+        card: model card in Markdown.
+        columns: what features and context need besides the momenta, as for a call of `Pretrained`.
 
     Raises:
         FileExistsError: if ``folder`` exists.
-        ValueError: if a column is missing, or there are more or longer jets than a folder may have.
-        PretrainedError: if what was written does not load again, such as weights of another architecture.
+        ValueError: if a column is missing, or there are more or longer jets than a folder may hold.
+        PretrainedError: if the written folder does not load, such as with weights of another architecture.
     """
     parts = Parts(model, *tables(Path(folder), config))
     save_parts(folder, parts, config, four_momenta, mask, card, columns)
@@ -201,7 +201,7 @@ def save_parts(
     card: str,
     columns: Mapping[str, Tensor],
 ) -> None:
-    """Write a pretrained folder of what is more than a network and its tables; see `save_pretrained`."""
+    """Write a pretrained folder for more than a network and its tables; see `save_pretrained`."""
     folder = Path(folder)
     _require_free(folder)
     parts.model.eval()
@@ -221,7 +221,7 @@ def write_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
 
     Raises:
         FileExistsError: if ``folder`` exists.
-        PretrainedError: if what was written does not load again.
+        PretrainedError: if the written folder does not load.
     """
     _require_free(folder)
     with atomic_folder(folder) as draft:
@@ -234,18 +234,18 @@ def write_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
 
 
 def load_pretrained(name: str | Path) -> Pretrained:
-    """A pretrained model, after its checksums and its golden outputs were verified.
+    """Load a pretrained model, after verifying its checksums and golden outputs.
 
     Args:
-        name: one of `list_pretrained`; or a folder; or ``hf://owner/repo@commit`` on the Hugging Face Hub, with all 40
-            digits of the commit, which is fetched once and needs no network afterwards.
+        name: one of `list_pretrained`; a folder; or ``hf://owner/repo@commit`` on the Hugging Face Hub, with all 40
+            digits of the commit. It is fetched once and needs no network afterwards.
 
     Raises:
         FileNotFoundError: if there is no such model; the message suggests the closest names.
-        PretrainedError: if a file is missing, altered, a pickle, or of another model, a key of the config is
-            missing, unknown or of the wrong type, or the model gives other logits than stored.
+        PretrainedError: if a file is missing, altered, a pickle, or from another model; if a key of the config is
+            missing, unknown or of the wrong type; or if the logits differ from the stored ones.
         ValueError: if an address on the Hub names no commit; the message says which one to name.
-        ModuleNotFoundError: if the extra ``hub`` is needed and not installed.
+        ModuleNotFoundError: if the extra ``hub`` is needed but not installed.
         OSError: if the Hub cannot be reached.
     """
     with _advised(name):
@@ -254,7 +254,7 @@ def load_pretrained(name: str | Path) -> Pretrained:
 
 
 def load_contents(folder: Path, contents: Mapping[str, bytes]) -> Pretrained:
-    """The pretrained model in the files of a folder, once its golden outputs were verified; see `load_pretrained`."""
+    """The pretrained model in the files of a folder, after verifying its golden outputs; see `load_pretrained`."""
     config, parts = _load(folder, contents)
     return Pretrained(parts.model, parts.feature_table, config, parts.context_table)
 
@@ -279,11 +279,11 @@ def _check_ranges_of(path: Path, inputs: dict[str, Any]) -> None:
 
 
 def replace_card(folder: Path, write: Callable[[PretrainedConfig], str]) -> None:
-    """Write another card into a folder; every other file is compared with its checksum and stays.
+    """Replace the card of a folder; every other file is compared with its checksum and stays.
 
     Args:
-        folder: pretrained folder; a damaged card in it is no error.
-        write: gives the text of the card.
+        folder: pretrained folder; a damaged card in it is not an error.
+        write: function that gives the text of the card.
 
     Raises:
         PretrainedError: if another file than the card is missing or altered, or the config is wrong.
@@ -302,7 +302,7 @@ def _require_free(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _advised(name: str | Path) -> Iterator[None]:
-    """Says with each error of a folder in the cache how it is replaced."""
+    """Adds to each error about a folder in the cache how to replace that folder."""
     try:
         yield
     except PretrainedError as error:
@@ -312,11 +312,11 @@ def _advised(name: str | Path) -> Iterator[None]:
 
 
 def find_pretrained(name: str | Path, *, force: bool = False) -> Path:
-    """The folder of a pretrained model, fetched if need be and not yet verified; see `load_pretrained`.
+    """The folder of a pretrained model, fetched if necessary and not yet verified; see `load_pretrained`.
 
     Args:
-        name: as of `load_pretrained`.
-        force: whether to fetch what is in the cache already.
+        name: as for `load_pretrained`.
+        force: whether to fetch again what is already in the cache.
     """
     if str(name).startswith(SCHEME):
         address = parse_address(str(name))

@@ -1,4 +1,4 @@
-"""Golden outputs: some jets, the features they had and what the model gave, which every load compares again."""
+"""Golden outputs: some jets with their features and the outputs of the model, which every load checks again."""
 
 import math
 from collections.abc import Mapping
@@ -14,18 +14,18 @@ from zoo.hub.config import PretrainedError
 from zoo.hub.kinds import Kind, Parts
 from zoo.model import declared
 
-#: Largest change of a golden logit, relative to the largest of them, that another processor may cause.
+#: Largest allowed change of a golden logit on another processor, relative to the largest golden logit.
 TOLERANCE = 1e-4
-#: The same of a golden feature, relative to its size or to 1.
+#: The same for a golden feature, relative to its size or to 1.
 FEATURE_TOLERANCE = 1e-5
 
-#: Jets of a folder that is made of a run or of another framework's weights.
+#: Number of jets in a folder made from a run or from weights of another framework.
 GOLDEN_JETS = 8
 
-#: Most jets, and most pairs of places for particles in all of them together, so that a folder is verified in seconds.
+#: Largest number of jets, and of pairs of particle slots in all jets together, so that verification takes seconds.
 MAX_JETS, MAX_PAIRS = 64, 1 << 22
 
-#: Before the name of a column, or a field, of the golden jets.
+#: Prefix of the name of a column or field of the golden jets.
 _COLUMN = "column."
 
 _MADE_WITH = "formulas, centres, scales and clips of config.json are not those it was made with, get the folder again"
@@ -34,10 +34,10 @@ _MADE_WITH = "formulas, centres, scales and clips of config.json are not those i
 def make_golden(
     parts: Parts, kind: Kind, four_momenta: Tensor, mask: Tensor, columns: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """What a folder keeps of some jets; see `Parts.inputs` for the further arguments.
+    """What a folder stores for some jets; see `Parts.inputs` for the further arguments.
 
     Raises:
-        ValueError: if a column is missing, or there are more or longer jets than a folder may have.
+        ValueError: if a column is missing, or there are more or longer jets than a folder may hold.
     """
     if too_large := _too_large(mask.shape):
         raise ValueError(f"golden jets: {too_large}; give fewer or shorter jets")
@@ -53,14 +53,14 @@ def verify_golden(path: Path, parts: Parts, kind: Kind, version: int, golden: Ma
     """Compare features and outputs of the golden jets with the stored ones.
 
     Args:
-        path: of the file, for the messages.
-        parts: the model, and what its inputs are made with.
-        kind: of the folder.
-        version: of the folder.
+        path: path of the file, for the messages.
+        parts: the model, and the tables that make its inputs.
+        kind: kind of the folder.
+        version: version of the folder.
         golden: content of the file.
 
     Raises:
-        PretrainedError: if they differ, something is missing, or there are more or longer jets than a folder may have.
+        PretrainedError: if they differ, something is missing, or there are more or longer jets than a folder may hold.
     """
     is_new = version >= 3
     given = columns_of(golden)
@@ -85,7 +85,7 @@ def verify_golden(path: Path, parts: Parts, kind: Kind, version: int, golden: Ma
 
 
 def columns_of(golden: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The columns and fields that a folder keeps of its golden jets, by name."""
+    """The columns and fields that a folder stores for its golden jets, by name."""
     return {name.removeprefix(_COLUMN): value for name, value in golden.items() if name.startswith(_COLUMN)}
 
 
@@ -93,9 +93,9 @@ def largest_change(found: Tensor, expected: Tensor, *, jumps: bool) -> float:
     """Largest change of outputs (jet, ...) relative to the largest of them, NaN if one is not finite.
 
     Args:
-        found: outputs of now.
-        expected: those of then.
-        jumps: leave out the eighth of the jets that changed most, see `zoo.model.JetModel.jumps`.
+        found: outputs now.
+        expected: stored outputs.
+        jumps: whether to leave out the eighth of the jets that changed most, see `zoo.model.JetModel.jumps`.
     """
     if not (found.isfinite().all() and expected.isfinite().all()):
         return math.nan
@@ -109,17 +109,17 @@ def largest_change(found: Tensor, expected: Tensor, *, jumps: bool) -> float:
 def _verify_inputs(
     path: Path, parts: Parts, golden: Mapping[str, Tensor], given: Mapping[str, Tensor], is_new: bool
 ) -> None:
-    """Compare what the model is given with what formulas, centres and scales make of momenta and columns.
+    """Compare the stored inputs with those that formulas, centres and scales give from momenta and columns.
 
-    Folders before version 3 do not keep columns, nor momenta that jets had of their own, so only features that need
-    neither are compared.
+    Folders before version 3 do not store columns, nor separate momenta of the jets, so only features that need neither
+    are compared.
     """
     table, context_table = parts.feature_table, parts.context_table if is_new else NO_CONTEXT
     places = [i for i, feature in enumerate(table.features) if is_new or _is_of_momentum_alone(feature)]
     table = FeatureTable(tuple(table.features[i] for i in places))
     try:
         found = Parts(parts.model, table, context_table).inputs(golden["four_momenta"], golden["mask"], given)
-    except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:  # whatever a formula provokes
+    except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:  # any error that a formula may cause
         raise PretrainedError(f"{path}: the features of config.json cannot be computed: {error}") from error
     _compare(path, "features", table.names, found["features"], golden["features"][..., places])
     if context_table.context_dim:

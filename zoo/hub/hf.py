@@ -1,6 +1,6 @@
 """The Hugging Face Hub: named files of one commit, fetched once into its cache, and a new commit of them.
 
-An address is ``hf://owner/repo@commit`` with all 40 digits of the commit, which names every byte of what is fetched; a
+An address is ``hf://owner/repo@commit`` with all 40 digits of the commit, which fixes every byte that is fetched; a
 branch or a tag may hold something else tomorrow. Needs the extra ``hub``.
 """
 
@@ -23,7 +23,7 @@ _CACHED_REPOSITORY = re.compile(r"models--(?P<owner>.+?)--(?P<name>.+)")
 
 @dataclasses.dataclass(frozen=True)
 class Address:
-    """One commit of a repository of models.
+    """One commit of a model repository.
 
     Example:
         >>> address = Address("owner/tagger", "0123456789" * 4)
@@ -44,7 +44,8 @@ def parse_address(text: str) -> Address:
     """The address that ``text`` spells out.
 
     Raises:
-        ValueError: if it is none, or names no commit; the message says which commit to name, if the Hub can be asked.
+        ValueError: if it is not an address, or names no commit; the message says which commit to name if the Hub can be
+            reached.
     """
     match = _ADDRESS.fullmatch(text)
     if match is None:
@@ -59,20 +60,20 @@ def parse_address(text: str) -> Address:
 
 
 def fetch(address: Address, names: Sequence[str], *, force: bool = False) -> Path:
-    """Folder in the cache that holds some files of a commit; those that are missing are fetched, nothing else.
+    """Folder in the cache that holds some files of a commit; only missing files are fetched.
 
-    A transfer that breaks off is resumed. What is in the cache already needs no network.
+    An interrupted transfer is resumed. Files in the cache need no network.
 
     Args:
-        address: which commit.
-        names: of the files.
+        address: the commit.
+        names: names of the files.
         force: fetch the files even if they are in the cache, such as after damage.
 
     Raises:
         ModuleNotFoundError: if the extra ``hub`` is not installed.
         FileNotFoundError: if the commit does not hold one of the files; the message says what it holds.
-        OSError: if the Hub cannot be reached, does not know the commit, or breaks off, or if a file lies elsewhere than
-            in the folder of its repository in the cache.
+        OSError: if the Hub cannot be reached, does not know the commit, or breaks off; or if a file lies outside the
+            folder of its repository in the cache.
     """
     hub = _import_hub()
     for name in names:
@@ -95,7 +96,7 @@ def fetch(address: Address, names: Sequence[str], *, force: bool = False) -> Pat
 
 
 def _require_inside(path: Path, repository: Path, what: str) -> None:
-    """The client names a file after the ``ETag`` of the server, in which a hostile one can write any path."""
+    """The client names a file after the ``ETag`` of the server; a hostile server can write any path there."""
     repository = repository.resolve()  # path is REPOSITORY/snapshots/COMMIT/NAME
     if not path.resolve().is_relative_to(repository):
         raise OSError(
@@ -105,19 +106,19 @@ def _require_inside(path: Path, repository: Path, what: str) -> None:
 
 
 def upload(contents: Mapping[str, bytes], repository: str, *, create: bool = False) -> Address:
-    """Commit files to a repository; others that it holds stay.
+    """Commit files to a repository; its other files stay.
 
     Args:
         contents: name -> content of each file.
         repository: ``owner/repo``.
-        create: make the repository, public, if there is none.
+        create: create the repository, public, if it does not exist.
 
     Returns:
         The address of the commit.
 
     Raises:
         ModuleNotFoundError: if the extra ``hub`` is not installed.
-        ValueError: if ``repository`` is no such name.
+        ValueError: if ``repository`` is not such a name.
         OSError: if the Hub cannot be reached or refuses; the message says why.
     """
     if not re.fullmatch(_REPOSITORY, repository):
@@ -133,7 +134,7 @@ def upload(contents: Mapping[str, bytes], repository: str, *, create: bool = Fal
 
 
 def cached(names: Sequence[str]) -> dict[Address, Path]:
-    """The commits in the cache that hold all the files ``names``, and their folders; none without the extra ``hub``."""
+    """Commits in the cache that hold all the files ``names``, and their folders; none without the extra ``hub``."""
     try:
         hub = _import_hub()
     except ModuleNotFoundError:
@@ -149,7 +150,7 @@ def cached(names: Sequence[str]) -> dict[Address, Path]:
 def _advice(repository: str, revision: str | None) -> str:
     try:
         commit = _import_hub().HfApi().model_info(repository, revision=revision).sha
-    except Exception:  # whatever the reason, there is no advice then
+    except Exception:  # whatever the reason, there is no commit to suggest
         return f"its page on the Hub lists the commits, {SCHEME}{repository}@..."
     return f"{revision or 'the newest'} is now {Address(repository, commit)}"
 
@@ -168,7 +169,7 @@ def _import_hub() -> ModuleType:
 
 @contextlib.contextmanager
 def _told(what: str, remedy: str) -> Iterator[None]:
-    """Errors of the Hub's client, which come in many kinds and several lines, as one that says what to do."""
+    """Turns errors of the Hub's client, which have many types and several lines, into one that says what to do."""
     hub = _import_hub()
     reasons = {
         hub.errors.RepositoryNotFoundError: "there is no such repository, or it is not open to you",

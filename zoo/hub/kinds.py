@@ -1,4 +1,4 @@
-"""What a pretrained folder may be of: how its model is built of files and written to them, and what it answers."""
+"""The kinds of pretrained folders: how a model is built from files and written to them, and what it answers."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,7 +20,7 @@ from zoo.registry import create_model
 
 
 class Parts(NamedTuple):
-    """A model in evaluation mode, and what its inputs are made with."""
+    """A model in evaluation mode, and the tables that make its inputs."""
 
     model: nn.Module
     feature_table: FeatureTable
@@ -28,19 +28,19 @@ class Parts(NamedTuple):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """What the inputs are made of beside the momenta: columns of particles, then fields of events."""
+        """What the inputs need besides the momenta: columns of particles, then fields of events."""
         return (*self.feature_table.columns, *self.context_table.fields)
 
     def inputs(self, four_momenta: Tensor, mask: Tensor, columns: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What a model is called with: ``features``, ``four_momenta``, ``mask``, and ``context`` if it takes one.
+        """Arguments of a model call: ``features``, ``four_momenta``, ``mask``, and ``context`` if it takes one.
 
         Args:
             four_momenta: (batch, particle, 4) as (E, px, py, pz) in GeV.
             mask: (batch, particle), True for a real particle.
-            columns: by name, of particles (batch, particle), of jets (`JET_COLUMNS`) and of events (batch,).
+            columns: columns by name, of particles (batch, particle), of jets (`JET_COLUMNS`) and of events (batch,).
 
         Raises:
-            ValueError: if a column or a field that is needed is missing.
+            ValueError: if a required column or field is missing.
         """
         of_events = {name: columns[name] for name in self.context_table.fields if name in columns}
         of_particles = {name: values for name, values in columns.items() if name not in of_events}
@@ -56,48 +56,48 @@ Load = Callable[[Path, Mapping[str, bytes]], tuple[PretrainedConfig, Parts]]
 
 
 class Kind(Protocol):
-    """What all that can lie in a folder has in common."""
+    """What all kinds of folders have in common."""
 
-    #: Files that it has beside those of every folder.
+    #: Files in addition to those of every folder.
     files: tuple[str, ...]
-    #: What its golden outputs are called.
+    #: Name of its golden outputs.
     output: str
 
     def build(self, folder: Path, config: PretrainedConfig, contents: Mapping[str, bytes], load: Load) -> Parts:
         """The model in the files of a folder; its answers are not compared with the golden ones yet.
 
         Args:
-            folder: for the messages.
-            config: of the folder.
-            contents: its files.
-            load: builds and verifies the model of a folder in it.
+            folder: path for the messages.
+            config: config of the folder.
+            contents: files of the folder.
+            load: function that builds and verifies the model of a folder inside it.
 
         Raises:
-            PretrainedError: if files and config do not belong together.
+            PretrainedError: if files and config do not match.
         """
 
     def dump(self, model: nn.Module) -> dict[str, bytes]:
-        """The files of which `build` builds the model."""
+        """The files from which `build` builds the model."""
 
     def answer(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
-        """What the model makes of ``features``, ``four_momenta``, ``mask`` and, if it takes it, ``context``."""
+        """Output of the model for ``features``, ``four_momenta``, ``mask`` and, if it takes one, ``context``."""
 
     def reply(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor | dict[str, Tensor]:
-        """What a call of `zoo.hub.Pretrained` gives.
+        """Return value of a call of `zoo.hub.Pretrained`.
 
         Raises:
-            ValueError: if it is nothing that can be called.
+            ValueError: if the kind cannot be called.
         """
 
     def names(self, config: PretrainedConfig) -> tuple[str, ...]:
-        """What the columns of `answer` are called, which `zoo.predict` writes; none of a backbone."""
+        """Names of the columns of `answer`, which `zoo.predict` writes; none for a backbone."""
 
     def network(self, model: nn.Module) -> nn.Module | None:
-        """The one network in it, at whose weights a training can begin; None: there is none, or several."""
+        """The only network in it, whose weights a training can start from; None: there is none, or several."""
 
 
 class Tagger:
-    """What all that gives logits of classes has in common."""
+    """What all kinds that give logits of classes have in common."""
 
     output = "logits"
 
@@ -157,7 +157,7 @@ class Network(Tagger):
 
 
 def remedy_of(config: PretrainedConfig) -> str:
-    """What gives a model that no name of the registry leads to."""
+    """How to get a model whose name is not in the registry."""
     if config.package is None:
         return "get a newer zoo, or the folder again"
     name, version = config.package["name"], config.package["version"]
@@ -171,7 +171,7 @@ def remedy_of(config: PretrainedConfig) -> str:
 class Backbone(Network):
     """A registered model up to its ``encode``, which gives a representation (node, embed_dim) of real particles.
 
-    A representation of particles depends on no context.
+    The representation of particles does not depend on the context.
     """
 
     output = "representation"
@@ -191,7 +191,7 @@ class Backbone(Network):
         return cast(JetModel, model).encode(**inputs)
 
     def reply(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Nothing; see `Kind`."""
+        """Always an error; see `Kind`."""
         raise ValueError(f"{type(model).__name__}: a backbone gives no logits; use its 'encode', or fine-tune it")
 
     def _context_dim(self, model: nn.Module) -> int:
@@ -209,7 +209,7 @@ class Backbone(Network):
 
 
 class Trees(Tagger):
-    """Boosted decision trees in LightGBM's text, which see their inputs by name and give logits (batch, class)."""
+    """Boosted decision trees in LightGBM's text format, which take inputs by name and give logits (batch, class)."""
 
     files: tuple[str, ...] = (TREES,)
 
@@ -235,20 +235,20 @@ class Trees(Tagger):
 
 
 def untrained(model: nn.Module, kind: str) -> dict[str, Tensor]:
-    """The weights that a folder of this kind does not hold: those of the read-out of a backbone."""
+    """The weights that a folder of this kind does not hold: the read-out of a backbone."""
     if kind != "backbone":
         return {}
     return {name: value for name, value in model.state_dict().items() if is_readout(name, model)}
 
 
 def tables(folder: Path, config: PretrainedConfig) -> tuple[FeatureTable, ContextTable]:
-    """What the inputs of a model are made with.
+    """The tables that make the inputs of a model.
 
     Raises:
-        PretrainedError: if the config does not say it rightly.
+        PretrainedError: if they are wrong in the config.
     """
     try:
-        has_none = config.kind == "trees" and config.features == {"features": []}  # substructure is made of momenta
+        has_none = config.kind == "trees" and config.features == {"features": []}  # substructure needs momenta only
         table = FeatureTable(()) if has_none else FeatureTable.from_dict(config.features)
         return table, NO_CONTEXT if config.context is None else ContextTable.from_dict(config.context)
     except (ValueError, RecursionError, MemoryError) as error:
@@ -256,10 +256,10 @@ def tables(folder: Path, config: PretrainedConfig) -> tuple[FeatureTable, Contex
 
 
 def parse_tensors(path: Path, content: bytes) -> dict[str, Tensor]:
-    """The tensors of a safetensors file.
+    """The tensors in a safetensors file.
 
     Raises:
-        PretrainedError: if it is none.
+        PretrainedError: if it is not such a file.
     """
     try:
         return load_tensors(content)

@@ -1,4 +1,4 @@
-"""Pretrained folders between people: what is there, and how a folder comes and goes."""
+"""Sharing pretrained folders: which there are, and how to push and pull one."""
 
 from pathlib import Path
 
@@ -19,19 +19,19 @@ from zoo.hub.hf import Address, cached, upload
 
 
 def push(folder: Path, repository: str, *, create: bool = False) -> Address:
-    """Upload a folder to the Hugging Face Hub, once it is verified as for loading.
+    """Upload a folder to the Hugging Face Hub, after verifying it as for loading.
 
     Args:
         folder: pretrained folder.
         repository: ``owner/repo``.
-        create: make the repository, public, if there is none.
+        create: create the repository, public, if it does not exist.
 
     Returns:
         The address to load it from.
 
     Raises:
         PretrainedError: if the folder does not load; nothing is uploaded.
-        ValueError: if ``repository`` is no name of one.
+        ValueError: if ``repository`` is not the name of a repository.
         OSError: if the Hub cannot be reached or refuses.
     """
     contents = read_checked(find_pretrained(folder))
@@ -45,7 +45,7 @@ def pull(address: str, out: Path | None = None, *, force: bool = False) -> Path:
     Args:
         address: ``hf://owner/repo@commit``.
         out: folder to write; None leaves it in the cache.
-        force: fetch what is in the cache already, such as after damage.
+        force: fetch again what is already in the cache, such as after damage.
 
     Returns:
         The folder.
@@ -65,7 +65,7 @@ def pull(address: str, out: Path | None = None, *, force: bool = False) -> Path:
 
 
 def show_pretrained() -> None:
-    """Print the models that ship with the package and those in the cache; they are not verified."""
+    """Print the models that ship with the package and those in the cache, without verifying them."""
     folders = {name: PACKAGED / name for name in list_pretrained()}
     folders |= {str(address): folder for address, folder in cached((SUMS, CONFIG)).items()}
     rows = [("name", "model", "data", "AUC", "size")]
@@ -73,7 +73,7 @@ def show_pretrained() -> None:
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         rows.append((name, *_facts(folder), f"{size / 1e6:.1f} MB"))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:  # a table of rich would break an address, which is there to be copied
+    for row in rows:  # a rich table would wrap an address, which is there to be copied
         print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
 
 

@@ -1,7 +1,7 @@
-"""A task as it was trained: its model and all else that it needs to answer, whatever the task is.
+"""A task as it was trained: its model and all else that it needs for its answers, whatever the task is.
 
-Nothing is imported because a folder says so: a task is one of the zoo's own, one that an installed package offers by an
-entry point of the group ``zoo.tasks``, or one whose module this process has imported already.
+Nothing is imported because a folder says so: a task is one of the zoo's own, one that an installed package offers
+through an entry point of the group ``zoo.tasks``, or one whose module this process has already imported.
 """
 
 import importlib
@@ -23,7 +23,7 @@ from zoo.registry import create_model
 
 
 class _Task(Protocol):
-    """What a folder needs of a `zoo.tasks.Task`."""
+    """The part of a `zoo.tasks.Task` that a folder needs."""
 
     model: nn.Module
 
@@ -31,16 +31,16 @@ class _Task(Protocol):
 
 
 class UnknownTaskError(ValueError):
-    """No task has the name that was asked for."""
+    """There is no task of the requested name."""
 
 
 def find_task(name: str) -> type[nn.Module]:
     """The class of a task by its import path, such as ``zoo.tasks.Regression``.
 
     Raises:
-        UnknownTaskError: if it is none of the zoo's, of installed packages, or of modules that were imported before.
+        UnknownTaskError: if it is not one of the zoo's, of an installed package, or of a module imported before.
     """
-    ours = importlib.import_module("zoo.tasks")  # by its name: tasks are built upon the hub
+    ours = importlib.import_module("zoo.tasks")  # by name, because tasks are built on the hub
     module, _, attribute = name.rpartition(".")
     if module == ours.__name__:
         found = getattr(ours, attribute, None) if attribute in ours.__all__ else None
@@ -61,10 +61,10 @@ def build_task(
     """A task with random weights, in evaluation mode.
 
     Args:
-        task: its class.
-        model: that it trained.
-        arguments: what else its class is built with; a ``feature_table``, if it takes one, is given to it.
-        feature_table: of its inputs.
+        task: class of the task.
+        model: model that it trained.
+        arguments: other arguments of its class; a ``feature_table`` is added if it takes one.
+        feature_table: feature table of its inputs.
     """
     takes = inspect.signature(task).parameters
     further = {"feature_table": feature_table} if "feature_table" in takes else {}
@@ -72,7 +72,7 @@ def build_task(
 
 
 class TaskFolder(Network):
-    """A task that answers with named numbers of a jet, such as a regression."""
+    """A task that gives named numbers per jet, such as a regression."""
 
     output = "answers"
 
@@ -99,7 +99,7 @@ class TaskFolder(Network):
         return cast(_Task, model).answer(**inputs)
 
     def names(self, config: PretrainedConfig) -> tuple[str, ...]:
-        """Those of its columns; see `zoo.hub.kinds.Kind`."""
+        """Names of its columns; see `zoo.hub.kinds.Kind`."""
         return tuple((config.task or {})["columns"])
 
     def network(self, model: nn.Module) -> nn.Module:
