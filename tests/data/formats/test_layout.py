@@ -390,7 +390,7 @@ def test_labels_as_flags_and_as_names_of_files(columns, write):
     assert read_jets(path, layout=swapped).label.tolist() == [1, 0, 0, 1, 0, 1, 1]
     of_file = dataclasses.replace(flags, label={"jets.*": "top", "QCD*": "qcd"})
     assert read_jets(path, layout=of_file).label.tolist() == [1] * 7
-    with pytest.raises(ValueError, match=r"must tell its class by one of the patterns TT\*, QCD\*, the .* are: none"):
+    with pytest.raises(ValueError, match=r"must give its class by one of the patterns TT\*, QCD\*, the .* are: none"):
         read_jets(path, layout=dataclasses.replace(flags, label={"TT*": "top", "QCD*": "qcd"}))
     with pytest.raises(ValueError, match="the classes that fit are: qcd, top; rename the file"):
         read_jets(path, layout=dataclasses.replace(flags, label={"j*": "top", "*s.*": "qcd"}))
