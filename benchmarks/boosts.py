@@ -1,10 +1,10 @@
-"""What boosts cost LorentzNet in float32, beside the naive formula and what rounding the inputs costs already.
+"""How much boosts change LorentzNet in float32, beside the naive formula and the effect of rounding the inputs.
 
     python -m benchmarks.boosts
 
 Jet and beams are boosted together in float64 and the momenta then rounded to float32, as in a file. The exact logits do
 not change; the table shows how far the computed ones move, per jet. A second table has the same in float64 throughout,
-of momenta as they lie in the file and of exactly massless ones.
+for momenta as stored in the file and for exactly massless ones.
 """
 
 import argparse

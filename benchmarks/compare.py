@@ -1,4 +1,4 @@
-"""Two implementations on the same jets, taking turns in one run, so that whatever else the machine does hits both."""
+"""Two implementations on the same jets, taking turns in one run, so that other load on the machine affects both."""
 
 import argparse
 import csv
@@ -21,7 +21,7 @@ from benchmarks.jets import DEFAULT_FILE
 from zoo.data.batch import JetBatch
 from zoo.files import atomic_write
 
-#: Seconds a jet of every round, by task and model.
+#: Seconds per jet of every round, by task and model.
 Times = dict[tuple[str, str], list[float]]
 
 
@@ -47,7 +47,7 @@ def seconds(task: Callable[[], None]) -> float:
 
 
 def measure(build: Callable[[str], nn.Module], names: Sequence[str], batches: list[JetBatch], rounds: int) -> Times:
-    """Times of the models ``build`` makes of ``names``, each round over all batches, after one batch to warm up."""
+    """Times of the models that ``build`` makes from ``names``, each round over all batches, after a warm-up batch."""
     models = {name: build(name) for name in names}
     num_jets = sum(len(batch.label) for batch in batches)
     times: Times = {}
@@ -62,7 +62,7 @@ def measure(build: Callable[[str], nn.Module], names: Sequence[str], batches: li
 
 
 def summarise(times: Times, ours: str, peer: str) -> list[dict[str, Any]]:
-    """One row a task and model: median and range of the milliseconds a jet, and how much faster ours is."""
+    """One row per task and model: median and range of the milliseconds per jet, and how much faster ours is."""
     rows = []
     for (task, name), values in times.items():
         ratios = [theirs / mine for mine, theirs in zip(times[task, ours], times[task, peer], strict=True)]
@@ -98,13 +98,13 @@ def _peak_memory(build: Callable[[str], nn.Module], name: str, batch: tuple[torc
 
 
 def resident(key: str) -> float:
-    """Bytes of this process as its status says: resident now (VmRSS), at most so far (VmHWM), and others."""
+    """Bytes of this process from its status: resident now (VmRSS), the maximum so far (VmHWM), and others."""
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return 1024 * float(status[key].split()[0])
 
 
 def parse_options(description: str, batch_size: int, **required: str) -> argparse.Namespace:
-    """The options that all comparisons share, and required ones with their help; sets the number of threads."""
+    """Parse the options that all comparisons share, and required ones with their help; set the number of threads."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )

@@ -1,4 +1,4 @@
-"""Jets a second of ``zoo convert`` from parquet and from ROOT, the start of its worker processes included.
+"""Jets per second of ``zoo convert`` from parquet and from ROOT, including the start of its worker processes.
 
     python -m benchmarks.convert
     python -m benchmarks.convert --files 20 --processes 1 2
@@ -64,7 +64,7 @@ def build(jets: ak.Array, kind: str, folder: Path, files: int) -> list[Path]:
 
 
 def measure(paths: list[Path], processes: int, out: Path) -> float:
-    """Jets a second of one conversion."""
+    """Jets per second of one conversion."""
     start = time.perf_counter()
     manifest = convert(paths, out, processes=processes, layout=LAYOUT)
     rate = manifest.jets / (time.perf_counter() - start)

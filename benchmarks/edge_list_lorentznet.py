@@ -1,7 +1,7 @@
 """LorentzNet as one would first write it: an explicit list of pairs, concatenation, ``index_add_``.
 
-It is the peer of the benchmark and the witness of the parity tests, and shares no code with `zoo.lorentznet`; only
-the names of the parameters agree, so that weights can be copied. Formulas from arXiv:2201.08187; geometry in the
+It is the peer in the benchmark and the witness in the parity tests. It shares no code with `zoo.lorentznet`; only the
+names of the parameters agree, so that weights can be copied. Formulas from arXiv:2201.08187; geometry in the
 precision of the input, as usual.
 """
 

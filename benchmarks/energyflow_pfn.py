@@ -1,7 +1,7 @@
 """The PFN of energyflow as a program that `benchmarks.pfn` talks to; it imports nothing of the zoo.
 
-It is given an .npz of padded batches. For each line of its input, the name of a task, it does that task on every batch
-and prints the seconds. The first line that it prints is the number of parameters.
+Its argument is an .npz file of padded batches. For each line of its input, the name of a task, it runs that task on
+every batch and prints the seconds. The first line that it prints is the number of parameters.
 """
 
 import os

@@ -6,7 +6,7 @@
 
 Networks are trained as the rows ``four_tops/...`` of ``configs/README.md``, trees (``lightgbm``, and ``lightgbm_pairs``
 with the kinematics of pairs of objects) on the same events. What follows ``--`` goes to every training of a network.
-Trainings run in processes of one thread each. What is finished is not trained again, and what was interrupted goes on.
+Trainings run in processes of one thread each. Finished trainings are not repeated, and interrupted ones continue.
 The table and its picture are those of ``zoo report``.
 """
 
@@ -28,7 +28,7 @@ CONFIG_OF_TREES = REPOSITORY / "configs" / "data" / "four_tops.yaml"
 
 
 def grow(name: str, seed: int, run: Path) -> None:
-    """Train trees, unless that is done."""
+    """Train trees, unless they are finished."""
     if not (run / "report" / "metrics.json").is_file():
         train_boosted_trees(CONFIG_OF_TREES, run, inputs=TREES[name], seed=seed)
 

@@ -3,11 +3,11 @@
     python -m benchmarks.label_efficiency --labels 600 1200 6055 12110 60550 --seeds 1 2 3 \\
         --trainings scratch=quickstart/lorentznet fine-tuned=finetune/lorentznet
 
-A training is a row of ``configs/README.md``, or YAML files with commas between. Every training is of the first jets (or
+A training is a row of ``configs/README.md``, or YAML files separated by commas. Every training uses the first jets (or
 events) of its training split, and all are tested on the same ones. What follows
-``--`` goes to every training, such as ``--data.batch_size 64``. Trainings run in processes of one thread each. What is
-finished is not trained again, and what was interrupted goes on. At the end stand a table and a picture of the AUC, in
-Markdown, CSV and PNG. ``--beside`` names further runs for them, which were trained otherwise or before:
+``--`` goes to every training, such as ``--data.batch_size 64``. Trainings run in processes of one thread each. Finished
+trainings are not repeated, and interrupted ones continue. At the end there are a table and a plot of the AUC, in
+Markdown, CSV and PNG. ``--beside`` adds further runs to them, trained in another way or before:
 
     python -m benchmarks.label_efficiency --labels 600 1200 6055 --beside scratch fine-tuned trees
 """
@@ -23,7 +23,7 @@ from zoo.report import compare_label_counts
 
 
 def named_training(text: str) -> tuple[str, str]:
-    """``NAME=ROW`` taken apart."""
+    """Split ``NAME=ROW``."""
     name, equals, row = text.partition("=")
     if not (name and equals and (row.endswith(".yaml") or row in read_rows())):
         raise argparse.ArgumentTypeError(
@@ -33,7 +33,7 @@ def named_training(text: str) -> tuple[str, str]:
 
 
 def tested_runs(folder: Path, name: str, labels: Sequence[int]) -> dict[int, list[Path]]:
-    """Those of the runs ``NAME-LABELS-seedSEED`` in a folder that hold a report, by the number of labels."""
+    """The runs ``NAME-LABELS-seedSEED`` in a folder that hold a report, by the number of labels."""
     reports = {count: sorted(folder.glob(f"{name}-{count}-seed*/report/metrics.json")) for count in sorted(labels)}
     return {count: [path.parents[1] for path in paths] for count, paths in reports.items() if paths}
 
@@ -66,7 +66,7 @@ def main() -> None:
         if not by_labels:
             parser.error(f"--beside {name}: {options.out} holds no tested run {name}-LABELS-seedSEED of these --labels")
     epochs = dict(zip(options.labels, options.epochs or (), strict=False))
-    # The short trainings first, so that a mistake shows soon.
+    # Short trainings first, so that a mistake shows early.
     runs = {
         (name, labels, seed): options.out / f"{name}-{labels}-seed{seed}"
         for labels in sorted(options.labels)

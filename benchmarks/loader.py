@@ -1,4 +1,4 @@
-"""Jets a second and memory of the loader beside weaver-core's, on the same real jets with the same seven features.
+"""Jets per second and memory of the loader beside weaver-core's, on the same real jets with the same seven features.
 
     python -m benchmarks.loader
     python -m benchmarks.loader --large
@@ -86,7 +86,7 @@ def weaver_loader(folder: Path, batch_size: int, workers: int, in_memory: bool) 
     # a worker that is not kept would read the files again
     loader = DataLoader(dataset, batch_size=batch_size, num_workers=workers, persistent_workers=workers > 0)
     sizes = (len(labels["_label_"]) for _, labels, _ in itertools.chain.from_iterable(itertools.repeat(loader)))
-    # kept in memory the jets are served without end
+    # when kept in memory, the jets are served without end
     return lambda number: itertools.islice(sizes, math.ceil(NUM_JETS / batch_size))
 
 
@@ -147,7 +147,7 @@ def in_new_process(function: Callable, *arguments: object) -> dict[str, float]:
 
 
 def measure_epoch(name: str, folder: Path, batch_size: int) -> dict[str, float]:
-    """Jets a second of the second epoch, and peak bytes of both."""
+    """Jets per second of the second epoch, and peak bytes of both."""
     torch.set_num_threads(1)
     multiprocessing.set_start_method("fork", force=True)  # weaver-core's data set cannot be sent to a spawned worker
     from weaver.utils.dataset import SimpleIterDataset  # noqa: F401 - its imports are not the loader's memory
@@ -181,7 +181,7 @@ def compare(file: Path, batch_size: int, rounds: int) -> None:
         row = {"loader": loader, "jets_per_s": round(statistics.median(rates))}
         row |= {"jets_per_s_min": round(min(rates)), "jets_per_s_max": round(max(rates))}
         row["zoo_is_faster_by"], row["least"] = round(statistics.median(ratios), 2), round(min(ratios), 2)
-        # the work of the main process alone says nothing of its workers
+        # the work of the main process alone does not include that of its workers
         one = not LOADERS[loader]
         row["jets_per_cpu_s"] = round(statistics.median(result["cpu_rate"] for result in results)) if one else ""
         row["peak_mb"] = round(max(result["peak"] for result in results) / 1e6) if one else ""

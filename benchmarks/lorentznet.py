@@ -30,7 +30,7 @@ def build(name: str) -> nn.Module:
 
 
 def matrix_multiply_rate(size: int = 2048, repeats: int = 5) -> float:
-    """Floating-point operations per second of ``torch.mm`` in float32, the best of some."""
+    """Floating-point operations per second of ``torch.mm`` in float32, the best of several repeats."""
     matrix = torch.randn(size, size)
     return 2 * size**3 / min(seconds(lambda: matrix @ matrix) for _ in range(repeats))
 
@@ -43,7 +43,7 @@ def operations_per_pair() -> float:
 
 
 def operations(batch: JetBatch, task: str) -> float:
-    """Of the formulas on real pairs; a training step counts three times the forward pass, recomputing nothing."""
+    """Operations of the formulas on real pairs; a training step counts as three forward passes, without recomputing."""
     nodes = batch.mask.sum(1) + 2
     forward = (nodes * (nodes - 1)).sum().item() * NUM_LAYERS * operations_per_pair()
     return forward * (3 if task == "training step" else 1)

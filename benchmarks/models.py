@@ -27,7 +27,7 @@ def build(name: str) -> nn.Module:
 
 
 def operations(name: str, particles: int) -> int:
-    """Of the forward pass for one jet; in float64, since torch does not count the calls of oneDNN."""
+    """Operations of the forward pass for one jet; in float64, since torch does not count calls of oneDNN."""
     momentum = torch.randn(1, particles, 3, dtype=torch.float64)
     four_momenta = torch.cat([momentum.norm(dim=-1, keepdim=True), momentum], dim=-1)
     features = torch.randn(1, particles, 7, dtype=torch.float64)

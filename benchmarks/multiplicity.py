@@ -1,10 +1,10 @@
-"""Time of a jet against its number of particles and against the batch size, for every model and its peers.
+"""Time per jet against its number of particles and against the batch size, for every model and its peers.
 
     pip install 'hepzoo[benchmarks]'
     python -m benchmarks.multiplicity
 
-Inference in float32 in one thread; times are those of the processor, the least of some rounds, so that they hold on a
-machine with other work too. Batches of real jets of about the same length are timed as they are, and with their last
+Inference in float32 in one thread; times are processor times, the minimum of several rounds, so that they hold on a
+machine with other load too. Batches of real jets of about the same length are timed as they are, and with their last
 jet replaced by one of 120 particles or more: where padding is computed, all jets then cost as much as that one.
 """
 
@@ -59,7 +59,7 @@ def batch_of(table: JetTable, rows: np.ndarray) -> JetBatch:
 
 
 def cases(table: JetTable) -> Iterator[tuple[str, int, JetBatch]]:
-    """What is varied, its value, and a batch."""
+    """The varied quantity, its value, and a batch."""
     long = np.flatnonzero(table.counts >= LONG)[:1]
     for length in LENGTHS:
         rows = np.flatnonzero(abs(table.counts - length) <= TOLERANCE * length)[:BATCH_SIZE]
@@ -70,7 +70,7 @@ def cases(table: JetTable) -> Iterator[tuple[str, int, JetBatch]]:
 
 
 def seconds_a_jet(model: nn.Module, batch: JetBatch, rounds: int) -> float:
-    """Processor time, the least of some rounds after one to warm up, fewer where they are long."""
+    """Processor time, the minimum of several rounds after a warm-up; fewer rounds if they are long."""
     infer(model, batch)
     times: list[float] = []
     while len(times) < rounds and sum(times) < LONG_ENOUGH:

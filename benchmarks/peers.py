@@ -40,7 +40,7 @@ class WeaverParticleNet(nn.Module):
         self.net = ParticleNet(INPUT_DIM, NUM_CLASSES, blocks, [(256, 0.1)], use_fusion=False)
 
     def forward(self, features: Tensor, four_momenta: Tensor, mask: Tensor) -> Tensor:
-        # It has to find its neighbours beside the particle itself, be they padding.
+        # It needs neighbours besides the particle itself, even if they are padding.
         padding = (0, 0, 0, max(self.NEIGHBOURS + 1 - mask.shape[1], 0))
         features, mask = nn.functional.pad(features, padding), nn.functional.pad(mask, padding[2:])
         points = features[..., [DETA, DPHI]].mT
@@ -48,7 +48,7 @@ class WeaverParticleNet(nn.Module):
 
 
 class LGATrTagger(nn.Module):
-    """L-GATr with the channels, heads and blocks of its top tagger (arXiv:2411.00446), read out at an own token."""
+    """L-GATr with the channels, heads and blocks of its top tagger (arXiv:2411.00446), read out at a separate token."""
 
     def __init__(self) -> None:
         super().__init__()

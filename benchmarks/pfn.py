@@ -5,9 +5,9 @@
     python -m benchmarks.pfn --energyflow .venv-energyflow/bin/python
 
 energyflow 1.4 needs TensorFlow, Keras 2 and NumPy 1, and so an environment of its own; a process there and this one
-take turns. Both have the layers of arXiv:1810.05165 and see three numbers a particle. energyflow is given them ready,
-padded to the longest jet of each batch; the zoo is given four-momenta, and its time includes that of making the three.
-A training step has that of the optimiser in both, for Keras does not do without.
+take turns. Both have the layers of arXiv:1810.05165 and see three numbers per particle. energyflow gets them ready,
+padded to the longest jet of each batch; the zoo gets four-momenta, and its time includes computing the three numbers.
+A training step includes the optimiser in both, as Keras cannot leave it out.
 """
 
 import subprocess

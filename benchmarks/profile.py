@@ -1,4 +1,4 @@
-"""Where the time of a model goes: the operators that take most of it, on real jets.
+"""Where a model spends its time: the operators that take most of it, on real jets.
 
     python -m benchmarks.profile lorentznet --batch-size 32
     python -m benchmarks.profile particle_transformer
@@ -19,7 +19,7 @@ from benchmarks.compare import TASKS
 from benchmarks.jets import DEFAULT_FILE, load_batches
 from zoo import create_model
 
-#: Operators that are one thing under several names.
+#: Operators that do the same under several names.
 GROUPS = {
     "matrix products": ("mm", "addmm", "bmm", "baddbmm", "linear", "mkldnn_linear", "_linear_pointwise", "outer_sum"),
     "gathers and sums over groups": ("index", "index_select", "index_add_", "scatter_add_", "segment_reduce", "gather"),

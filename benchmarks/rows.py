@@ -18,7 +18,7 @@ CONFIGS = REPOSITORY / "configs"
 RESULTS = Path(__file__).parent / "results"
 PRETRAINED = REPOSITORY / "zoo" / "pretrained"
 
-#: Figure -> how it is called, and its digits behind the point.
+#: Metric -> its label, and its number of decimal places.
 FIGURES = {
     "accuracy": ("accuracy", 4),
     "auc": ("AUC", 4),
@@ -53,7 +53,7 @@ The files of the jets and events are those of `data/`, see
 
 
 def read_rows() -> dict[str, dict[str, Any]]:
-    """All rows by their names, such as ``top_tagging/lorentznet``."""
+    """All rows by name, such as ``top_tagging/lorentznet``."""
     return yaml.safe_load((CONFIGS / "rows.yaml").read_text())
 
 
@@ -61,7 +61,7 @@ def arguments(name: str) -> list[str]:
     """What follows ``zoo fit`` to train a row.
 
     Args:
-        name: of the row; or configurations of one's own, YAML files with commas between.
+        name: name of the row; or your own configurations, YAML files separated by commas.
 
     Raises:
         KeyError: if there is no such row.
@@ -74,7 +74,7 @@ def arguments(name: str) -> list[str]:
 
 
 def expectation(row: dict[str, Any]) -> list[str]:
-    """What to expect of a row, a line each."""
+    """What to expect of a row, one line each."""
     lines = []
     if "result" in row:
         table, name = row["result"]

@@ -6,7 +6,7 @@
     python -m benchmarks.train_models --models particle_transformer -- --trainer.precision bf16-mixed
 
 What follows ``--`` goes to every training.
-Trainings run in processes of one thread each. What is finished is not trained again, and what was interrupted goes on.
+Trainings run in processes of one thread each. Finished trainings are not repeated, and interrupted ones continue.
 The table and its picture are those of ``zoo report`` over all that was ever trained there; the CSV file beside those of
 the other benchmarks adds epochs, parameters, and time of inference (of ``python -m benchmarks.models``).
 """
@@ -30,13 +30,13 @@ from benchmarks.jets import DEFAULT_FILE
 from zoo.report import compare_runs
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-#: Those of the packaged sample; see ``configs/README.md``.
+#: Configurations for the packaged sample; see ``configs/README.md``.
 ROWS = "quickstart"
 MODELS = sorted(name.removeprefix(f"{ROWS}/") for name in rows.read_rows() if name.startswith(f"{ROWS}/"))
 
 
 def real_jets(file: Path) -> list[str]:
-    """Arguments that put rows of the first 100,000 jets of the reference set in the place of the packaged sample."""
+    """Arguments that replace the packaged sample by rows of the first 100,000 jets of the reference set."""
     parts = {"train": [0, 60_550], "val": [60_550, 66_550], "test": [80_000, 100_000]}
     arguments = ["--data.train_jets", "12110"]
     for split, (start, stop) in parts.items():
@@ -45,15 +45,15 @@ def real_jets(file: Path) -> list[str]:
 
 
 def train(row: str, run: Path, further: Sequence[str]) -> str | None:
-    """Do one training, or what is left of it, in a process of one thread.
+    """Run one training, or the rest of it, in a process with one thread.
 
     Args:
-        row: of the results, or the configurations of the training; see `benchmarks.rows.arguments`.
-        run: its run folder; where it holds a report nothing is done.
-        further: arguments of ``zoo fit``.
+        row: row of the results, or the configurations of the training; see `benchmarks.rows.arguments`.
+        run: its run folder; if it holds a report, nothing is done.
+        further: further arguments of ``zoo fit``.
 
     Returns:
-        The end of what it said if it failed.
+        The end of its output if it failed.
     """
     if (run / "report" / "metrics.json").is_file():
         return None
@@ -65,10 +65,10 @@ def train(row: str, run: Path, further: Sequence[str]) -> str | None:
 
 
 def train_all(trainings: Sequence[tuple[str, Path, Sequence[str]]], processes: int | None) -> set[Path]:
-    """Do many trainings, each with the arguments of `train`; what failed says why.
+    """Run many trainings, each with the arguments of `train`; for those that fail, the reason is printed.
 
     Returns:
-        Run folders of those that are finished.
+        Run folders of the finished ones.
     """
     console = Console()
     with ThreadPoolExecutor(processes) as pool:
@@ -82,7 +82,7 @@ def train_all(trainings: Sequence[tuple[str, Path, Sequence[str]]], processes: i
 
 
 def write_table(folder: Path, path: Path) -> None:
-    """The rows of a comparison, and beside the figures of each model what it costs."""
+    """Write the rows of a comparison, with the cost of each model beside its metrics."""
     with models.RESULTS.open(newline="") as file:
         costs = {row["model"]: row for row in csv.DictReader(file)}
     with (folder / "comparison" / "comparison.csv").open(newline="") as file:

@@ -1,11 +1,11 @@
-"""Jets a second of ``zoo fit`` beside those of weaver-core's training program: loader, steps and logging together.
+"""Jets per second of ``zoo fit`` beside those of weaver-core's training program: loader, steps and logging together.
 
     python -m benchmarks.training
 
 Both train Particle Transformer from the command line on the same real jets with the seven features of ``kin``, batches
 of 64, AdamW, float32, two threads, no validation; the zoo from its own file, weaver-core from parquet that it loads at
 once, in a worker process as it does by default. Each program runs over few jets and over many, and the difference of
-the two times is that of the jets between: neither is charged for its start. They take turns.
+the two times is that of the additional jets: the start of neither counts. They take turns.
 """
 
 import argparse
@@ -77,7 +77,7 @@ def seconds(name: str, folder: Path, threads: int) -> float:
     """Wall time of one training from start to end.
 
     Raises:
-        RuntimeError: if the program failed, with the end of what it said.
+        RuntimeError: if the program failed, with the end of its output.
     """
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(REPOSITORY)}
     with tempfile.TemporaryDirectory() as run:

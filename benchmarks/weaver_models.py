@@ -20,7 +20,7 @@ from zoo.registry import create_model
 
 RESULTS = Path(__file__).parent / "results" / "weaver_models.csv"
 MODELS = ("particle_transformer", "particlenet")
-#: Of which the importer asks about the last activation of pairs; the peer has it.
+#: Model for which the importer asks about the last activation of pairs; the peer has that activation.
 PRE_ACTIVATION = ("particle_transformer",)
 
 
