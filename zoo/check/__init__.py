@@ -1,4 +1,4 @@
-"""How far a model's answers move under what should not move them, and under what its paper says does not."""
+"""How far a model's answers move under changes that should not move them, or do not according to its paper."""
 
 from zoo.check.jets import read_some
 from zoo.check.measure import Change, Requirement, check_changes, check_model, check_requirements, settle

@@ -1,4 +1,4 @@
-"""Jets to check models on, and what is done to them."""
+"""Jets to check models on, and the changes that are made to them."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +19,7 @@ from zoo.data.turning import ColumnChanges, Turning
 from zoo.physics.lorentz import boost_matrix, rotation_matrix
 from zoo.physics.quantities import QUANTITIES, change_of
 
-#: Azimuth in radians by which jets are turned about the beam, and velocity by which they are boosted along it.
+#: Angle in radians by which jets are rotated about the beam, and velocity of their boost along it.
 TURN, VELOCITY = 1.0, 0.3
 
 
@@ -40,15 +40,15 @@ def read_some(
     context_table: ContextTable = NO_CONTEXT,
     layout: Description | None = None,
 ) -> PackedJets:
-    """The first jets of a file, massless in float64 where float32 cannot decide.
+    """The first jets of a file in float64, with particles that are massless within float32 made exactly massless.
 
     Args:
-        path: file of jets or converted folder. The momenta of the jets are taken to be the sums of the particles, which
+        path: file of jets or converted folder. The momenta of the jets are taken as the sums of the particles, which
             can be transformed.
-        num_jets: how many of them.
-        columns: particle columns to take along, as far as the file has them.
-        context_table: of what a model is given beside the particles.
-        layout: which columns of the file hold what, if it does not say so itself.
+        num_jets: number of jets.
+        columns: particle columns to include, as far as the file has them.
+        context_table: of the context features of the model.
+        layout: which columns of the file hold what, if the file itself does not say it.
 
     Raises:
         ValueError: if there are fewer than two jets with particles, or a field of the context is missing.
@@ -67,7 +67,7 @@ def read_some(
 
 
 def transformations() -> dict[str, Tensor]:
-    """Lorentz matrices (4, 4) by the name of what they do."""
+    """Lorentz matrices (4, 4) by the names of the transformations."""
 
     def vector(*values: float) -> Tensor:
         return torch.tensor(values, dtype=torch.float64)
@@ -85,7 +85,7 @@ def transformations() -> dict[str, Tensor]:
 
 
 def transform(jets: PackedJets, name: str, matrix: Tensor) -> PackedJets:
-    """Jets after one of the `transformations`; about and along the beam, columns and fields follow as known."""
+    """Jets after one of the `transformations`; about and along the beam, known columns and fields change too."""
     moved = jets._replace(four_momenta=jets.four_momenta @ matrix.numpy().T)
     along = {"beam rotation": _turned, "beam boost": _boosted}.get(name)
     return moved if along is None else moved._replace(columns=along(jets.columns), fields=along(jets.fields))
@@ -100,7 +100,7 @@ def _turned(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     pairless = ColumnChanges(unchanged=[name for name in values if change_of(name) in (None, "vectors")])
     try:
         turning = Turning.of(values, [values], ColumnChanges())
-    except ValueError:  # of what nobody knows, or half of a vector
+    except ValueError:  # for unknown columns, or half of a vector
         turning = Turning.of(values, [values], pairless)
     rows = len(next(iter(values.values()), ()))
     return turning.turn(values, np.ones(rows), np.full(rows, TURN))
@@ -143,5 +143,5 @@ def _insert(jets: PackedJets, position: np.ndarray, momenta: np.ndarray) -> Pack
     return jets._replace(four_momenta=momenta, counts=jets.counts + (jets.counts > 0), columns=columns)
 
 
-#: What a shower adds that safe observables do not see.
+#: Emissions of a shower that safe observables do not see.
 EMISSIONS: dict[str, Callable[[PackedJets], PackedJets]] = {"collinear splitting": _split, "soft emission": _radiate}

@@ -1,4 +1,4 @@
-"""What a model promises, and how well it keeps it."""
+"""The promises of a model, and how well it keeps them."""
 
 import copy
 import math
@@ -22,16 +22,16 @@ from zoo.model import declared, lacking
 
 #: Largest change of a logit that counts as none, in units of the spread of the logits over jets. Features are float32.
 UNCHANGED = 1e-5
-#: What every model of the zoo promises.
+#: The promises of every model of the zoo.
 ALWAYS = frozenset({"order of particles", "padding", "other jets of the batch"})
 #: Jets for half precision, which CPUs emulate.
 HALF_JETS = 8
-#: Added to the name of a transformation of the momenta alone, where the model looks at features that change with them.
+#: Suffix for a transformation of the momenta only, if the model uses features that change with them.
 SAME_FEATURES = ", same features"
 
 
 class Change(NamedTuple):
-    """What an alteration of the jets does to the logits."""
+    """The effect of an alteration of the jets on the logits."""
 
     alteration: str
     is_promised: bool
@@ -54,13 +54,13 @@ class Requirement(NamedTuple):
 def check_requirements(
     model: nn.Module, table: FeatureTable, jets: PackedJets, context_table: ContextTable = NO_CONTEXT
 ) -> list[Requirement]:
-    """Whether a model gives finite answers and gradients in every case, the same ones twice."""
+    """Whether a model gives finite and reproducible answers and gradients in every case."""
     model = copy.deepcopy(model).eval()
     features, four_momenta, mask, *context = given = inputs(jets, table, torch.float32, context_table)
     dead = _without_gradient(model, given)
     few = torch.arange(mask.shape[1]) < torch.arange(len(mask))[:, None] % 4
     with torch.no_grad():
-        # a pass for gradients may take another way through the network, so the two are without
+        # with gradients the network may compute in another way, so these two are without
         logits, again = (model(*given) for _ in range(2))
         tiny = _finite("finite for jets of 0 to 3 particles", model, (features, four_momenta, mask & few, *context))
         no_particles = (features, four_momenta, torch.zeros_like(mask), *context)
@@ -83,7 +83,7 @@ def check_requirements(
 
 
 def _without_gradient(model: nn.Module, inputs: Sequence[Tensor]) -> list[str]:
-    """Names of the parameters that ask for a gradient and get none."""
+    """Names of the parameters that require a gradient and get none."""
     answer = model(*inputs)
     if answer.requires_grad:  # trees have none
         answer.square().sum().backward()
@@ -92,7 +92,7 @@ def _without_gradient(model: nn.Module, inputs: Sequence[Tensor]) -> list[str]:
 
 
 def _finite(what: str, model: nn.Module, inputs: Sequence[Tensor]) -> Requirement:
-    """Whether a model gives finite answers to some inputs; an error of a user's model is no answer."""
+    """Whether a model gives finite answers to some inputs; an error of a user's model counts as no answer."""
     try:
         return Requirement(what, model(*inputs).isfinite().all().item())
     except (RuntimeError, ValueError, IndexError, ArithmeticError) as error:
@@ -103,17 +103,17 @@ def _finite(what: str, model: nn.Module, inputs: Sequence[Tensor]) -> Requiremen
 def check_changes(
     model: nn.Module, table: FeatureTable, jets: PackedJets, context_table: ContextTable = NO_CONTEXT
 ) -> Iterator[Change]:
-    """What each alteration of the jets does to the logits of a model in evaluation mode.
+    """The effect of each alteration of the jets on the logits of a model in evaluation mode.
 
-    A symmetry is promised of the momenta. Where a model looks at features that change with them, as pt does in a boost,
-    what it keeps is seen with the `SAME_FEATURES` as before.
+    Symmetries are promised for the momenta. If a model uses features that change with them, as pt does in a boost, its
+    symmetry shows only with the `SAME_FEATURES` as before.
 
     Args:
-        model: what it has `declared` says what is promised: its ``symmetries``, of boosts up to its
-            ``largest_gamma``; its ``beams`` are transformed along.
+        model: its promises are what it has `declared`: its ``symmetries``, with boosts up to its ``largest_gamma``; its
+            ``beams`` are transformed too.
         table: of its features, which are recomputed from the altered momenta.
-        jets: some.
-        context_table: of what it is given beside the particles.
+        jets: the jets to alter.
+        context_table: of its context features.
 
     Yields:
         One `Change` for each alteration.
@@ -135,7 +135,7 @@ def check_changes(
 def _altered(
     model: nn.Module, table: FeatureTable, jets: PackedJets, context_table: ContextTable, dtype: torch.dtype
 ) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """Name of each alteration, the logits it gives, and those without it."""
+    """Name of each alteration, the logits with it, and those without it."""
 
     def seen(altered: PackedJets) -> tuple[Tensor, ...]:
         return inputs(altered, table, dtype, context_table)
@@ -167,7 +167,7 @@ def _altered(
 
 
 class _TransformedBeams:
-    """The beams of a model, if it has any, transformed together with the jets."""
+    """Transforms the beams of a model, if it has any, together with the jets."""
 
     def __init__(self, model: nn.Module, matrix: Tensor) -> None:
         self.model, self.matrix = model, matrix
@@ -185,7 +185,7 @@ class _TransformedBeams:
 def settle(
     model: nn.Module, table: FeatureTable, jets: PackedJets, context_table: ContextTable = NO_CONTEXT
 ) -> nn.Module:
-    """The model with the running statistics of some jets, in evaluation mode."""
+    """The model in evaluation mode, with running statistics from some jets."""
     with torch.no_grad():
         for _ in range(5):
             model.train()(*inputs(jets, table, torch.float32, context_table))
@@ -203,26 +203,26 @@ def check_model(
     layout: str | Path | None = None,
     console: Console | None = None,
 ) -> bool:
-    """Print what a model promises and keeps on real jets.
+    """Print what a model promises and whether it keeps it on real jets.
 
     Args:
-        name: of a model; name, folder or address of a pretrained model; or the import path of one's own, see
+        name: name of a model; name, folder or address of a pretrained model; or the import path of your own model, see
             `find_model`.
         data: file of jets or converted folder.
-        num_jets: how many of them.
-        features: name of the feature table, or a YAML file of features; those of a pretrained model are its own.
+        num_jets: number of jets.
+        features: name of the feature table, or a YAML file of features; a pretrained model has its own.
         num_classes: number of logits.
-        context: name of the table of context features, or a YAML file of them; that of a pretrained model is its own.
+        context: name of the table of context features, or a YAML file of them; a pretrained model has its own.
         layout: YAML file that says which columns of ``data`` hold what.
         console: where to print.
 
     Returns:
-        Whether all that is promised is kept.
+        Whether all promises are kept.
 
     Raises:
         KeyError: if there is no such model.
-        ValueError: if an import path leads nowhere, the feature table is unknown, or the file holds too few jets or not
-            what the features need.
+        ValueError: if an import path leads nowhere, the feature table is unknown, or the file holds too few jets or
+            lacks something that the features need.
         OSError: if a file or folder cannot be read.
     """
     console = console or Console()

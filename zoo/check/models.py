@@ -16,17 +16,17 @@ from zoo.registry import create_model, list_models
 
 
 def find_model(name: str, *, input_dim: int, num_classes: int) -> nn.Module:
-    """A registered model, or one of a user's own.
+    """A registered model, or a user's own.
 
     Args:
-        name: of `zoo.list_models`, or else the import path of a class or function, such as ``my_package.MyModel``,
-            which is given ``input_dim`` and ``num_classes`` as far as it takes them.
+        name: one of `zoo.list_models`, or the import path of a class or function, such as ``my_package.MyModel``, which
+            is called with ``input_dim`` and ``num_classes`` as far as it takes them.
         input_dim: number of features of a particle.
         num_classes: number of logits.
 
     Raises:
         KeyError: if no model is registered under a name without dots.
-        ValueError: if an import path leads nowhere or to something else, or needs further arguments.
+        ValueError: if an import path leads nowhere or to something else, or its target needs further arguments.
     """
     if "." not in name or name in list_models():
         return create_model(name, input_dim=input_dim, num_classes=num_classes)
@@ -48,7 +48,7 @@ def _build(name: str, builder: object, arguments: dict[str, int]) -> object:
         raise ValueError(f"{name}: is {type(builder).__name__}, not a class or function that gives a model")
     try:
         signature = inspect.signature(builder)
-    except ValueError:  # of what is built in
+    except ValueError:  # for built-in functions and classes
         return builder(**arguments)
     takes = signature.parameters.values()
     takes_all = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in takes)
@@ -64,7 +64,7 @@ def _build(name: str, builder: object, arguments: dict[str, int]) -> object:
 
 
 def find_pretrained_model(name: str) -> Pretrained | None:
-    """The pretrained model of that name, folder or address; None: the name is that of another kind of model.
+    """The pretrained model of that name, folder or address; None if the name is that of another kind of model.
 
     Raises:
         FileNotFoundError: if it is a path that leads nowhere.
@@ -75,7 +75,7 @@ def find_pretrained_model(name: str) -> Pretrained | None:
 
 
 class MeanRepresentation(nn.Module):
-    """A backbone as a model whose answers (batch, embed_dim) are the means of its representations over particles."""
+    """A backbone as a model, whose answers (batch, embed_dim) are the means of its representations over particles."""
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class MeanRepresentation(nn.Module):
 
     @property
     def beams(self) -> Tensor | None:
-        """Those of the backbone."""
+        """The beams of the backbone."""
         return declared(self.backbone).beams
 
     @beams.setter

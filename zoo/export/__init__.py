@@ -1,4 +1,4 @@
-"""Trained models for programs without Python: ONNX files that were compared with the models they were made of."""
+"""Trained models for programs without Python: ONNX files, compared with the models they were made from."""
 
 from zoo.export.folder import export
 from zoo.export.parity import TOLERANCE, ExportError

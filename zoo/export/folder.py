@@ -1,4 +1,4 @@
-"""An exported model on the disk: the graph, what is known of it, and golden answers that any language can read."""
+"""An exported model on disk: the graph, facts about it, and golden answers that any language can read."""
 
 import io
 import json
@@ -24,7 +24,7 @@ from zoo.publish import publish_run
 
 MODEL, FACTS, ANSWERS, SUMS = "model.onnx", "config.json", "golden.npz", "SHA256SUMS"
 
-#: Version of what is written.
+#: Version of the format.
 FORMAT_VERSION = 1
 
 _AXES = {
@@ -36,7 +36,7 @@ _AXES = {
 
 
 def export(name: str | Path, out: Path, *, scores: bool = False) -> Parity:
-    """Write a model as a graph of ONNX with what it takes to use it rightly, once it agrees with PyTorch.
+    """Write a model as an ONNX graph, with all that is needed to use it correctly, after a comparison with PyTorch.
 
     Args:
         name: pretrained model, its folder, or ``hf://owner/repo@commit``; or the folder of a run that was tested.
@@ -78,7 +78,7 @@ def export(name: str | Path, out: Path, *, scores: bool = False) -> Parity:
 
 
 def _load(name: str | Path) -> tuple[Pretrained, dict[str, Tensor]]:
-    """A model and its golden jets; that of a run as it would be published."""
+    """A model and its golden jets; the model of a run as it would be published."""
     if (Path(name) / "config.yaml").is_file():
         with tempfile.TemporaryDirectory() as drafts:
             publish_run(Path(name), Path(drafts) / "run", licence="not stated")
@@ -99,7 +99,7 @@ def _require_exportable(name: str | Path, pretrained: Pretrained, scores: bool) 
 
 
 def _facts(pretrained: Pretrained, answers: Answers) -> dict[str, Any]:
-    """What a program has to know, in the graph and beside it."""
+    """What a program must know, in the graph and beside it."""
     config: PretrainedConfig = pretrained.config
     return {
         "format_version": FORMAT_VERSION,
@@ -129,7 +129,7 @@ def _told(parity: Parity) -> dict[str, Any]:
 
 @torch.no_grad()
 def _golden(answers: Answers, inputs: Mapping[str, Tensor]) -> bytes:
-    """Inputs of the golden jets and what PyTorch makes of them, as arrays of NumPy."""
+    """Inputs of the golden jets and PyTorch's answers to them, as NumPy arrays."""
     arrays = {**inputs, answers.output: answers(*inputs.values())}
     file = io.BytesIO()
     np.savez(file, **{name: value.numpy() for name, value in arrays.items()})

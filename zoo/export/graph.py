@@ -1,4 +1,4 @@
-"""A model as a graph of ONNX, and its answers under ONNX Runtime."""
+"""A model as an ONNX graph, and its answers under ONNX Runtime."""
 
 import contextlib
 import io
@@ -21,11 +21,11 @@ IR_VERSION = 8
 
 
 class Answers(nn.Module):
-    """What a pretrained model makes of its inputs in their order: logits, scores or the columns of a task.
+    """The answers of a pretrained model to its inputs in order: logits, scores or the columns of a task.
 
     Args:
-        pretrained: of any kind that answers with numbers of jets.
-        inputs: names of what it is called with.
+        pretrained: of any kind that answers with numbers per jet.
+        inputs: names of its inputs.
         scores: whether to answer with the softmax of the logits.
     """
 
@@ -45,10 +45,10 @@ def to_onnx(answers: Answers, example: Mapping[str, Tensor]) -> Any:
 
     Args:
         answers: in evaluation mode.
-        example: inputs by name; what counts is their type. Its axes must be longer than 1, which torch takes for fixed.
+        example: inputs by name; only their types matter. Its axes must be longer than 1, which torch takes as fixed.
 
     Returns:
-        An ``onnx.ModelProto``; every input is there, even one that the model does not look at.
+        An ``onnx.ModelProto``; it has every input, even one that the model does not use.
     """
     onnx = _module("onnx")
     axes = {name: {0: "batch", 1: "particle"} for name in ("features", "four_momenta", "mask")}
@@ -73,7 +73,7 @@ def to_onnx(answers: Answers, example: Mapping[str, Tensor]) -> Any:
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """No warnings of a trace, whose constants are compared afterwards, and no graph printed beside an error."""
+    """No warnings from the trace, as its constants are checked afterwards, and no graph printed with an error."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         yield
@@ -89,7 +89,7 @@ def open_session(content: bytes) -> Any:
     runtime = _module("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # inputs that a model does not look at are no news
+    options.log_severity_level = 3  # no warnings about inputs that a model does not use
     return runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
@@ -100,7 +100,7 @@ def run(session: Any, inputs: Mapping[str, Tensor]) -> Tensor:
 
 
 def versions() -> dict[str, str]:
-    """Of the packages that write and run the graph."""
+    """Versions of the packages that write and run the graph."""
     return {name: _module(name).__version__ for name in ("torch", "onnx", "onnxruntime")}
 
 
@@ -114,7 +114,7 @@ def _module(name: str) -> Any:
 
 
 def _without_empty_casts(graph: Any) -> Any:
-    """The graph without casts of values to the type that they have, over which ONNX Runtime's optimiser stumbles."""
+    """The graph without casts of values to their own type, which ONNX Runtime's optimiser cannot handle."""
     inferred = _module("onnx").shape_inference.infer_shapes(graph).graph
     values = [*inferred.value_info, *inferred.input]
     types = {value.name: value.type.tensor_type.elem_type for value in values}
@@ -136,7 +136,7 @@ def _without_empty_casts(graph: Any) -> Any:
 
 
 def _declare_all(graph: Any, example: Mapping[str, Tensor]) -> None:
-    """Every model is called with the same inputs in the same order, whichever it looks at."""
+    """Declare all inputs, so that every model takes the same ones in the same order, whichever it uses."""
     helper, numbers = _module("onnx").helper, _module("onnx").TensorProto
     declared = {value.name: value for value in graph.input}
     for name, value in example.items():

@@ -1,6 +1,6 @@
-"""Operators of torch that its exporter does not know, or writes so that ONNX Runtime refuses them, in those of ONNX.
+"""ONNX versions of torch operators that its exporter does not know, or writes in a form that ONNX Runtime refuses.
 
-The exporter keeps what it is told for the whole process; `translated` tells it for the time of an export.
+The exporter keeps registered operators for the whole process; `translated` registers them for one export.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ _DEFAULT = 6  #: torch's number of float32
 
 @contextlib.contextmanager
 def translated() -> Iterator[None]:
-    """The exporter knows the operators of this file."""
+    """Let the exporter use the operators of this file."""
     for name, symbolic in _SYMBOLICS.items():
         register_custom_op_symbolic(name, symbolic, OPSET)
     try:
@@ -50,9 +50,9 @@ def _asinh(g: Any, x: Any) -> Any:
 
 
 def _atan2(g: Any, y: Any, x: Any) -> Any:
-    """ONNX Runtime has Atan in float32 only, which a step of Newton's method refines; 1/y tells the sign of -0."""
+    """ONNX Runtime has Atan only in float32, which a step of Newton's method refines; 1/y gives the sign of -0."""
     sine, cosine, zero = _double(g, y), _double(g, x), _number(g, 0.0)
-    cosine = g.op("Where", g.op("Equal", cosine, zero), zero, cosine)  # no -0, over which the slope would change sign
+    cosine = g.op("Where", g.op("Equal", cosine, zero), zero, cosine)  # no -0, with which the slope would change sign
     slope = g.op("Cast", g.op("Div", sine, cosine), to_i=_FLOAT)
     half_turn = g.op("Where", g.op("Less", g.op("Reciprocal", sine), zero), _number(g, -math.pi), _number(g, math.pi))
     further = g.op("Where", g.op("Less", cosine, zero), half_turn, zero)
@@ -116,7 +116,7 @@ def _argsort(g: Any, x: Any, *settings: Any) -> Any:
 
 
 def _sort(g: Any, x: Any, *settings: Any) -> Any:
-    """A stable sort: of equal values TopK gives the one that stands first."""
+    """A stable sort: of equal values TopK gives the first one."""
     axis, is_descending = (symbolic_helper._get_const(value, "i", "setting") for value in settings[-2:])
     length = g.op("Gather", g.op("Shape", x), g.op("Constant", value_t=torch.tensor([axis])), axis_i=0)
     return g.op("TopK", x, length, axis_i=axis, largest_i=is_descending, sorted_i=1, outputs=2)
@@ -145,7 +145,7 @@ def _double(g: Any, x: Any) -> Any:
 
 
 def _like(g: Any, value: Any, x: Any) -> Any:
-    """A value of float64 in the type of what it was made of."""
+    """A float64 value in the type of the value that it was computed from."""
     return value if x.type().scalarType() == "Double" else g.op("Cast", value, to_i=_FLOAT)
 
 

@@ -1,4 +1,4 @@
-"""Whether an exported model answers as the model it was made of."""
+"""Whether an exported model gives the same answers as the model it was made from."""
 
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from zoo.export.graph import Answers, open_session, run
 from zoo.hub import Pretrained, largest_change
 from zoo.model import declared
 
-#: Largest change of an answer, relative to the largest of them or to 1.
+#: Largest change of an answer, relative to the largest answer or to 1.
 TOLERANCE = 1e-5
 
 #: Places for particles of the jets that are compared, in batches of one jet and of several.
@@ -18,18 +18,18 @@ LENGTHS, BATCHES = (1, 2, 3, 17, 50, 128), (1, 5)
 
 
 class ExportError(ValueError):
-    """A model cannot be exported, or answers otherwise once it is; the message says why."""
+    """A model cannot be exported, or its export gives other answers; the message says why."""
 
 
 class Parity(NamedTuple):
     """How well an exported model agrees.
 
     Args:
-        jets: that were compared.
-        shapes: (batch, particle) of the batches that they came in.
+        jets: number of compared jets.
+        shapes: (batch, particle) of their batches.
         largest_change: of an answer, relative to the largest or to 1.
-        left_out: part of the jets, those that changed most, which do not count: their answers jump where rounding
-            decides, such as about the neighbours of a particle.
+        left_out: fraction of the jets, those that changed most, that do not count: their answers jump where rounding
+            decides, for instance on the neighbours of a particle.
     """
 
     jets: int
@@ -40,12 +40,12 @@ class Parity(NamedTuple):
 
 @torch.no_grad()
 def compare(content: bytes, answers: Answers, pretrained: Pretrained, golden: Mapping[str, Tensor]) -> Parity:
-    """Compare an ONNX file with the model it was made of, on real jets and odd ones.
+    """Compare an ONNX file with the model it was made from, on real jets and odd ones.
 
     Args:
         content: of the file.
-        answers: what it was made of.
-        pretrained: the same with what is known of it.
+        answers: the model it was made from.
+        pretrained: the same model as a pretrained one.
         golden: inputs of real jets.
 
     Raises:
@@ -72,9 +72,9 @@ def compare(content: bytes, answers: Answers, pretrained: Pretrained, golden: Ma
 
 
 def batches(golden: Mapping[str, Tensor]) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Batches of inputs by what they hold: the golden jets, jets of every length, and odd ones.
+    """Batches of inputs by their contents: the golden jets, jets of every length, and odd ones.
 
-    No particle stands in a jet twice: the mass of two equal ones is all rounding.
+    No particle appears in a jet twice: the mass of two equal ones is pure rounding.
     """
     yield "golden jets", dict(golden)
     for length in LENGTHS:
@@ -84,7 +84,7 @@ def batches(golden: Mapping[str, Tensor]) -> Iterator[tuple[str, dict[str, Tenso
 
 
 def odd_jets(golden: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """An empty jet, one of one particle, two with gaps in the mask and one without, and rubbish where it is False."""
+    """An empty jet, one of one particle, two with gaps in the mask and one without, and garbage in the padding."""
     odd = _jets(golden, 5, 17)
     mask = odd["mask"]
     mask[0], mask[1, 1:], mask[2, ::2], mask[3, :5] = False, False, False, False

@@ -1,4 +1,4 @@
-"""Pretrained folders of other frameworks' weights: what their features and classes are, and what they cost."""
+"""Pretrained folders of other frameworks' weights: their features and classes, and how far they break symmetries."""
 
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -22,10 +22,10 @@ from zoo.importers.foreign import LORENTZNET_RELEASE, WEAVER, Imported, import_w
 from zoo.importers.original import weaver_logits
 from zoo.physics.lorentz import boost_matrix, rotation_matrix
 
-#: Jets that the cost in symmetry is measured on.
+#: Number of jets on which the symmetry breaking is measured.
 MEASURED_JETS = 32
 
-#: Median difference of logits from those of the original network at which an import is refused.
+#: Median difference of the logits from those of the original network above which an import is refused.
 MAX_DIFFERENCE = 1e-2
 
 
@@ -41,10 +41,10 @@ def import_pretrained(
     classes: Sequence[str] | None = None,
     use_pre_activation_pair: bool | None = None,
 ) -> PretrainedConfig:
-    """Make a pretrained folder of another framework's weights; see `import_weights` for the file.
+    """Make a pretrained folder from another framework's weights; see `import_weights` for the file.
 
-    The number of features does not say which they are. They are those of ``features``, or of weaver's data file, which
-    is also looked for in the folder of the weights.
+    The weights give only the number of features. The features themselves are those of ``features``, or of weaver's data
+    file, which is also searched for in the folder of the weights.
 
     Args:
         kind: one of `KINDS`.
@@ -59,7 +59,7 @@ def import_pretrained(
         use_pre_activation_pair: as of `import_weights`.
 
     Returns:
-        What the folder says of itself.
+        The contents of the folder's ``config.json``.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -135,7 +135,7 @@ def _read_data_file(path: Path, classes: Sequence[str] | None) -> WeaverYaml:
 def _find_features(
     path: Path, imported: Imported, given: str | Path | None, description: WeaverYaml | None
 ) -> tuple[FeatureTable, str]:
-    """The feature table, and where it is from."""
+    """The feature table and its origin."""
     known = imported.foreign.features
     if known is not None and given not in (None, known):
         raise ValueError(f"{path}: a {imported.name} takes the features {known}, not {given}")
@@ -152,7 +152,7 @@ def _find_features(
 
 
 def _check_points(imported: Imported, description: WeaverYaml) -> None:
-    """ParticleNet's first neighbourhood is in the coordinates of weaver's points."""
+    """Check the coordinates of weaver's points, in which ParticleNet finds its first neighbours."""
     names = [point.name for point in description.points]
     is_plane = len(names) == 2 and "eta" in names[0].lower() and "phi" in names[1].lower()
     if imported.foreign.model == "particlenet_weaver" and names and not is_plane:
@@ -186,7 +186,7 @@ def _find_classes(
 
 
 def _notes(path: Path, imported: Imported, table: FeatureTable, description: WeaverYaml | None) -> list[str]:
-    """What a user of the weights has to know."""
+    """What a user of the weights must know."""
     notes = [_cost_in_symmetry(imported.model, table)] if imported.foreign in LORENTZNET_RELEASE else []
     if description is not None:
         of = f" with `{description.selection}`" if description.selection else ""
@@ -202,7 +202,7 @@ def _notes(path: Path, imported: Imported, table: FeatureTable, description: Wea
 
 @torch.no_grad()
 def _agreement(path: Path, imported: Imported, table: FeatureTable) -> list[str]:
-    """How far the logits are from those of weaver's own network, where weaver is installed."""
+    """How far the logits differ from those of weaver's own network, if weaver is installed."""
     jets = collate(_first_jets(table, MEASURED_JETS), table)
     try:
         theirs = weaver_logits(imported.name, read_state(path), imported.input_dim, imported.num_classes, jets)
@@ -223,7 +223,7 @@ def _agreement(path: Path, imported: Imported, table: FeatureTable) -> list[str]
 
 @torch.no_grad()
 def _cost_in_symmetry(model: nn.Module, table: FeatureTable) -> str:
-    """How far the log-odds move under what leaves those of an invariant network alone."""
+    """How far the log-odds move under transformations that do not change those of an invariant network."""
     jets = collate(_first_jets(table, MEASURED_JETS), table)
     axis = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
     changes = {
@@ -250,10 +250,10 @@ def _log_odds(model: nn.Module, jets: JetBatch) -> Tensor:
 
 
 def _first_jets(table: FeatureTable, number: int) -> PackedJets:
-    """The first jets of the packaged sample, which is of momenta alone.
+    """The first jets of the packaged sample, which has only momenta.
 
-    Charges, types and impact parameters are made up, the same every time: one of five types a particle, the charge that
-    goes with it, and a displacement of charged ones. They show that weights and code belong together, not physics.
+    Charges, types and impact parameters are made up, the same every time: one of five types per particle, the matching
+    charge, and a displacement of charged ones. They test that weights and code belong together, not physics.
     """
     jets = read_jets(resolve_file("sample:top_tagging/test"), rows=(0, number))
     packed = gather(jets, np.arange(len(jets)))

@@ -1,4 +1,4 @@
-"""Networks of other frameworks: how their weights are recognised, renamed and reshaped for the models of the zoo."""
+"""Networks of other frameworks: their weights recognised, renamed and reshaped for the models of the zoo."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -11,23 +11,23 @@ from zoo.data.features import FEATURE_TABLES
 from zoo.registry import create_model
 from zoo.torch_files import DamagedFileError, read_torch_file
 
-#: What wrappers such as DataParallel and weaver's own put before the names of the layers they wrap.
+#: Prefixes that wrappers such as DataParallel and weaver's own add to the names of the layers they wrap.
 _WRAPPERS = re.compile(r"^(?:module\.|mod\.)+")
 
 
 class ForeignModel(NamedTuple):
-    """How to recognise a foreign checkpoint, and how its names become ours."""
+    """How to recognise a foreign checkpoint, and how to translate its names."""
 
     model: str  #: registered name
     paper: str
     sign: str  #: a key that only this architecture has
     input_layer: tuple[str, int]  #: key and axis whose length is the number of inputs of a particle
     output_layer: str  #: key whose length is the number of classes
-    names: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]  #: regular expressions and what replaces them
-    taken_as: str  #: what the file does not say and is assumed of it
+    names: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]  #: regular expressions and their replacements
+    taken_as: str  #: what the file does not say and is assumed
     num_inputs: int | None = None  #: the only possible number of inputs
     features: str | None = None  #: the feature table that goes with it
-    pre_activation: str | None = None  #: registered name of the same with ``use_pre_activation_pair=True``
+    pre_activation: str | None = None  #: registered name of the variant with ``use_pre_activation_pair=True``
 
 
 _WEAVER_BLOCK = (
@@ -125,14 +125,14 @@ def import_weights(
         path: a ``state_dict`` that was saved on any device, with or without the prefixes of wrappers: of weaver-core's
             ``ParticleTransformer`` or ``ParticleNet``, or of the LorentzNet release.
         kind: one of `KINDS`.
-        use_pre_activation_pair: what weaver-core's ``ParticleTransformer`` was built with, which its weights do not
-            tell. Its default is True; the published networks have False.
+        use_pre_activation_pair: the argument with which weaver-core's ``ParticleTransformer`` was built, which its
+            weights do not show. Its default is True; the published networks have False.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if there is no such kind, the file is damaged, no plain table of tensors or of another architecture,
-            a tensor is missing, unknown or of another shape, or ``use_pre_activation_pair`` is missing or means
-            nothing; the message names the file and the tensors.
+        ValueError: if there is no such kind, the file is damaged, not a plain table of tensors or of another
+            architecture, a tensor is missing, unknown or of another shape, or ``use_pre_activation_pair`` is missing or
+            does not apply; the message names the file and the tensors.
     """
     if kind not in KINDS:
         raise ValueError(f"no kind of checkpoint is called {kind!r}; choose one of {', '.join(KINDS)}")
@@ -150,7 +150,7 @@ def import_weights(
 def _recognise(
     path: str | Path, candidates: Iterable[ForeignModel], state: Mapping[str, Tensor]
 ) -> tuple[ForeignModel, int]:
-    """The architecture of a file, and its number of inputs of a particle."""
+    """The architecture of a file, and its number of inputs per particle."""
     alike = [candidate for candidate in candidates if candidate.sign in state]
     if not alike:
         known = " or ".join(dict.fromkeys(f"{candidate.model} ({candidate.sign})" for candidate in candidates))
@@ -195,7 +195,7 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{path}: must hold a table of tensors; save model.state_dict() alone")
     for key, value in state.items():
-        # a view may repeat a few stored numbers, and what copies it would fill the memory
+        # a view may repeat a few stored numbers, and copying it would fill the memory
         if value.numel() * value.element_size() > value.untyped_storage().nbytes():
             raise ValueError(f"{path}: {key} claims the shape {[*value.shape]}, more numbers than the file holds")
     return {_WRAPPERS.sub("", key): value for key, value in state.items()}
@@ -215,7 +215,7 @@ def _fitted(renamed: dict[str, tuple[str, Tensor]], expected: dict[str, Tensor],
         theirs = [renamed[name][0] for name in unknown]
         raise ValueError(f"{complaint}; missing: {_some(missing)}; unknown: {_some(theirs)}")
     for name, (key, value) in renamed.items():
-        # Kernels of size one, of which a linear layer has none, are no difference.
+        # Axes of kernels of size one, which a linear layer does not have, make no difference.
         if _squeezed(value) != _squeezed(expected[name]):
             raise ValueError(f"{complaint}: {key} has shape {[*value.shape]}, expected {[*expected[name].shape]}")
     return {name: value.reshape(expected[name].shape) for name, (_, value) in renamed.items()}

@@ -1,4 +1,4 @@
-"""The network that foreign weights were trained in, where its package is installed: the importer's witness."""
+"""The network in which foreign weights were trained, if its package is installed: the witness of the importer."""
 
 from collections.abc import Callable
 
@@ -13,11 +13,11 @@ def weaver_logits(name: str, state: dict[str, Tensor], input_dim: int, num_class
     """Logits (batch, class) of weaver-core's own network with these weights.
 
     Args:
-        name: registered name of the model that the weights were imported as.
+        name: registered name of the model into which the weights were imported.
         state: the weights under weaver's names.
         input_dim: number of features of a particle.
         num_classes: number of logits.
-        jets: padded, of more particles than the 16 neighbours of a ParticleNet.
+        jets: padded, with more particles than the 16 neighbours of a ParticleNet.
 
     Raises:
         ModuleNotFoundError: if weaver-core is not installed.

@@ -1,4 +1,4 @@
-"""What makes models fast: packed jets, pairs in blocks, products for the processor at hand; knows no model."""
+"""Fast building blocks of models: packed jets, pairs in blocks, products for the given processor; knows no model."""
 
 from zoo.kernels.mode import reference, use_reference
 

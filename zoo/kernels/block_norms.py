@@ -1,7 +1,7 @@
-"""Batch normalisation of rows that are computed block by block, so that no pass over them leaves the cache.
+"""Batch normalisation of rows computed block by block, so that each block stays in the cache.
 
-All rows must have been seen before the first of them is normalised, and again before the gradient of the first is
-known. So a layer sums what is needed while it makes its rows (`BlockSums`), and the next one applies it (`Affine`,
+All rows are needed before the first of them can be normalised, and again before the gradient of the first is known. So
+a layer collects the sums while it makes its rows (`BlockSums`), and the next one applies them (`Affine`,
 `NormGradient`).
 """
 
@@ -26,7 +26,7 @@ class BlockSums:
         self.products += (values * others).sum(0)
 
     def moments(self, rows: int) -> tuple[Tensor, Tensor]:
-        """Mean and biased variance of so many rows, if the array was summed with itself."""
+        """Mean and biased variance over the number of ``rows``, if the array was summed with itself."""
         mean = self.values / rows
         return mean.to(self.dtype), (self.products / rows - mean**2).clamp(min=0).to(self.dtype)
 

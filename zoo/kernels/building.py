@@ -1,4 +1,4 @@
-"""What several models are built of."""
+"""Building blocks that several models share."""
 
 from collections.abc import Iterable, Mapping, MutableMapping
 from typing import Any
@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 
 def join_context(pooled: Tensor, context: Tensor | None, context_dim: int) -> Tensor:
-    """What a model made of the particles of each jet, and event quantities beside it.
+    """The pooled particles of each jet, with the event quantities appended.
 
     Args:
         pooled: (batch, feature).
-        context: (batch, context_dim); None counts as zero. `JetModel` has refused any other width.
+        context: (batch, context_dim); None counts as zero. `JetModel` has already refused any other width.
         context_dim: number of event quantities that the model was built for.
 
     Returns:
@@ -32,15 +32,15 @@ def renamed_weights(module: nn.Module, names: Mapping[str, str]) -> None:
     """Let a module load weights that were saved when parts of it had other names.
 
     Args:
-        module: whose ``load_state_dict`` is to know them, also as a part of a larger module.
-        names: what each part was called and is called now, such as ``{"decoder": "head"}``.
+        module: its ``load_state_dict`` accepts the old names, also as a part of a larger module.
+        names: old name -> current name of each part, such as ``{"decoder": "head"}``.
     """
     module.renamed_parts = dict(names)
     module.register_load_state_dict_pre_hook(_rename)
 
 
 def current_names(module: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights under the names that parts of the module have today, where `renamed_weights` knows older ones."""
+    """Weights under the current names of the parts of the module, where `renamed_weights` knows older ones."""
     renamed = dict(weights)
     for path, part in module.named_modules():
         if hasattr(part, "renamed_parts"):

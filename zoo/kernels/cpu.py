@@ -26,8 +26,8 @@ _ACTIVATIONS = {"none": lambda values: values, "relu": F.relu, "gelu": F.gelu}
 def linear(values: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str = "none") -> Tensor:
     """Affine map of (row, in) by ``weight`` (out, in) and ``bias`` (out,), then an ``activation``: none, relu or gelu.
 
-    On a CPU it is done by oneDNN where torch has it, twice as fast in float32 as MKL on processors of other makers, and
-    where no gradient is asked for together with the activation. A page (`zoo.kernels.reference`) takes torch's own, of
+    On a CPU oneDNN does it if torch has it, which in float32 is twice as fast as MKL on processors not made by Intel;
+    without gradients it includes the activation. In the reference form (`zoo.kernels.reference`) it is torch's own, for
     values (..., in).
     """
     if use_reference() or not _is_for_onednn(values, weight):
@@ -66,26 +66,26 @@ class _OneDnnLinear(torch.autograd.Function):
 
 
 class Dropout(nn.Dropout):
-    """Dropout that on a CPU costs a third of torch's, see `dropout`."""
+    """Dropout at a third of the cost of torch's on a CPU, see `dropout`."""
 
     def forward(self, values: Tensor) -> Tensor:
-        """The values, in training with some set to zero and the others scaled."""
+        """The values; in training, some are set to zero and the others scaled."""
         return dropout(values, self.p) if self.training else values
 
 
 def dropout(values: Tensor, p: float) -> Tensor:
-    r"""Zero with the probability ``p``, else the value times :math:`1 / (1 - p)`.
+    r"""Zero with probability ``p``, else the value times :math:`1 / (1 - p)`.
 
     Note:
-        On a CPU a random number of 64 bits decides on four values, so ``p`` is rounded to a multiple of
-        :math:`2^{-16}`; torch draws one number for each, and more slowly.
+        On a CPU one random number of 64 bits decides on four values, so ``p`` is rounded to a multiple of
+        :math:`2^{-16}`; torch draws one number for each value, which is slower.
     """
     threshold = round(p * 2**16)
     if use_reference() or values.device.type != "cpu" or not 0 < threshold < 2**16:
         return F.dropout(values, p)
     bits = torch.empty(-(-values.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
     keep = values.new_empty(values.shape)
-    # Written as numbers, for torch is slow in turning truth values into them.
+    # Written as numbers, as torch is slow at converting booleans.
     torch.ge(bits[: values.numel()].view(values.shape), threshold - 2**15, out=keep)
     return values * keep.mul_(1 / (1 - threshold / 2**16))
 
@@ -93,9 +93,9 @@ def dropout(values: Tensor, p: float) -> Tensor:
 def outer_sum(left: Tensor, right: Tensor) -> Tensor:
     r"""Sum of outer products of rows, :math:`L^T R`, of (row, m) and (row, n): the gradient of a weight.
 
-    On a CPU in float32 it is had as that of a 1x1 convolution, which torch gives to oneDNN without copies; with a
-    single thread it does so only for a dilated one, and a kernel of one pixel is the same when dilated. It works on 16
-    columns at a time, so a narrower ``left`` is left to MKL.
+    On a CPU in float32 it is computed as the weight gradient of a 1x1 convolution, which torch passes to oneDNN without
+    copies; with a single thread it does so only for a dilated one, and a kernel of one pixel is the same when dilated.
+    oneDNN works on 16 columns at a time, so a narrower ``left`` goes to MKL.
     """
     if left.device.type == "cpu" and left.dtype == torch.float32 and len(left) and left.shape[1] >= 16:
         image, gradient = (rows[None, None].permute(0, 3, 1, 2) for rows in (right, left))
@@ -116,9 +116,10 @@ def _onednn_dtypes() -> tuple[torch.dtype, ...]:
 
 @cache
 def keep_freed_memory() -> None:
-    """Let the process keep up to 60 MB that it frees; once is enough.
+    """Let the process keep up to 60 MB of freed memory; one call is enough.
 
-    glibc returns freed memory to the system beyond twice the largest mapped piece that was freed so far, and each block
-    of pairs would fault its pages in again: a fifth of a training step. The piece that is freed here is never touched.
+    glibc returns freed memory to the system beyond twice the largest mapped piece freed so far, and each block of pairs
+    would have to fault its pages in again, which takes a fifth of a training step. The piece freed here is never
+    touched.
     """
     torch.empty(30 << 20, dtype=torch.uint8)

@@ -1,4 +1,4 @@
-"""Which of its two forms a model computes: the fast one, or the one of its page."""
+"""Which of its two forms a model uses: the fast one, or the reference form on its page."""
 
 import contextlib
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ _is_asked_for: ContextVar[bool] = ContextVar("reference", default=False)
 
 @contextlib.contextmanager
 def reference() -> Iterator[None]:
-    """Models compute as on their page, in plain dense torch: to export, differentiate twice, or compare.
+    """Models use their reference form, in plain dense torch: to export, differentiate twice, or compare.
 
     Example:
         >>> with reference():
@@ -33,8 +33,8 @@ def reference() -> Iterator[None]:
 def use_reference() -> bool:
     """Whether a model must not take the fast path.
 
-    That one has sizes that depend on the data and gradients written by hand, which neither `torch.export`,
-    `torch.compile` and `torch.jit.trace` nor the transforms of `torch.func` and forward differentiation can look into.
+    The fast path has sizes that depend on the data and gradients written by hand, which `torch.export`,
+    `torch.compile`, `torch.jit.trace`, the transforms of `torch.func` and forward differentiation cannot handle.
     """
     return (
         torch.compiler.is_compiling()  # of torch.export, too
@@ -46,16 +46,16 @@ def use_reference() -> bool:
 
 
 def without_autocast(values: Tensor) -> contextlib.AbstractContextManager[object]:
-    """Full precision on the device of the values; nothing where autocast is off, so that no export tells of it."""
+    """Full precision on the device of the values; nothing if autocast is off, so that no export contains it."""
     device = values.device.type
     is_on = torch.is_autocast_enabled(device)
     return torch.autocast(device, enabled=False) if is_on else contextlib.nullcontext()
 
 
 def differentiable_once(values: Tensor, name: str) -> Tensor:
-    """The values, as what came of a fast path whose gradient must not be differentiated again.
+    """The values of a fast path, marked so that their gradient cannot be differentiated again.
 
-    Its gradients are written by hand, and torch would leave their own derivatives out without a word.
+    Its gradients are written by hand, and torch would omit their own derivatives without a warning.
 
     Args:
         values: logits or a representation.
@@ -70,7 +70,7 @@ def differentiable_once(values: Tensor, name: str) -> Tensor:
 
 
 def _require_first_derivative(name: str, gradient: Tensor) -> None:
-    if torch.is_grad_enabled():  # in a backward pass only of one that is to be differentiated, too
+    if torch.is_grad_enabled():  # in a backward pass only if that is to be differentiated too
         raise RuntimeError(
             f"{name}: the fast path can be differentiated once only; to differentiate twice (create_graph=True), call "
             "the model inside `with zoo.kernels.reference():`"

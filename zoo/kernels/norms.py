@@ -1,4 +1,4 @@
-"""Batch normalisation that sees real rows only, of packed and of padded values."""
+"""Batch normalisation over real rows only, of packed and of padded values."""
 
 from collections.abc import Iterable
 
@@ -21,16 +21,16 @@ class RowBatchNorm(nn.BatchNorm1d):
 
 
 def masked_batch_norm(norm: nn.Module, values: Tensor, mask: Tensor) -> Tensor:
-    r"""What `RowBatchNorm` makes of packed rows, of padded ones: real rows alone make and move the statistics.
+    r"""`RowBatchNorm` for padded rows: only real rows enter and move the statistics.
 
     .. math:: y = \gamma \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}} + \beta
 
-    Here :math:`\mu` and :math:`\sigma^2` are mean and biased variance of the real rows in training, the running
-    statistics in evaluation and of fewer than two real rows. No size depends on the data.
+    Here :math:`\mu` and :math:`\sigma^2` are mean and biased variance of the real rows in training, and the running
+    statistics in evaluation or with fewer than two real rows. No size depends on the data.
 
     Args:
-        norm: a ``BatchNorm1d`` or ``BatchNorm2d``, whose weights and running statistics are taken and, in training,
-            moved as torch moves them.
+        norm: a ``BatchNorm1d`` or ``BatchNorm2d``, whose weights and running statistics are used and, in training,
+            updated as torch does.
         values: x, (..., feature), for instance (batch, particle, feature).
         mask: (...), True for a real row.
 
@@ -47,7 +47,7 @@ def masked_batch_norm(norm: nn.Module, values: Tensor, mask: Tensor) -> Tensor:
         batch_mean = x.sum(every_row) / rows.clamp(min=1)
         batch_variance = (x - batch_mean).square().where(is_real, 0).sum(every_row) / rows.clamp(min=1)
         has_variance = rows > 1
-        # copies, for what is tracked changes in place
+        # copies, as the running statistics change in place
         mean = batch_mean.where(has_variance, mean.clone())
         variance = batch_variance.where(has_variance, variance.clone())
         _track_if(has_variance, norm, batch_mean.detach(), batch_variance.detach(), rows)
@@ -56,7 +56,7 @@ def masked_batch_norm(norm: nn.Module, values: Tensor, mask: Tensor) -> Tensor:
 
 
 def apply_masked(layers: Iterable[nn.Module], values: Tensor, mask: Tensor) -> Tensor:
-    """Layers one after the other, batch normalisations among them as `masked_batch_norm`.
+    """Apply layers in turn, batch normalisations among them as `masked_batch_norm`.
 
     Args:
         layers: such as an ``nn.Sequential``.
@@ -79,14 +79,14 @@ def _track_if(condition: Tensor, norm: nn.Module, mean: Tensor, variance: Tensor
 
 @torch.no_grad()
 def track_statistics(norm: nn.BatchNorm1d, mean: Tensor, variance: Tensor, rows: int) -> None:
-    """Move running statistics by the mean and the biased variance (feature,) of a batch of ``rows``."""
+    """Update running statistics with the mean and the biased variance (feature,) of a batch of ``rows``."""
     norm.num_batches_tracked += 1
     norm.running_mean.lerp_(mean, norm.momentum)
     norm.running_var.lerp_(variance * rows / max(rows - 1, 1), norm.momentum)
 
 
 def fold_norm(layer: nn.Linear, norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
-    """Weight and bias of a layer and of the normalisation after it, with fixed statistics, in one."""
+    """Weight and bias of a layer combined with the normalisation after it, with fixed statistics."""
     scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
     mean = norm.running_mean if layer.bias is None else norm.running_mean - layer.bias
     return layer.weight * scale[:, None], norm.bias - mean * scale

@@ -1,4 +1,4 @@
-"""Jets without padding: particles in one list, and runs of jets of similar length."""
+"""Jets without padding: particles in one list, and groups of consecutive jets of similar length."""
 
 import math
 from collections.abc import Sequence
@@ -18,14 +18,14 @@ def pack(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def leading_mask(counts: Tensor) -> Tensor:
-    """Mask (batch, particle) of jets with ``counts`` (jet,) particles, these first, and as wide as the longest jet."""
+    """Mask (batch, particle) of jets whose ``counts`` (jet,) particles come first, as wide as the longest jet."""
     longest = int(counts.max()) if len(counts) else 0
     return torch.arange(longest, device=counts.device) < counts[:, None]
 
 
 @dataclass(frozen=True)
 class LengthGroup:
-    """A run of whole jets of similar length, for what can only be computed on padded jets."""
+    """Consecutive whole jets of similar length, for computations that need padded jets."""
 
     counts: Tensor  #: (jet,) particles of each jet
     nodes: int  #: particles of all its jets
@@ -42,8 +42,8 @@ class LengthGroup:
         return padded.flatten(0, 1).index_select(0, self.cells)
 
 
-#: A jet shorter than this fraction of the longest of a group opens a new group, so at most 36 % of the cells of a
-#: group's (particle, particle) matrices are padding, and in the mean far fewer.
+#: A jet shorter than this fraction of the longest of a group starts a new group, so at most 36 % of the cells of a
+#: group's (particle, particle) matrices are padding, and on average far fewer.
 SIMILAR_LENGTH = 0.8
 
 
@@ -60,7 +60,7 @@ def length_groups(counts: Tensor) -> list[LengthGroup]:
         >>> [group.counts.tolist() for group in length_groups(torch.tensor([], dtype=torch.int64))]
         [[]]
     """
-    lengths = counts.tolist() or [0]  # of no jets there is one group, without jets
+    lengths = counts.tolist() or [0]  # without jets there is one empty group
     most_cells = CPU_CELLS if counts.device.type == "cpu" else math.inf
     groups, begin = [], 0
     for end in range(1, len(lengths) + 1):
@@ -83,7 +83,7 @@ class SortedJets(NamedTuple):
     place: Tensor  #: (batch,) where each jet of the batch went
 
     def unsort(self, rows: Tensor) -> Tensor:
-        """Packed particles (node, feature) in the order of the batch again."""
+        """Packed particles (node, feature) back in the order of the batch."""
         counts = self.counts[self.place]
         shift = offsets(self.counts)[self.place] - offsets(counts)[:-1]
         return rows[torch.arange(len(rows), device=rows.device) + shift.repeat_interleave(counts)]
@@ -97,7 +97,7 @@ def sort_by_length(mask: Tensor, *values: Tensor) -> tuple[SortedJets, *tuple[Te
 
 
 def falling_pt(features: Tensor, four_momenta: Tensor, counts: Tensor) -> Tensor:
-    """Order of packed particles by falling transverse momentum within each jet, whatever their order before.
+    """Order of packed particles by decreasing transverse momentum within each jet, whatever their order before.
 
     Args:
         features: (particle, feature); they and the momenta order particles of equal transverse momentum.
@@ -115,14 +115,14 @@ def falling_pt(features: Tensor, four_momenta: Tensor, counts: Tensor) -> Tensor
     keys = [_falling_pt_key(four_momenta), torch.repeat_interleave(counts)]
     order = _lexsort(keys)
     tied = torch.stack([key[order].diff() == 0 for key in keys]).all(0)
-    # Rare enough that only they should pay for a sort by everything.
+    # Ties are rare, so only they pay for a sort by all numbers.
     if tied.any():
         order = _lexsort([*features.unbind(1), *four_momenta.double().unbind(1), *keys])
     return order
 
 
 def hardest_first(features: Tensor, four_momenta: Tensor, mask: Tensor) -> Tensor:
-    """`falling_pt` on padded jets: real particles by falling transverse momentum, then the padding.
+    """`falling_pt` on padded jets: real particles by decreasing transverse momentum, then the padding.
 
     Args:
         features: (batch, particle, feature); they and the momenta order particles of equal transverse momentum.
@@ -142,13 +142,13 @@ def hardest_first(features: Tensor, four_momenta: Tensor, mask: Tensor) -> Tenso
 
 
 def _falling_pt_key(four_momenta: Tensor) -> Tensor:
-    # NaN counts as the largest, so that no model that looks at the hardest particles only can overlook it
+    # NaN counts as the largest, so that a model that sees only the hardest particles cannot miss it
     return -kinematics.pt(four_momenta.double()).nan_to_num(nan=torch.inf, posinf=torch.inf)
 
 
 @torch.no_grad()
 def _lexsort(keys: Sequence[Tensor]) -> Tensor:
-    """Indices that sort (..., item) by the last key, where it is equal by the one before, and so on."""
+    """Indices that sort (..., item) by the last key, ties by the one before, and so on."""
     order = keys[0].argsort(dim=-1, stable=True)
     for key in keys[1:]:
         order = order.gather(-1, key.gather(-1, order).argsort(dim=-1, stable=True))

@@ -1,14 +1,14 @@
-"""What stands in padding where a formula is worked out on padded jets."""
+"""Values in padding for formulas that are evaluated on padded jets."""
 
 import torch
 from torch import Tensor
 
 
 def harmless_padding(four_momenta: Tensor, mask: Tensor) -> Tensor:
-    """Four-momenta with a massless particle of 1 GeV across the beam wherever there is none.
+    """Four-momenta with padding replaced by a massless particle of 1 GeV transverse to the beam.
 
-    Zeros would do for sums, but azimuth, rapidity and their derivatives have no value there, and a NaN that is left out
-    later still spoils a derivative.
+    Zeros would do for sums, but azimuth, rapidity and their derivatives are undefined there, and even a NaN that is
+    left out later spoils a derivative.
 
     Args:
         four_momenta: (..., 4) as (E, px, py, pz) in GeV, anything in padding.

@@ -1,4 +1,4 @@
-"""Pairs of the particles of a jet, packed, and cut into blocks that fit the cache."""
+"""Pairs of the particles of a jet, packed and cut into blocks that fit into the cache."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,18 +14,18 @@ from zoo.kernels.segments import gather_sum, offsets
 class Pairs:
     """Ordered pairs i != j of particles of the same jet, sorted by jet, then i, then j.
 
-    No pair is listed that is not real, so nothing computed on this list pays for padding.
+    Only real pairs are listed, so no computation on this list is spent on padding.
     """
 
-    i: Tensor  #: (pair,) node that receives
-    j: Tensor  #: (pair,) node that sends
+    i: Tensor  #: (pair,) receiving node
+    j: Tensor  #: (pair,) sending node
     reverse: Tensor  #: (pair,) position of the pair (j, i)
     starts: Tensor  #: (node + 1,) first pair of each node i, and the end
 
 
 @dataclass(frozen=True)
 class PairBlock:
-    """The pairs of a run of whole jets, few enough to stay in the cache; indices count from the block's start."""
+    """The pairs of consecutive whole jets, few enough to stay in the cache; indices count from the block's start."""
 
     node_slice: slice
     pair_slice: slice
@@ -62,7 +62,7 @@ def complete_pairs(counts: Tensor) -> Pairs:
 
 
 def unordered_pairs(counts: Tensor) -> tuple[Tensor, Tensor]:
-    """Pairs i >= j of jets with ``counts`` (jet,) particles each, that of a particle with itself included.
+    """Pairs i >= j of jets with ``counts`` (jet,) particles each, including each particle with itself.
 
     Example:
         >>> i, j = unordered_pairs(torch.tensor([1, 2]))
@@ -127,7 +127,7 @@ def pair_dot(left: Tensor, right: Tensor, pairs: Pairs) -> Tensor:
     Returns:
         (pair,).
     """
-    # By columns, for gathers of single numbers beat those of short rows.
+    # By columns, as gathers of single numbers are faster than those of short rows.
     total = left.new_zeros(len(pairs.i))
     for left_column, right_column in zip(left.T.contiguous(), right.T.contiguous(), strict=True):
         total.addcmul_(left_column.index_select(0, pairs.i), right_column.index_select(0, pairs.j))

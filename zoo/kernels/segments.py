@@ -1,4 +1,4 @@
-"""Sums over the particles or pairs of a jet, which lie one after the other."""
+"""Sums over the particles or pairs of a jet, which are stored consecutively."""
 
 from typing import Any
 
@@ -31,7 +31,7 @@ def segment_mean(values: Tensor, starts: Tensor) -> Tensor:
 
 
 def gather_sum(values: Tensor, index: Tensor, starts: Tensor, weight: Tensor | None = None) -> Tensor:
-    r"""Weighted sum of indexed rows in one pass that copies nothing.
+    r"""Weighted sum of indexed rows in one pass without copies.
 
     .. math:: y_s = \sum_{k \in s} w_k \, x_{\mathrm{index}_k}
 

@@ -15,7 +15,7 @@ from zoo.physics.lorentz import resolve_masses, squared_mass
 
 #: Types of objects, in the order of their numbers: light jet, b jet, electrons, muons, photon.
 OBJECT_TYPES = ("j", "b", "e-", "e+", "m-", "m+", "g")
-#: Number of an object of no type, which couples to none.
+#: Number of an object without a type, which does not couple.
 NO_TYPE = len(OBJECT_TYPES)
 
 #: Strong, electromagnetic and neutral weak coupling, as fixed in arXiv:2211.05143.
@@ -28,9 +28,9 @@ Z_MASS = 91.188
 STRONG_AT_Z = 0.1180
 ELECTROMAGNETIC_AT_Z = 1 / 127.930
 
-#: GeV; below this scale nothing runs, for there perturbation theory ends.
+#: GeV; below this scale the couplings do not run, as perturbation theory breaks down.
 FREEZING_SCALE = 1.0
-#: GeV; what is lighter than `FREEZING_SCALE` counts wherever something runs.
+#: GeV; fermions lighter than `FREEZING_SCALE` contribute wherever a coupling runs.
 LIGHT = FREEZING_SCALE
 CHARM, TAU, BOTTOM, TOP = 1.273, 1.77693, 4.183, 172.57
 #: Mass in GeV of each quark, and mass and :math:`N_c Q^2` of each charged fermion.
@@ -42,7 +42,7 @@ CHARGED_FERMIONS = (
 
 
 def strong_coupling(scale: Tensor) -> Tensor:
-    r"""The strong coupling :math:`\alpha_s(Q)` at one loop, continuous where a quark begins to count.
+    r"""The strong coupling :math:`\alpha_s(Q)` at one loop, continuous at the quark thresholds.
 
     .. math::
         \frac{1}{\alpha_s(Q)} = \frac{1}{\alpha_s(m_Z)} + \frac{1}{12 \pi} \Big[ 33 \, \ell(Q, 0)
@@ -87,7 +87,7 @@ def electromagnetic_coupling(scale: Tensor) -> Tensor:
 
 
 def _logarithm(scale: Tensor, mass: float) -> Tensor:
-    """The logarithm of a scale in GeV as far as a particle of this mass in GeV sees it, zero at the Z boson's."""
+    """The logarithm of a scale in GeV, frozen below a particle's mass in GeV, zero at the mass of the Z boson."""
     return 2 * (scale.double().clamp(min=max(FREEZING_SCALE, mass)) / max(Z_MASS, mass)).log()
 
 
@@ -109,8 +109,8 @@ def pair_couplings(types_i: Tensor, types_j: Tensor, scale: Tensor | None = None
         types_i: numbers in `OBJECT_TYPES`, or `NO_TYPE`, int64 (pair,).
         types_j: of the other objects, (pair,).
         scale: in GeV, (pair,), at which :math:`g_s = \sqrt{4 \pi \alpha_s}` and :math:`g_e = \sqrt{4 \pi \alpha}` are
-            taken (`strong_coupling`, `electromagnetic_coupling`), while :math:`g_Z` stays `WEAK`; by default all have
-            the fixed values of arXiv:2211.05143.
+            evaluated (`strong_coupling`, `electromagnetic_coupling`), while :math:`g_Z` stays `WEAK`; by default all
+            have the fixed values of arXiv:2211.05143.
 
     Returns:
         (pair,), float64.
@@ -138,7 +138,7 @@ def pair_mass(four_momenta: Tensor, i: Tensor, j: Tensor) -> Tensor:
 
 
 def _factors() -> Tensor:
-    """What multiplies the strong, the electromagnetic and the weak coupling of each pair of types, (3, type, type)."""
+    """Factors of the strong, the electromagnetic and the weak coupling for each pair of types, (3, type, type)."""
     pairs = [
         *((0, one, other, 1.0) for one, other in (("j", "j"), ("j", "b"), ("b", "b"))),
         *((1, "g", "j", 1 / 2), (1, "g", "b", 1 / 3)),

@@ -14,7 +14,7 @@ def energy(four_momenta: Tensor) -> Tensor:
 
 
 def pt(four_momenta: Tensor) -> Tensor:
-    """Momentum transverse to the beam in GeV."""
+    """Transverse momentum in GeV."""
     return torch.hypot(four_momenta[..., 1], four_momenta[..., 2])
 
 
@@ -37,7 +37,7 @@ def rapidity(four_momenta: Tensor) -> Tensor:
 
     .. math:: y = \tfrac12 \ln \frac{E + p_z}{E - p_z} = \operatorname{arsinh}(p_z / \sqrt{m^2 + p_T^2})
 
-    In the second form only the mass is a difference of large numbers, and that is formed in float64; a space-like
+    In the second form only the mass is a difference of large numbers, and it is computed in float64; a space-like
     particle counts as massless.
     """
     transverse_mass2 = squared_mass(four_momenta).clamp(min=0) + pt(four_momenta).double().square()
@@ -46,7 +46,7 @@ def rapidity(four_momenta: Tensor) -> Tensor:
 
 
 def mass(four_momenta: Tensor) -> Tensor:
-    r"""Signed invariant mass in GeV, :math:`\operatorname{sgn}(m^2) \sqrt{|m^2|}`, formed in float64."""
+    r"""Signed invariant mass in GeV, :math:`\operatorname{sgn}(m^2) \sqrt{|m^2|}`, computed in float64."""
     mass2 = squared_mass(four_momenta)
     return (mass2.sign() * mass2.abs().sqrt()).to(four_momenta.dtype)
 
@@ -79,7 +79,7 @@ def finite_rapidity(four_momenta: Tensor) -> Tensor:
 
 
 def from_axis(eta: Tensor, phi: Tensor, axis_eta: Tensor, axis_phi: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Where particles are, seen from an axis, such as that of their jet.
+    r"""Positions of particles relative to an axis, such as that of their jet.
 
     .. math:: \Delta\eta = \eta - \eta_\mathrm{axis}, \quad \Delta\phi = \phi - \phi_\mathrm{axis}
 
@@ -96,7 +96,7 @@ def from_axis(eta: Tensor, phi: Tensor, axis_eta: Tensor, axis_phi: Tensor) -> t
 
 
 def relative_to_axis(four_momenta: Tensor, axis: Tensor) -> tuple[Tensor, Tensor]:
-    """Pseudorapidity and azimuth of particles, less those of an axis (`from_axis`), each float64 (...).
+    """Pseudorapidity and azimuth of particles relative to an axis (`from_axis`), each float64 (...).
 
     Args:
         four_momenta: (..., 4) in GeV.
@@ -107,7 +107,7 @@ def relative_to_axis(four_momenta: Tensor, axis: Tensor) -> tuple[Tensor, Tensor
 
 
 def relative_to_jet(four_momenta: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Pseudorapidity and azimuth of packed particles, less those of the sum of their jet, each float64 (particle,).
+    r"""Pseudorapidity and azimuth of packed particles relative to the sum of their jet, each float64 (particle,).
 
     Args:
         four_momenta: (particle, 4) in GeV, the jets one after the other.
@@ -116,7 +116,7 @@ def relative_to_jet(four_momenta: Tensor, counts: Tensor) -> tuple[Tensor, Tenso
     momenta = four_momenta.double()
     jet_of_particle = torch.repeat_interleave(counts, output_size=len(momenta))
     jets = momenta.new_zeros(len(counts), 4).index_add_(0, jet_of_particle, momenta)
-    axis_eta, axis_phi = (of(jets)[jet_of_particle] for of in (finite_eta, phi))  # once a jet, not once a particle
+    axis_eta, axis_phi = (of(jets)[jet_of_particle] for of in (finite_eta, phi))  # once per jet, not per particle
     return from_axis(finite_eta(momenta), phi(momenta), axis_eta, axis_phi)
 
 
@@ -125,16 +125,16 @@ SMALLEST = 1e-8
 
 
 def pair_features(four_momenta: Tensor, i: Tensor, j: Tensor) -> Tensor:
-    r"""Logarithms of what a parton shower knows of a pair, the same for (i, j) and (j, i).
+    r"""Logarithms of the parton-shower variables of a pair, the same for (i, j) and (j, i).
 
     .. math::
         \ln k_T = \ln(\min(p_{T,i}, p_{T,j}) \Delta), \quad
         \ln z = \ln \frac{\min(p_{T,i}, p_{T,j})}{p_{T,i} + p_{T,j}}, \quad
         \ln \Delta, \quad \ln m^2 = \ln (p_i + p_j)^2
 
-    with :math:`\Delta^2 = (y_i - y_j)^2 + (\phi_i - \phi_j)^2`. It is formed in float64: for a collinear pair the mass
-    is a difference of nearly equal numbers. Arguments below `SMALLEST`, such as those of a particle with itself, count
-    as that.
+    with :math:`\Delta^2 = (y_i - y_j)^2 + (\phi_i - \phi_j)^2`. They are computed in float64: for a collinear pair the
+    mass is a difference of nearly equal numbers. Arguments below `SMALLEST`, such as those of a particle with itself,
+    are replaced by it.
 
     References:
         Particle Transformer for Jet Tagging (2022), arXiv:2202.03772.

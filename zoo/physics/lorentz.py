@@ -11,7 +11,7 @@ def minkowski_dot(a: Tensor, b: Tensor) -> Tensor:
 
     .. math:: \langle a, b \rangle = a_E b_E - a_x b_x - a_y b_y - a_z b_z
 
-    It is formed and returned in float64 whatever the input: between particles of a boosted jet it is a difference of
+    It is computed and returned in float64 whatever the input: between particles of a boosted jet it is a difference of
     nearly equal numbers, and float32 would keep none of its digits.
 
     Args:
@@ -33,17 +33,17 @@ def squared_mass(four_momenta: Tensor) -> Tensor:
     return minkowski_dot(four_momenta, four_momenta)
 
 
-#: Squared mass, relative to the squared energy, that counts as zero. In float32 that of momenta rounded once, as read
-#: from a file; in float64 also that of momenta that were boosted, which keeps the rounding of larger energies.
+#: Squared mass, relative to the squared energy, that counts as zero. In float32 it covers momenta rounded once, as read
+#: from a file; in float64 also boosted momenta, which keep the rounding errors of larger energies.
 MASSLESS = {torch.float32: 4 * torch.finfo(torch.float32).eps, torch.float64: 1e-12}
 
 
 def resolve_masses(four_momenta: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Four-momenta in float64, those that rounding cannot distinguish from massless put on the light cone.
+    r"""Four-momenta in float64; those that are massless within rounding are put on the light cone.
 
-    Rounding (E, p) to a precision :math:`\epsilon` moves the squared mass by up to :math:`2 \epsilon E^2`: for a
-    500 GeV photon in float32 a fake mass of 0.2 GeV, different in every frame. Where :math:`|E^2 - p^2| / E^2` is
-    below `MASSLESS`, the energy is replaced by :math:`|p|`, and the mass is exactly zero.
+    Rounding (E, p) to a precision :math:`\epsilon` shifts the squared mass by up to :math:`2 \epsilon E^2`: a 500 GeV
+    photon in float32 gets a fake mass of 0.2 GeV, different in every frame. Where :math:`|E^2 - p^2| / E^2` is below
+    `MASSLESS`, the energy is replaced by :math:`|p|`, and the mass is exactly zero.
 
     Args:
         four_momenta: (..., 4) in GeV, float32 or float64; the dtype decides what can be resolved.
@@ -52,7 +52,7 @@ def resolve_masses(four_momenta: Tensor) -> tuple[Tensor, Tensor]:
         The four-momenta (..., 4) and their squared masses (...) in GeV^2, both float64.
 
     Raises:
-        ValueError: if the dtype is another one, too coarse for momenta.
+        ValueError: if the dtype is any other, as it is too coarse for momenta.
     """
     if four_momenta.dtype not in MASSLESS:
         raise ValueError(f"four-momenta must be float32 or float64, not {four_momenta.dtype}")
@@ -65,7 +65,7 @@ def resolve_masses(four_momenta: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def root(squares: Tensor) -> Tensor:
-    r"""Square root (...) of numbers (...) that may be zero, whose gradient there is zero and not infinite.
+    r"""Square root (...) of numbers (...), whose gradient at zero is zero and not infinite.
 
     Example:
         >>> root(torch.tensor([0.0, 4.0])).tolist()
@@ -76,7 +76,7 @@ def root(squares: Tensor) -> Tensor:
 
 
 def give_masses(four_momenta: Tensor, mass: Tensor) -> Tensor:
-    r"""Massless momenta, whose rapidity was taken for their pseudorapidity, with their masses again.
+    r"""Restore the masses of massless momenta whose pseudorapidity was set to their rapidity.
 
     Transverse momentum and rapidity stay as they are, and energy and :math:`p_z` grow by
     :math:`\sqrt{1 + m^2 / p_T^2}`.
@@ -93,7 +93,7 @@ def give_masses(four_momenta: Tensor, mass: Tensor) -> Tensor:
         [6.25, 4.0, 0.0, 3.75]
     """
     momenta, _ = resolve_masses(four_momenta)
-    is_zero = (momenta[..., 1:3] == 0).all(-1)  # as of padding, where the gradient of a length would be none
+    is_zero = (momenta[..., 1:3] == 0).all(-1)  # as in padding, where the length has no gradient
     transverse = momenta[..., 1:3].masked_fill(is_zero[..., None], 1)
     pt = torch.hypot(*transverse.unbind(-1)).masked_fill(is_zero, torch.finfo(torch.float64).tiny)
     growth = torch.hypot(torch.ones_like(pt), mass.double() / pt)
@@ -131,7 +131,7 @@ def rotation_matrix(axis: Tensor, angle: Tensor) -> Tensor:
     r"""Right-handed rotation of space by ``angle`` about ``axis`` (Rodrigues' formula), as a Lorentz matrix.
 
     Args:
-        axis: (..., 3), of any length but zero.
+        axis: (..., 3), of any non-zero length.
         angle: (...) in radians.
 
     Returns:

@@ -1,9 +1,9 @@
-"""What is known of each quantity of particles, jets and events: stated here once, and read wherever it is needed.
+"""What is known about each quantity of particles, jets and events: stated once here, and used wherever it is needed.
 
-A quantity has the name of a column of a file, such as ``part_d0val`` or ``met_phi``, or that by which features call it,
-such as ``log_pt`` or ``tanh_d0``. Features take formulas and columns from here; augmentation, how it changes; masking,
-whether it is relative to the jet or gives a type; `zoo data info`, its unit; plots, its label; weaver's data files, the
-columns that follow from momenta. A test works each one out on transformed particles and compares it with what is said.
+A quantity has the name of a column of a file, such as ``part_d0val`` or ``met_phi``, or its name in features, such as
+``log_pt`` or ``tanh_d0``. Features take formulas and columns from here; augmentation, how it changes; masking, whether
+it is relative to the jet or gives a type; `zoo data info`, its unit; plots, its label; weaver's data files, the columns
+that follow from momenta. A test computes each one on transformed particles and compares it with these statements.
 """
 
 import dataclasses
@@ -12,11 +12,11 @@ import re
 from collections.abc import Callable
 from typing import Any, Literal
 
-#: What becomes of a quantity when an event is mirrored, py -> -py, and turned about the beam: nothing; it changes its
-#: sign in the mirror; it is an angle about the beam; it is one of the two components of a vector across the beam.
+#: How a quantity changes when an event is mirrored, py -> -py, and rotated about the beam: not at all; it changes sign
+#: under the reflection; it is an angle about the beam; it is one of the two components of a transverse vector.
 Change = Literal["unchanged", "mirrored", "azimuths", "vectors"]
-#: What becomes of it in a boost along the beam: nothing; the rapidity of the boost is added, for a massless particle;
-#: it becomes another number.
+#: How it changes in a boost along the beam: not at all; the rapidity of the boost is added, for a massless particle;
+#: in any other way.
 Boost = Literal["unchanged", "shifted", "changed"]
 
 
@@ -26,15 +26,15 @@ class Quantity:
 
     Args:
         of: what it belongs to.
-        change: when an event is mirrored or turned about the beam.
-        boost: when it is boosted along the beam.
+        change: how it changes when an event is mirrored or rotated about the beam.
+        boost: how it changes when the event is boosted along the beam.
         unit: GeV, rad, mm, or empty.
-        label: of an axis.
-        formula: its value (particle,) of `zoo.data.features.ParticleInputs`; None: it is a column only.
+        label: label of an axis.
+        formula: its value (particle,) from `zoo.data.features.ParticleInputs`; None: it is only a column.
         column: the column of particles that its formula needs beside the momenta.
         is_relative: whether it is relative to the jet, so that it changes when another particle leaves the jet.
         is_type: whether it is 1 for particles of one type and 0 for others.
-        same_as: the formula of momenta that it equals, of a column.
+        same_as: for a column, the formula of momenta that it equals.
     """
 
     of: Literal["particle", "jet", "event"]
@@ -51,7 +51,7 @@ class Quantity:
 
 _of_particle = functools.partial(Quantity, "particle")
 
-#: Types of particles: what features call them, and what columns do.
+#: Types of particles: their names in features and in columns.
 _TYPES = {
     "is_charged_hadron": "part_isChargedHadron",
     "is_neutral_hadron": "part_isNeutralHadron",
@@ -68,7 +68,7 @@ def _type(column: str) -> Quantity:
     return _of_particle(formula=lambda of: of.columns[column], column=column, label=label, is_type=True)
 
 
-#: Name -> quantity, of those that formulas of features may name.
+#: Name -> quantity, for those that formulas of features may name.
 OF_FORMULAS = {
     "log_pt": _of_particle(formula=lambda of: of.log_pt, label=r"$\ln\,p_T / \mathrm{GeV}$"),
     "log_energy": _of_particle(formula=lambda of: of.log_energy, label=r"$\ln\,E / \mathrm{GeV}$", boost="changed"),
@@ -83,7 +83,7 @@ OF_FORMULAS = {
     ),
     "eta": _of_particle(formula=lambda of: of.eta, label=r"$\eta$", boost="shifted"),
     "phi": _of_particle(formula=lambda of: of.phi, label=r"$\phi$", change="azimuths", unit="rad"),
-    # the pseudorapidity of a jet, which has a mass, is shifted by another number than those of its particles
+    # the pseudorapidity of a jet, which has a mass, shifts by a different amount than those of its particles
     "delta_r": _of_particle(
         formula=lambda of: of.deta.hypot(of.dphi), label=r"$\Delta R$", is_relative=True, boost="changed"
     ),
@@ -111,7 +111,7 @@ OF_FORMULAS = {
     "jet_phi": Quantity("jet", "azimuths", unit="rad", label=r"Jet $\phi$", formula=lambda of: of.jet_phi),
     **{name: _type(column) for name, column in _TYPES.items()},
     "charge": _of_particle(column="part_charge", formula=lambda of: of.columns["part_charge"], label="Charge"),
-    # A particle's impact parameter across the beam has the sign of its angular momentum about the beam.
+    # A particle's transverse impact parameter has the sign of its angular momentum about the beam.
     "tanh_d0": _of_particle(
         column="part_d0val",
         formula=lambda of: of.columns["part_d0val"].tanh(),
@@ -135,7 +135,7 @@ OF_FORMULAS = {
     ),
 }
 
-#: Name -> quantity, of those that are columns of files only.
+#: Name -> quantity, for those that are only columns of files.
 _OF_FILES = {
     **{column: Quantity("particle", label=OF_FORMULAS[name].label, is_type=True) for name, column in _TYPES.items()},
     "part_charge": Quantity("particle", label="Charge"),
@@ -181,7 +181,7 @@ def unit_of(name: str) -> str:
 
 
 def label_of(name: str) -> str:
-    """What a quantity is called on an axis; its name if that is all that is known.
+    """Label of a quantity on an axis; its name if it has no label.
 
     Example:
         >>> label_of("jet_mass"), label_of("my_score")
@@ -191,9 +191,10 @@ def label_of(name: str) -> str:
 
 
 def change_of(name: str) -> Change | None:
-    """How a quantity changes when an event is mirrored and turned: as `QUANTITIES` has it, else as its name says.
+    """How a quantity changes when an event is mirrored and rotated: from `QUANTITIES`, else from its name.
 
-    Files call the same by many names, ``MET_phi`` or ``trk_dxy``, which follow rules; None: this one follows none.
+    Files use many names for the same quantity, such as ``MET_phi`` or ``trk_dxy``, which follow rules; None: this name
+    follows none.
 
     Example:
         >>> [change_of(name) for name in ("MissingET_Phi", "met_x", "part_d0sig", "part_d0err", "part_foo")]
@@ -206,7 +207,7 @@ _ERRORS = re.compile(r"abs.*|\w*err|errors?|unc|uncertainty|resolution|log.*")
 _AZIMUTH = re.compile(r"(?P<before>\w*)phi(?P<after>rel|sin|cos|corr|\d*)|azimuth|azimuthal")
 _RELATIVE = {"d", "delta", "rel", "relative"}
 _MIRRORED = re.compile(r"(d0|dxy)(val|sig|significance)?")
-#: Such impact parameters may be signed by the side of the jet, and then no mirror changes them.
+#: Such impact parameters may be signed relative to the jet, and then do not change under reflections.
 _SIGNED_BY_JET = {"signed", "lifetime", "ip2d", "ip3d", "sip2d", "sip3d"}
 _COMPONENT = re.compile(r"(p|e|v|m|me|met|mht|miss|missing|recoil)?[xy]")
 _UNCHANGED = re.compile(
@@ -239,7 +240,7 @@ def _words(name: str) -> list[str]:
 
 
 def other_component(name: str) -> tuple[str, bool]:
-    """Name of the other component of a vector across the beam, and whether this one is that along x.
+    """Name of the other component of a transverse vector, and whether this one is the x component.
 
     Example:
         >>> other_component("MET_px"), other_component("phi_sin")

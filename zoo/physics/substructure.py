@@ -1,6 +1,6 @@
-r"""Substructure of jets: what theory makes of their particles, whatever they come from.
+r"""Substructure of jets: the observables of theory, computed from the particles, whatever their origin.
 
-Distances are those in the plane of pseudorapidity and azimuth relative to the jet, :math:`\theta_{ij}^2 = (\eta_i -
+Distances are in the plane of pseudorapidity and azimuth relative to the jet, :math:`\theta_{ij}^2 = (\eta_i -
 \eta_j)^2 + (\phi_i - \phi_j)^2`, and fractions :math:`z_i = p_{T,i} / \sum_j p_{T,j}`.
 
 References:
@@ -25,7 +25,7 @@ MAX_SUBJETS = 4
 
 #: Steps of k-means: of 4,000 jets one in a hundred still changes after five, and one after ten.
 _STEPS = 10
-#: Smallest arguments of the logarithms: of masses in GeV, of the momentum fraction of a subjet, of all else.
+#: Smallest arguments of the logarithms: for masses in GeV, for the momentum fraction of a subjet, for all others.
 _SMALLEST_MASS, _SMALLEST_FRACTION, _SMALLEST = 0.1, 1e-3, 1e-6
 
 
@@ -37,21 +37,21 @@ def substructure(four_momenta: Tensor, mask: Tensor, *, of_subjets: bool = False
     - ``tauN_B``, :math:`\sum_i z_i \min_a \theta_{ia}^B` with the axes a of N `subjets`, up to `MAX_SUBJETS`;
     - ``subjetK_of_N_mass`` and ``_fraction`` of two and of three subjets, the hardest first; ``pair_KL_mass`` of two
       of the three, and ``smallest_pair_mass``, which is that of the W in the decay of a top quark;
-    - if asked for, what is inside of two, three and four subjets and between them: ``subjetK_of_N_width``,
+    - optionally, the shapes of two, three and four subjets and the relations between them: ``subjetK_of_N_width``,
       :math:`\sum_i z_i \theta_i / \sum_i z_i` with the angles to the subjet's axis, ``_multiplicity`` and
       ``_dispersion``, :math:`\sum_i z_i^2 / (\sum_i z_i)^2`; mass and fraction of four; ``pair_KL_of_4_mass`` and
       ``triple_KLM_of_4_mass``; and ``pair_KL_angle``, the distance of the axes of two of the three.
 
-    What is too small for a logarithm counts as the smallest that is not, so that all are finite, for empty jets too.
-    Splitting a particle along its direction changes multiplicities and dispersions, and may change which of several
-    divisions into subjets is found, but none of the others.
+    Arguments too small for a logarithm are replaced by a smallest value, so that all results are finite, also for empty
+    jets. A collinear splitting changes multiplicities and dispersions, and may change which of several divisions into
+    subjets is found, but none of the others.
 
-    Under autocast too all is computed in float32 and float64.
+    Everything is computed in float32 and float64, also under autocast.
 
     Args:
         four_momenta: (batch, particle, 4) in GeV.
         mask: bool (batch, particle), True for a real particle.
-        of_subjets: also the shapes of the subjets, 48 observables more than 33.
+        of_subjets: also compute the shapes of the subjets, 48 observables in addition to the 33.
     """
     with torch.autocast(four_momenta.device.type, enabled=False):
         found = _substructure(four_momenta, mask, of_subjets)
@@ -115,8 +115,8 @@ def energy_correlations(fractions: Tensor, angles: Tensor) -> tuple[Tensor, Tens
         e_2 = \sum_{i < j} z_i z_j \, \theta_{ij}^\beta, \qquad
         e_3 = \sum_{i < j < k} z_i z_j z_k \, (\theta_{ij} \theta_{ik} \theta_{jk})^\beta
 
-    The triple sum is a matrix product: the distance of a particle to itself is zero, so that only the terms with three
-    different particles count.
+    The triple sum is a matrix product: the distance of a particle to itself is zero, so that only terms with three
+    different particles contribute.
 
     References:
         Energy correlation functions for jet substructure (2013), arXiv:1305.0007.
@@ -131,10 +131,10 @@ def energy_correlations(fractions: Tensor, angles: Tensor) -> tuple[Tensor, Tens
 
 
 def subjets(fractions: Tensor, plane: Tensor, number: int) -> tuple[Tensor, Tensor]:
-    """Divide jets in subjets, so that the squared distances to their axes, weighted with the fractions, are small.
+    """Divide jets into subjets, so that the squared distances to their axes, weighted by the fractions, are small.
 
-    The first axis is the hardest particle, each further one the particle that adds most to the sum, and then k-means
-    moves them: no draw, the same answer every time, but a local minimum.
+    The first axis is the hardest particle, each further one the particle that adds most to the sum; k-means then moves
+    them. Nothing is random, so the answer is always the same, but it is a local minimum.
 
     References:
         Maximizing boosted top identification by minimizing N-subjettiness (2012), arXiv:1108.2701.
@@ -165,14 +165,14 @@ def _to_their_subjets(values: Tensor, nearest: Tensor, number: int) -> Tensor:
 
 
 def _hardest_first(nearest: Tensor, mask: Tensor, fractions: Tensor, number: int) -> tuple[Tensor, Tensor]:
-    """Which particle belongs to which subjet, (batch, particle, subjet), and what part of the jet each is."""
+    """Which particle belongs to which subjet, (batch, particle, subjet), and the momentum fraction of each subjet."""
     shares, order = _to_their_subjets(fractions, nearest, number).sum(1).sort(dim=1, descending=True, stable=True)
     belongs = _to_their_subjets(mask.to(fractions.dtype), nearest, number)
     return belongs.gather(2, order[:, None].expand_as(belongs)), shares
 
 
 def _masses_and_fractions(sums: Tensor, shares: Tensor) -> dict[str, Tensor]:
-    """Masses of subjets with the momenta ``sums``, and their parts of the jet, the hardest first."""
+    """Masses of subjets with the momenta ``sums``, and their momentum fractions, the hardest first."""
     number = shares.shape[1]
     found = {}
     for place in range(number):
@@ -182,13 +182,13 @@ def _masses_and_fractions(sums: Tensor, shares: Tensor) -> dict[str, Tensor]:
 
 
 def _masses_together(sums: Tensor, number: int) -> dict[str, Tensor]:
-    """Masses of that number of subjets together, by their places, such as ``12``."""
+    """Masses of combinations of that number of subjets, by their places, such as ``12``."""
     choices = itertools.combinations(range(sums.shape[1]), number)
     return {"".join(str(place + 1) for place in places): _mass(sums[:, places].sum(1)) for places in choices}
 
 
 def _angles(plane: Tensor, fractions: Tensor, belongs: Tensor) -> dict[str, Tensor]:
-    """Distances of the axes of subjets."""
+    """Distances between the axes of subjets."""
     weights = belongs * fractions[..., None]
     axes = weights.mT @ plane / weights.sum(1)[..., None].clamp(min=_SMALLEST**2)
     pairs = itertools.combinations(range(belongs.shape[2]), 2)
@@ -222,7 +222,7 @@ def _mass(momenta: Tensor) -> Tensor:
 
 
 def _particle(plane: Tensor, weight: Tensor) -> Tensor:
-    """Where the particle with the largest weight is, (batch, 1, 2)."""
+    """Position of the particle with the largest weight, (batch, 1, 2)."""
     return plane.gather(1, weight.argmax(1)[:, None, None].expand(-1, 1, 2))
 
 

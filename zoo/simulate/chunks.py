@@ -1,4 +1,4 @@
-"""Chunks of work: their jets depend on their numbers alone, whichever process makes them and in which order."""
+"""Chunks of work: their jets depend only on their numbers, not on the process that makes them or on the order."""
 
 import signal
 from collections.abc import Iterable, Iterator
@@ -18,11 +18,11 @@ from zoo.simulate.jets import Selection, select_jets
 
 #: Jets in one chunk of work. The chunks, and with them the bytes, do not depend on the number of processes.
 JETS_PER_CHUNK = 250
-#: Events of one call of the generator; the detector works on all of them at once.
+#: Events per call of the generator; the detector works on all of them at once.
 EVENTS_PER_BATCH = 100
 #: Smallest and largest transverse momentum of the hard process in GeV.
 PT_HAT = (500.0, 2000.0)
-#: A chunk that needs more events a jet than this has lost its selection: about 2 (QCD) and 3 (top) are needed.
+#: A chunk that needs more events per jet than this has a broken selection: about 2 (QCD) and 3 (top) are needed.
 EVENTS_PER_JET_MAX = 200
 #: Pythia takes seeds from 1 to this.
 PYTHIA_SEEDS = 900_000_000
@@ -40,11 +40,11 @@ class Chunk:
 
 
 def plan(jets: int, seed: int, *, multiple_interactions: bool = True, first: int = 0) -> list[Chunk]:
-    """Cut the work into chunks of a size that depends on nothing else; classes alternate.
+    """Cut the work into chunks of fixed size; classes alternate.
 
     Args:
-        jets: Of both classes together.
-        seed: Of the whole work.
+        jets: Number for both classes together.
+        seed: Seed of the whole work.
         multiple_interactions: Whether the protons interact more than once.
         first: Number of the first chunk of each class.
     """
@@ -59,7 +59,7 @@ def plan(jets: int, seed: int, *, multiple_interactions: bool = True, first: int
 
 
 def make_chunk(chunk: Chunk, card: DetectorCard | None = None, selection: Selection | None = None) -> PackedJets:
-    """Simulate until the chunk has its jets; its random numbers depend on (seed, label, number) only.
+    """Simulate until the chunk has its jets; its random numbers depend only on (seed, label, number).
 
     Raises:
         RuntimeError: If far more events than usual give too few jets.
@@ -86,7 +86,7 @@ def make_chunk(chunk: Chunk, card: DetectorCard | None = None, selection: Select
 
 
 def make_chunks(chunks: Iterable[Chunk], processes: int) -> Iterator[tuple[Chunk, PackedJets]]:
-    """Each chunk with its jets, as they become ready; few are begun at a time, so that memory does not grow."""
+    """Each chunk with its jets, as they become ready; only a few are in work at a time, so that memory stays small."""
     if processes == 1:
         yield from ((chunk, make_chunk(chunk)) for chunk in chunks)
         return
@@ -104,7 +104,7 @@ def make_chunks(chunks: Iterable[Chunk], processes: int) -> Iterator[tuple[Chunk
             "a simulation process died (killed, or out of memory?); try fewer processes; a folder keeps what is done"
         ) from error
     finally:
-        # After Ctrl-C or an error the workers would go on with jets that nobody wants.
+        # After Ctrl-C or an error the workers would continue with jets that nobody needs.
         for worker in set(active_children()) - others:
             worker.terminate()
         pool.shutdown(wait=True, cancel_futures=True)
@@ -115,6 +115,6 @@ def _leave_interrupts_to_the_parent() -> None:
 
 
 def assemble(made: dict[Chunk, PackedJets], seed: np.random.SeedSequence, metadata: dict) -> JetTable:
-    """Join the chunks in their order and mix the classes with a shuffle that the seed fixes."""
+    """Join the chunks in order and mix the classes with a shuffle fixed by the seed."""
     table = concatenate(list(made.values())).to_table(metadata)
     return table.take(np.random.default_rng(seed).permutation(len(table)))

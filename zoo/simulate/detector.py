@@ -1,8 +1,8 @@
 """A parametric detector: stable particles in, massless energy-flow objects out.
 
-Charged particles curl in a solenoid, tracks are lost and smeared, energy falls into the towers of an electromagnetic
-and a hadronic calorimeter, and what the tracks of a tower do not explain becomes a neutral object. Every number stands
-in :class:`DetectorCard`; its reason stands in ``docs/simulation.md``.
+Charged particles curl in a solenoid, tracks are lost and smeared, energy is deposited in the towers of an
+electromagnetic and a hadronic calorimeter, and tower energy that the tracks do not explain becomes a neutral object.
+Every number is in :class:`DetectorCard`; ``docs/simulation.md`` gives the reasons.
 
 References:
     The method of energy-flow objects in a parametric detector: de Favereau et al., "DELPHES 3, A modular framework for
@@ -17,15 +17,15 @@ import numpy as np
 
 #: A unit charge of pT in a field B curls with radius pT / (0.2998 GeV/T/m * B).
 GEV_PER_TESLA_METRE = 0.299792458
-#: Neutral particles take the formula of charged ones with this radius in metres: over a detector's length they leave
-#: the straight line by less than 0.1 mm, and the differences of squares in it still hold to 1e-5.
+#: Neutral particles use the formula of charged ones with this radius in metres: over a detector's length they deviate
+#: from a straight line by less than 0.1 mm, and the differences of squares in the formula still hold to 1e-5.
 STRAIGHT = 1e5
 
 ELECTRON, MUON, PHOTON = 11, 13, 22
 NEUTRINOS = (12, 14, 16)
-#: Particles that may reach the detector with a charge, and the sign that their positive PDG number carries.
+#: Charged particles that may reach the detector, and the sign of the charge for a positive PDG number.
 CHARGES = {11: -1, 13: -1, 211: 1, 321: 1, 2212: 1, 3112: -1, 3222: 1, 3312: -1, 3334: -1}
-#: K_S and Lambda that arrive undecayed share their energy between both calorimeters.
+#: K_S and Lambda that arrive undecayed deposit energy in both calorimeters.
 SHARING_HADRONS = (310, 3122)
 
 
@@ -65,7 +65,7 @@ class Tracks(NamedTuple):
 
 
 class Towers(NamedTuple):
-    """Calorimeter towers: their event, central eta, and the random place inside that their objects point to."""
+    """Calorimeter towers: their event, central eta, and the random position inside that their objects point to."""
 
     event: np.ndarray
     centre: np.ndarray
@@ -77,9 +77,9 @@ class Towers(NamedTuple):
 class Calorimeter:
     """Resolution and thresholds of one calorimeter, energies in GeV.
 
-    A row of ``resolution`` is (edge, constant, stochastic, noise) and holds up to ``|eta| <= edge``:
-    ``sigma^2 = (constant E)^2 + stochastic^2 E + noise^2``. A tower, and its excess over the tracks, counts above
-    ``energy_min`` and above ``significance_min`` standard deviations.
+    A row of ``resolution`` is (edge, constant, stochastic, noise) and applies up to ``|eta| <= edge``:
+    ``sigma^2 = (constant E)^2 + stochastic^2 E + noise^2``. A tower, and its excess over the tracks, counts if it is
+    above ``energy_min`` and above ``significance_min`` standard deviations.
     """
 
     resolution: tuple[tuple[float, float, float, float], ...]
@@ -147,7 +147,7 @@ def detect(particles: Particles, card: DetectorCard, rng: np.random.Generator) -
 
 
 def inside(particles: Particles, card: DetectorCard) -> Particles:
-    """The particles born inside the solenoid; what is born outside leaves no trace."""
+    """The particles produced inside the solenoid; those produced outside leave no trace."""
     x, y, z = particles.vertices.T
     kept = (np.hypot(x, y) < card.radius) & (np.abs(z) < card.half_length)
     return Particles(*(column[kept] for column in particles))
@@ -167,7 +167,7 @@ def charge(pdg_id: np.ndarray) -> np.ndarray:
 
 
 def ecal_fraction(pdg_id: np.ndarray, card: DetectorCard) -> np.ndarray:
-    """Share of each particle's energy that the electromagnetic calorimeter sees; the hadronic one sees the rest."""
+    """Fraction of each particle's energy that the electromagnetic calorimeter sees; the hadronic one sees the rest."""
     magnitude = np.abs(pdg_id)
     fraction = np.isin(magnitude, (ELECTRON, PHOTON)).astype(np.float64)
     fraction[np.isin(magnitude, SHARING_HADRONS)] = card.sharing_ecal_fraction
@@ -182,7 +182,7 @@ def propagate(particles: Particles, card: DetectorCard) -> tuple[np.ndarray, np.
     The path ends on the cylinder or, if it comes first, on an end cap.
 
     Args:
-        particles: Particles born inside the cylinder.
+        particles: Particles produced inside the cylinder.
         card: Radius, half length and field.
 
     Returns:
@@ -214,7 +214,7 @@ def propagate(particles: Particles, card: DetectorCard) -> tuple[np.ndarray, np.
 
 
 def by_region(abs_eta: np.ndarray, rows: tuple) -> np.ndarray:
-    """The row of numbers that holds at each ``|eta|``, (particle, number); zeros beyond the last edge."""
+    """The row of numbers that applies at each ``|eta|``, (particle, number); zeros beyond the last edge."""
     table = np.array([row[1:] for row in rows] + [[0.0] * (len(rows[0]) - 1)])
     return table[np.searchsorted([row[0] for row in rows], abs_eta)]
 
@@ -224,7 +224,7 @@ def reconstruct_tracks(
 ) -> Tracks:
     """Tracks of the charged particles: some are lost, the rest get a log-normal pT and lose their mass.
 
-    Efficiency and resolution go by where the path leaves the tracker, so what curls far forward is lost.
+    Efficiency and resolution depend on where the path leaves the tracker, so particles that curl far forward are lost.
 
     Args:
         particles: Stable particles inside the tracker.
@@ -294,7 +294,7 @@ def find_towers(
 ) -> tuple[np.ndarray, np.ndarray, Towers]:
     """Number the towers that particles and tracks enter; tower 0 stands for "beyond the calorimeter".
 
-    Both calorimeters share the towers, and what a tower yields points to one random place inside it.
+    Both calorimeters share the towers, and all objects of a tower point to one random position inside it.
 
     Args:
         event: Event of each particle, (particle,).
@@ -302,7 +302,7 @@ def find_towers(
         phi: Likewise.
         tracks: The tracks.
         card: The towers' edges.
-        rng: Source of the random places.
+        rng: Source of the random positions.
 
     Returns:
         Tower of each particle, tower of each track, and the towers.
@@ -315,7 +315,7 @@ def find_towers(
     column = np.floor((phi / (2 * np.pi) + 0.5) * card.towers_in_phi).astype(np.int64) % card.towers_in_phi
     number = (event * (len(edges) - 1) + row) * card.towers_in_phi + column
     number[(row < 0) | (row >= len(edges) - 1)] = -1
-    # The extra -1 makes tower 0 the place beyond the edge even when nothing lies there.
+    # The extra -1 makes tower 0 the place beyond the edge even when it is empty.
     numbers, tower = np.unique(np.append(number, -1), return_inverse=True)
     rest, column = np.divmod(numbers, card.towers_in_phi)
     tower_event, row = np.divmod(rest, len(edges) - 1)
@@ -340,10 +340,10 @@ def energy_flow(
     *,
     smear: bool,
 ) -> tuple[EnergyFlow, np.ndarray]:
-    """Compare what each tower of one calorimeter shows with the tracks that enter it.
+    """Compare the energy of each tower of one calorimeter with the tracks that enter it.
 
-    Well measured tracks are taken off the tower's energy. If tracks are left that the calorimeter measures better, the
-    rest is theirs: they are scaled to it. If none are, the rest is a neutral object, provided that it passes the
+    Well measured tracks are subtracted from the tower's energy. If the calorimeter measures the remaining tracks
+    better, they are scaled to the rest. If no tracks remain, the rest is a neutral object, provided that it passes the
     threshold and is significant.
 
     Args:
@@ -353,7 +353,7 @@ def energy_flow(
         towers: The towers.
         calorimeter: Resolution and thresholds.
         rng: Source of the random choices.
-        smear: False switches resolution and thresholds off: a tower shows its true energy, and tracks are exact.
+        smear: False turns off resolution and thresholds: a tower shows its true energy, and tracks are exact.
 
     Returns:
         The neutral objects, and the factor by which each track's energy changes, (track,).

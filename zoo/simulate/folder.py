@@ -1,4 +1,4 @@
-"""A folder of simulated jets: shards that are written one by one, and a manifest that names those that are whole."""
+"""A folder of simulated jets: shards that are written one by one, and a manifest of the complete ones."""
 
 import json
 from pathlib import Path
@@ -13,23 +13,23 @@ from zoo.files import LOCK, only_one, remove_drafts
 from zoo.progress import progress_bar
 from zoo.simulate.chunks import JETS_PER_CHUNK, Chunk, assemble, make_chunks, plan
 
-#: Jets in one shard, a whole number of chunks of each class: 8 MB, and four minutes of a core.
+#: Jets in one shard, a whole number of chunks of each class: 8 MB, and four minutes on one core.
 JETS_PER_SHARD = 10_000
 
 
 def fill_folder(
     folder: Path, jets: int, seed: int, metadata: dict, *, processes: int, multiple_interactions: bool
 ) -> Manifest:
-    """Simulate the shards that the folder lacks; after an interruption, or for more jets, the same call goes on.
+    """Simulate the missing shards of a folder; after an interruption, or for more jets, the same call continues.
 
-    The classes alternate from chunk to chunk and each shard is shuffled, so the whole is in random order. The bytes
-    depend on the arguments alone, not on interruptions or on the number of processes.
+    The classes alternate from chunk to chunk and each shard is shuffled, so the whole folder is in random order. The
+    bytes depend only on the arguments, not on interruptions or on the number of processes.
 
     Args:
-        folder: Made where needed.
-        jets: That it shall hold; in each shard half of them are of class 0 and half of class 1.
-        seed: Of the whole folder.
-        metadata: Of the jets; the same for all shards.
+        folder: Created if needed.
+        jets: Number that the folder will hold; in each shard half of them are of class 0 and half of class 1.
+        seed: Seed of the whole folder.
+        metadata: Metadata of the jets, the same for all shards.
         processes: Worker processes.
         multiple_interactions: See `zoo.simulate.simulate`.
 
@@ -73,7 +73,7 @@ def fill_folder(
 
 
 def _finished_shards(folder: Path, seed: int, metadata: dict, sizes: list[int]) -> list[Shard]:
-    """The shards of a folder that was begun, without a last one that has to grow.
+    """The shards of an unfinished folder, without a last one that must grow.
 
     Raises:
         ValueError: If the folder holds other files, other jets, or more than asked for.
@@ -92,7 +92,7 @@ def _finished_shards(folder: Path, seed: int, metadata: dict, sizes: list[int]) 
             )
     if manifest.jets > sum(sizes):
         raise ValueError(f"{folder} holds {manifest.jets} jets already; ask for more, or name another folder")
-    ShardFolder(folder).verify()  # what was damaged since is an error now, not when it is trained on
+    ShardFolder(folder).verify()  # damage since then is an error now, not later in a training
     full = [shard for shard, size in zip(manifest.shards, sizes, strict=False) if shard.jets == size]
     if len(full) < len(manifest.shards):
         _forget_last(folder, full, seed, metadata)
@@ -100,7 +100,7 @@ def _finished_shards(folder: Path, seed: int, metadata: dict, sizes: list[int]) 
 
 
 def _forget_last(folder: Path, full: list[Shard], seed: int, metadata: dict) -> None:
-    """Take the shard that has to grow out of the manifest, which a kill behind its replacement would make untrue."""
+    """Remove the shard that must grow from the manifest, which would be wrong after a kill behind its replacement."""
     if full:
         write_manifest(folder, _manifest(full, seed, metadata))
     else:

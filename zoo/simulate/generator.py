@@ -34,7 +34,7 @@ class Events(NamedTuple):
 
 
 def import_extra(name: str) -> ModuleType:
-    """Import a package of the extra ``sim``, or say how to install it.
+    """Import a package of the extra ``sim``; the error says how to install it.
 
     Raises:
         ModuleNotFoundError: If the package is absent.
@@ -67,7 +67,7 @@ class Generator:
     def __init__(self, label: int, seed: int, pt_hat: tuple[float, float], extra: tuple[str, ...] = ()) -> None:
         pythia8mc = import_extra("pythia8mc")
         self.pythia = pythia8mc.Pythia("", False)
-        # A Pythia without its data files lives, but knows no setting at all.
+        # Pythia without its data files starts, but knows no settings at all.
         if not self.pythia.readString("Print:quiet = on"):
             place = os.environ.get("PYTHIA8DATA")
             raise FileNotFoundError(
@@ -113,7 +113,7 @@ def flatten(record) -> Events:
 
 
 def top_decays(pdg_id: np.ndarray, status: np.ndarray, mother: np.ndarray) -> np.ndarray:
-    """Rows of each top quark that decays to three quarks, as it decays, and of those quarks: (top, 4).
+    """Rows of each top quark that decays to three quarks, just before the decay, and of those quarks: (top, 4).
 
     Args:
         pdg_id: PDG codes of the whole event record, (particle,).
@@ -123,7 +123,7 @@ def top_decays(pdg_id: np.ndarray, status: np.ndarray, mother: np.ndarray) -> np
     quarks = np.flatnonzero((status == OUTGOING) & (np.abs(pdg_id) <= HEAVIEST_DECAY_QUARK))
     from_top = quarks[np.abs(pdg_id[mother[quarks]]) == TOP]
     from_w = quarks[np.abs(pdg_id[mother[quarks]]) == W_BOSON]
-    # A W keeps its copies under the top it came from: follow the first mothers up.
+    # Copies of a W descend from the top it came from: follow the first mothers up.
     ancestor = mother[from_w]
     while np.any(waiting := np.abs(pdg_id[ancestor]) == W_BOSON):
         ancestor = np.where(waiting, mother[ancestor], ancestor)

@@ -11,7 +11,7 @@ from zoo.simulate.generator import import_extra
 
 @dataclass(frozen=True)
 class Selection:
-    """Which jets are kept: radius, pT window in GeV, acceptance, matching distance, constituents, jets of an event."""
+    """Which jets are kept: radius, pT window in GeV, acceptance, matching distance, constituents, jets per event."""
 
     radius: float = 0.8
     pt_min: float = 550.0
@@ -29,12 +29,12 @@ def select_jets(
 
     Args:
         objects: Energy-flow objects, flat over the events.
-        tops: (top, 4, 4) top quark and its three decay quarks; None asks for no matching.
+        tops: (top, 4, 4) top quark and its three decay quarks; None: no matching.
         top_event: (top,) the event of each top.
         selection: The cuts.
 
     Returns:
-        The accepted jets in order of their event, whose row in its batch is the ``index``; their constituents are
+        The accepted jets in order of their event, with its row in the batch as ``index``; their constituents are
         massless, in float32 and in descending pT.
     """
     order = np.argsort(objects.event, kind="stable")
@@ -62,7 +62,7 @@ def cluster(
     Args:
         four_momenta: (object, 4) GeV, grouped by event.
         event: (object,) ascending.
-        selection: Radius, lowest pT and number of jets an event.
+        selection: Radius, lowest pT and number of jets per event.
 
     Returns:
         Rows of the constituents, the jet each belongs to, and the event of each jet.

@@ -1,4 +1,4 @@
-"""Simulated jets by one call: arguments, metadata, and one file or a folder of shards."""
+"""Simulated jets in one call: arguments, metadata, and one file or a folder of shards."""
 
 import os
 from dataclasses import asdict
@@ -31,18 +31,18 @@ def simulate(
     """Make labelled jets with Pythia 8, a parametric detector and FastJet, and write them as the zoo's own file.
 
     The same ``jets`` and ``seed`` give the same bytes, whatever the number of processes. An ``out`` that ends with
-    ``.arrow`` is one file, complete or not at all. Any other is a folder of shards with a manifest, as ``zoo convert``
-    writes them: larger than memory, readable while it grows, and continued by the same call after an interruption or
-    by one that asks for more jets.
+    ``.arrow`` is one file, written completely or not at all. Any other is a folder of shards with a manifest, as ``zoo
+    convert`` writes them. It may be larger than memory and can be read while it grows. After an interruption the same
+    call continues it, and so does one for more jets.
 
     Args:
         dataset: ``"top_tagging"``, jets like those of the Top Tagging Reference set.
-        jets: Number of jets; the even half are hadronic top jets (label 1), the rest QCD jets (label 0).
+        jets: Number of jets; half, rounded down, are hadronic top jets (label 1), the rest QCD jets (label 0).
         seed: Any non-negative integer; different seeds give independent jets.
         out: File or folder to write.
-        processes: Worker processes; None for one a core.
-        multiple_interactions: Whether the protons interact more than once, the underlying event. The reference jets
-            show that they did, whatever their description says (see the page on simulation).
+        processes: Worker processes; None for one per core.
+        multiple_interactions: Whether the protons interact more than once, which makes the underlying event. The
+            reference jets show that they did, despite their description (see the page on simulation).
         force: Whether an older file is replaced.
 
     Returns:
@@ -80,7 +80,7 @@ def simulate(
 
 
 def is_file(out: Path) -> bool:
-    """Whether a name to write to is that of one file; else it is a folder's."""
+    """Whether the output is a single file; otherwise it is a folder."""
     return out.suffix == ".arrow"
 
 
@@ -102,7 +102,7 @@ def check_arguments(dataset: str, jets: int, seed: int, out: Path, processes: in
 
     Raises:
         ValueError: Naming the argument, its value and the remedy.
-        OSError: If ``out`` is no place to write to.
+        OSError: If ``out`` cannot be written to.
     """
     if dataset not in DATASETS:
         raise ValueError(f"dataset {dataset!r} cannot be simulated; choose one of {', '.join(DATASETS)}")
