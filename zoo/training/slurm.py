@@ -26,8 +26,9 @@ class SlurmRequeue(Checkpoint):
     """Requeues the job on SIGUSR1: writes ``last.ckpt`` after the step, asks ``scontrol``, and ends the process.
 
     If asked to (``#SBATCH --signal=USR1@90``), SLURM sends the signal before the time limit to the processes that
-    ``srun`` started. A validation first finishes its epoch, a test after the training its batch. On SIGTERM, which
-    comes before a preemption, ``last.ckpt`` is written too, and SLURM decides what happens to the job.
+    ``srun`` started. A validation during the training first finishes its epoch; a test or validation after it, its
+    batch. On SIGTERM, which comes before a preemption, ``last.ckpt`` is written too, and SLURM decides what happens to
+    the job.
 
     Args:
         checkpoints: callback that writes ``last.ckpt``; its hooks must come before these.

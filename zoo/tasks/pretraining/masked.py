@@ -224,7 +224,7 @@ def _padded(rows: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def fit_codes(targets: Tensor, num_codes: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Codes of particles: the centres that k-means finds in standardised targets; equal targets give equal codes.
+    """Codes of particles: the centres that k-means finds in standardised targets, deterministically.
 
     Args:
         targets: (particle, target).
