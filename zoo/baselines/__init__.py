@@ -1,4 +1,4 @@
-"""What other models for events have to beat: a fully connected and a convolutional network on sorted objects."""
+"""Baselines for event models: a fully connected and a convolutional network on sorted objects."""
 
 from zoo.baselines.cnn import ObjectCNN, cnn_for_events
 from zoo.baselines.fully_connected import FullyConnected, fully_connected_for_events

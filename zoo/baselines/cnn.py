@@ -1,4 +1,4 @@
-"""A convolution along the objects of an event in a row, as in arXiv:2211.05143; its sizes are chosen here."""
+"""Convolutions along the ordered objects of an event, as in arXiv:2211.05143; the sizes are our choice."""
 
 import itertools
 from collections.abc import Sequence
@@ -15,19 +15,19 @@ from zoo.registry import Paper, register_model
 
 
 class ObjectCNN(JetModel):
-    """Convolutions of kernel size 3 along the hardest objects, and a hidden layer on all that they give.
+    """Convolutions of kernel size 3 along the hardest objects, and a hidden layer on all of their output.
 
     There is no batch normalisation, so the places of absent objects enter no statistics. Unlike `zoo.pcnn.PCNN`, which
-    takes the mean over any number of particles, it keeps the places of the objects apart.
+    takes the mean over any number of particles, it keeps the positions of the objects separate.
 
     Args:
-        input_dim: number of features of an object.
+        input_dim: number of features per object.
         num_classes: number of logits.
-        num_objects: objects that are looked at (`hardest_objects`); the places of absent ones are zero.
+        num_objects: number of objects used (`hardest_objects`); the places of absent ones are zero.
         conv_dims: widths of the convolutions, each with a ReLU.
         hidden_dim: width of the layer before the last.
         dropout: after it.
-        context_dim: event quantities, such as the missing transverse momentum, that join what the convolutions give.
+        context_dim: event quantities, such as the missing transverse momentum, appended to the convolutions' output.
 
     Shapes:
         features (batch, particle, feature), four_momenta (batch, particle, 4) as (E, px, py, pz) in GeV, for the order
@@ -60,7 +60,7 @@ class ObjectCNN(JetModel):
         )
 
     def stages(self) -> dict[str, list[str]]:
-        """Modules and parameters of each stage that fine-tuning distinguishes, from the input to the ``head``."""
+        """Modules and parameters of each fine-tuning stage, from the input to the ``head``."""
         return {**stages_of("convolutions", self.convolutions), "head": ["head"]}
 
     def reference_forward(

@@ -10,7 +10,7 @@ from zoo.kernels.segments import offsets
 def hardest_objects(
     values: Tensor, four_momenta: Tensor, mask: Tensor, num_objects: int, absent: float = 0.0
 ) -> Tensor:
-    """What `zoo.baselines.hardest.hardest_objects` gives, by one sort of packed objects unless some are tied."""
+    """As `zoo.baselines.hardest.hardest_objects`, by one sort of packed objects unless there are ties."""
     counts = mask.sum(1)
     rows = pack(values, mask)
     order = falling_pt(rows, pack(four_momenta, mask), counts)

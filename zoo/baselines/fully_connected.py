@@ -1,4 +1,4 @@
-"""A fully connected network on the objects of an event in a row, as in arXiv:2211.05143; its sizes are chosen here."""
+"""A fully connected network on the ordered objects of an event, as in arXiv:2211.05143; the sizes are our choice."""
 
 import itertools
 from collections.abc import Sequence
@@ -18,13 +18,13 @@ class FullyConnected(JetModel):
     """Linear layers on the features of the hardest objects, one object after the other.
 
     Args:
-        input_dim: number of features of an object.
+        input_dim: number of features per object.
         num_classes: number of logits.
-        num_objects: objects that are looked at (`hardest_objects`); the places of absent ones are zero, which the
-            one-hot type of a real object never is.
+        num_objects: number of objects used (`hardest_objects`); the places of absent ones are zero, which the one-hot
+            type of a real object never is.
         hidden_dims: widths of the hidden layers, each with a ReLU and dropout.
         dropout: after each of them.
-        context_dim: event quantities, such as the missing transverse momentum, that stand beside the objects.
+        context_dim: event quantities, such as the missing transverse momentum, appended to the objects.
 
     Shapes:
         features (batch, particle, feature), four_momenta (batch, particle, 4) as (E, px, py, pz) in GeV, for the order
@@ -53,7 +53,7 @@ class FullyConnected(JetModel):
         renamed_weights(self, {f"layers.{len(layers)}": "head"})
 
     def stages(self) -> dict[str, list[str]]:
-        """Modules and parameters of each stage that fine-tuning distinguishes, from the input to the ``head``."""
+        """Modules and parameters of each fine-tuning stage, from the input to the ``head``."""
         return {**stages_of("layers", self.layers), "head": ["head"]}
 
     def reference_forward(

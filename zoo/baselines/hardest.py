@@ -1,4 +1,4 @@
-"""Events as tables of a fixed number of objects, for what can only work on such."""
+"""Events as tables of a fixed number of objects, for models that need them."""
 
 import torch
 from einops import repeat
@@ -7,24 +7,24 @@ from torch.nn.functional import pad
 
 from zoo.kernels.packing import hardest_first
 
-#: Objects of an event that are looked at: as many as the public events of arXiv:2211.05143 have at most.
+#: Number of objects per event that are used: the most in the public events of arXiv:2211.05143.
 MAX_OBJECTS = 18
 
 
 def hardest_objects(
     values: Tensor, four_momenta: Tensor, mask: Tensor, num_objects: int = MAX_OBJECTS, absent: float = 0.0
 ) -> Tensor:
-    """The objects of largest transverse momentum of each event, the largest first.
+    """The objects with the largest transverse momenta of each event, the hardest first.
 
-    Softer ones are left out, and rows of ``absent`` stand where an event has fewer. Equal transverse momenta are
-    ordered by the other components and the values, so the order of the input does not matter (`hardest_first`).
+    Softer ones are left out, and rows of ``absent`` fill up events with fewer. Equal transverse momenta are ordered by
+    the other components and the values, so the order of the input does not matter (`hardest_first`).
 
     Args:
         values: (batch, particle, feature).
         four_momenta: (batch, particle, 4) as (E, px, py, pz) in GeV.
         mask: (batch, particle), True for a real object.
-        num_objects: how many.
-        absent: what stands for the values of an object that is not there.
+        num_objects: number of objects to keep.
+        absent: values of an absent object.
 
     Returns:
         (batch, num_objects, feature).
@@ -40,5 +40,5 @@ def hardest_objects(
     order = hardest_first(values, four_momenta, mask)
     order = repeat(order, "event object -> event object feature", feature=values.shape[-1])
     table = torch.where(mask[..., None], values, absent).gather(1, order)
-    # As many absent ones more, so that an event has enough of them whatever its size.
+    # Append as many absent ones, so that every event has enough objects.
     return pad(table, (0, 0, 0, num_objects), value=absent)[:, :num_objects]

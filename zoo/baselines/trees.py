@@ -1,7 +1,7 @@
-"""Boosted decision trees as a model: the text that LightGBM writes in, logits out; and what the trees see.
+"""Boosted decision trees as a model: LightGBM's text in, logits out; and the inputs of the trees.
 
-The text is parsed and evaluated here, so that the trees of others need no LightGBM and never reach its parser, which
-trusts what it reads.
+The text is parsed and evaluated here, so that other people's trees do not need LightGBM and never reach its parser,
+which trusts its input.
 """
 
 import dataclasses
@@ -19,14 +19,14 @@ from zoo.physics.kinematics import pair_features
 from zoo.physics.substructure import observables, substructure
 
 Inputs = Literal["objects", "pairs", "substructure", "subjets"]
-#: What the trees see -> the name that such a model has.
+#: Inputs of the trees -> name of such a model.
 TITLES: dict[Inputs, str] = {
     "objects": "lightgbm",
     "pairs": "lightgbm_pairs",
     "substructure": "lightgbm_substructure",
     "subjets": "lightgbm_subjets",
 }
-#: Those that are of jets, not of events.
+#: Inputs for jets, not for events.
 OF_JETS = ("substructure", "subjets")
 #: Numbers of a pair, in the order of `pair_features`.
 PAIR_NAMES = ("ln_kt", "ln_z", "ln_delta", "ln_m2")
@@ -34,18 +34,18 @@ PAIR_NAMES = ("ln_kt", "ln_z", "ln_delta", "ln_m2")
 #: Most leaves of a tree, and cuts of all trees.
 MAX_LEAVES, MAX_CUTS = 1024, 4_000_000
 
-#: Bits of ``decision_type``, and above them what is taken for missing: nothing, zeros or NaN.
+#: Bits of ``decision_type``, and above them which values count as missing: none, zeros or NaN.
 _IS_CATEGORY, _GOES_LEFT, _SHIFT = 1, 2, 2
 _ZERO, _NAN = 1, 2
-#: Absolute values up to this are zero to LightGBM.
+#: Absolute values up to this count as zero in LightGBM.
 _SMALLEST = 1e-35
 
-#: Events times trees that are walked through at once.
+#: Events times trees that are evaluated at once.
 _BLOCK = 4_000_000
 
 
 class ForestError(ValueError):
-    """A text is not of trees that can be evaluated; the message says where."""
+    """A text does not describe trees that can be evaluated; the message says where."""
 
 
 def input_names(inputs: Inputs, features: Sequence[str], context: Sequence[str]) -> list[str]:
@@ -67,9 +67,9 @@ def input_names(inputs: Inputs, features: Sequence[str], context: Sequence[str])
 
 
 def flatten(inputs: Inputs, features: Tensor, four_momenta: Tensor, mask: Tensor, context: Tensor) -> Tensor:
-    """Features of the hardest objects in a row, the context, and the numbers of pairs i < j; NaN for absent objects.
+    """Features of the hardest objects in order, the context, and the numbers of pairs i < j; NaN for absent objects.
 
-    Or the substructure, which has no absent numbers, and the context.
+    Or the substructure, which is never absent, and the context.
 
     Args:
         inputs: what the trees see.
@@ -101,12 +101,12 @@ def flatten(inputs: Inputs, features: Tensor, four_momenta: Tensor, mask: Tensor
 class Forest:
     """Trees as arrays, one tree after the other.
 
-    A node is a cut where it is 0 or more, else the leaf ``-1 - node``.
+    A node is a cut if it is 0 or more, else the leaf ``-1 - node``.
 
     Shapes:
         names: (input,), of the inputs in the order of ``cut_input``. root (tree,): first node of each tree. cut_input,
-        threshold, kind, left and right (cut,): ``kind`` is LightGBM's ``decision_type``. leaf (leaf,): what is added to
-        the logit.
+        threshold, kind, left and right (cut,): ``kind`` is LightGBM's ``decision_type``. leaf (leaf,): the number added
+        to the logit.
     """
 
     names: tuple[str, ...]
@@ -121,10 +121,10 @@ class Forest:
 
 
 def parse_forest(text: str) -> Forest:
-    """The trees that LightGBM's ``model_to_string`` wrote, of two classes or more.
+    """The trees that LightGBM's ``model_to_string`` wrote, for two classes or more.
 
     Raises:
-        ForestError: if it is no such text, the trees are of another kind, or a number in it cannot be.
+        ForestError: if it is not such a text, the trees are of another kind, or a number in it is impossible.
     """
     first, *further = text.partition("\nend of trees")[0].split("\nTree=")
     header, trees = dict(_entries(first)), [dict(_entries(part)) for part in further]
@@ -156,7 +156,7 @@ def _entries(section: str) -> Iterator[tuple[str, str]]:
 
 
 def _outputs(header: Mapping[str, str]) -> int:
-    """Number of logits that the trees add to: one of two classes, else one a class."""
+    """Number of logits that the trees add to: one for two classes, else one per class."""
     objective = header.get("objective", "")
     outputs = header.get("num_tree_per_iteration", "")
     if objective == "binary sigmoid:1" and outputs == "1":
@@ -186,7 +186,7 @@ def _tree(tree: Mapping[str, str], num_inputs: int, first_cut: int, first_leaf: 
     if not ((kind & _IS_CATEGORY == 0) & (kind >= 0) & (kind >> _SHIFT <= _NAN)).all():
         raise ValueError("decision_type must be of cuts on numbers")
     cuts = np.arange(leaves - 1)
-    for child in (left, right):  # a later cut or a leaf, so that every way down ends
+    for child in (left, right):  # a later cut or a leaf, so that every path ends
         if not (((child > cuts) & (child < leaves - 1)) | ((child < 0) & (child >= -leaves))).all():
             raise ValueError("a child is no later cut and no leaf")
     left, right = (np.where(child >= 0, child + first_cut, child - first_leaf) for child in (left, right))
@@ -196,16 +196,16 @@ def _tree(tree: Mapping[str, str], num_inputs: int, first_cut: int, first_leaf: 
 
 def _numbers(tree: Mapping[str, str], key: str, of: type, count: int) -> np.ndarray:
     values = np.array([of(value) for value in tree[key].split()], dtype=np.int64 if of is int else np.float64)
-    is_number = ~np.isnan(values) if key == "threshold" else np.isfinite(values)  # a cut may part numbers from NaN
+    is_number = ~np.isnan(values) if key == "threshold" else np.isfinite(values)  # a cut may separate numbers from NaN
     if len(values) != count or not is_number.all():
         raise ValueError(f"{key} must have {count} finite numbers")
     return values
 
 
 class BoostedTrees(nn.Module):
-    """Boosted trees that are called as the networks are: logits of two classes are 0 and the log-odds of the second.
+    """Boosted trees, called like the networks: logits of two classes are 0 and the log-odds of the second.
 
-    Inputs are found by their names, so that more of them or another order change nothing.
+    Inputs are found by name, so that additional ones or another order change nothing.
 
     References:
         LightGBM: A Highly Efficient Gradient Boosting Decision Tree (2017), Advances in Neural Information Processing
@@ -218,10 +218,10 @@ class BoostedTrees(nn.Module):
         context: names of the context features.
 
     Raises:
-        ForestError: if the text is wrong, or the trees see something that is not among these inputs.
+        ForestError: if the text is wrong, or the trees use something that is not among these inputs.
     """
 
-    #: A rounding may send a jet to another leaf, so a logit can jump.
+    #: Rounding may send a jet to another leaf, so a logit can jump.
     jumps = True
 
     def __init__(self, text: str, inputs: Inputs, features: Sequence[str], context: Sequence[str]) -> None:
@@ -242,9 +242,9 @@ class BoostedTrees(nn.Module):
         return max(2, self.forest.num_logits)
 
     def forward(self, features: Tensor, four_momenta: Tensor, mask: Tensor, context: Tensor | None = None) -> Tensor:
-        """Logits (batch, class), float32; arguments as those of `flatten`.
+        """Logits (batch, class), float32; arguments as for `flatten`.
 
-        They are NaN for a jet with a number that is not finite, which trees would take for an absent one.
+        They are NaN for a jet with a number that is not finite, which the trees would take for an absent one.
         """
         if context is None:
             context = four_momenta.new_zeros(len(mask), 0)
@@ -267,7 +267,7 @@ class BoostedTrees(nn.Module):
         return sums
 
     def _walk(self, values: Tensor, root: Tensor) -> Tensor:
-        """Leaf (event, tree) that each event comes to from each root."""
+        """Leaf (event, tree) that each event reaches from each root."""
         node = root.expand(len(values), -1)
         while (node >= 0).any():
             cut = node.clamp(min=0)

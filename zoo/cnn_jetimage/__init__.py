@@ -1,4 +1,4 @@
-"""Jet images (arXiv:1511.05190) and the convolutional networks that look at them."""
+"""Jet images (arXiv:1511.05190) and convolutional networks for them."""
 
 from zoo.cnn_jetimage.cnn import JetImageCNN, cnn_jetimage, cnn_jetimage_40
 from zoo.cnn_jetimage.image import JetImage

@@ -16,31 +16,31 @@ from zoo.registry import Paper, register_model
 class JetImageCNN(JetModel):
     """Three convolutions, each with a maximum over 2x2 pixels, and two fully connected layers.
 
-    As in arXiv:1511.05190 the first filters are wide, 11x11, for most pixels of a jet image are empty; the others are
-    3x3, and a layer of 64 reads them out.
+    As in arXiv:1511.05190 the first filters are wide, 11x11, as most pixels of a jet image are empty; the others are
+    3x3, and a layer of width 64 reads them out.
 
-    The logits are differentiable, also twice, in the weights and in the particles' pT, and piecewise constant in their
-    positions, as the image is.
+    The logits are twice differentiable in the weights and in the particles' pT, and piecewise constant in their
+    positions, like the image.
 
     Note: departures from the paper.
-        - Batch normalisation follows each convolution, in place of a local response normalisation after the last.
-        - The image is finer (there 25x25), so the later convolutions have 64 filters in place of 32, and all maxima
-          are over 2x2 pixels.
+        - Batch normalisation follows each convolution, instead of a local response normalisation after the last.
+        - The image is finer (the paper's is 25x25), so the later convolutions have 64 filters instead of 32, and all
+          maxima are over 2x2 pixels.
 
     Args:
         image: from four-momenta to images of at least 8x8 pixels.
         num_classes: number of logits.
-        dropout: before each of the two last layers.
+        dropout: before each of the last two layers.
 
     Shapes:
-        features (batch, particle, feature) are not used, but for their dtype; four_momenta (batch, particle, 4) as
+        features (batch, particle, feature) are used only for their dtype; four_momenta (batch, particle, 4) as
         (E, px, py, pz) in GeV, mask (batch, particle), True for a real particle; logits (batch, class).
 
     Raises:
         ValueError: if the image has too few pixels.
     """
 
-    #: What the image promises to leave the logits alone, in the words of `zoo.check`.
+    #: Changes that leave the image, and so the logits, unchanged, by their names in `zoo.check`.
     symmetries = frozenset({"beam rotation", "beam boost"})
     #: A particle on the edge of a pixel may be counted in either.
     jumps = True
@@ -62,7 +62,7 @@ class JetImageCNN(JetModel):
         renamed_weights(self, {"decoder": "head"})
 
     def stages(self) -> dict[str, list[str]]:
-        """Modules and parameters of each stage that fine-tuning distinguishes, from the input to the ``head``."""
+        """Modules and parameters of each fine-tuning stage, from the input to the ``head``."""
         return {**stages_of("convolutions", self.convolutions), "head": ["head"]}
 
     def reference_forward(
@@ -90,7 +90,7 @@ def cnn_jetimage(input_dim: int, num_classes: int) -> JetImageCNN:
     """CNN on 64x64 pixels of 0.025, 321,826 parameters with 2 classes.
 
     Args:
-        input_dim: accepted as by every model and not used: a jet is seen through its image only.
+        input_dim: accepted for a common interface and not used: the model sees only the image of a jet.
         num_classes: number of logits.
     """
     return JetImageCNN(JetImage(pixels=64, pixel_size=0.025), num_classes)
@@ -98,10 +98,10 @@ def cnn_jetimage(input_dim: int, num_classes: int) -> JetImageCNN:
 
 @register_model(paper=PAPER, sees="jets", variant="on 40x40 pixels, as in arXiv:1701.08784")
 def cnn_jetimage_40(input_dim: int, num_classes: int) -> JetImageCNN:
-    """CNN on 40x40 pixels of 0.04, which cover the same region, 162,082 parameters with 2 classes.
+    """CNN on 40x40 pixels of 0.04, which cover the same region; 162,082 parameters with 2 classes.
 
     Args:
-        input_dim: accepted as by every model and not used: a jet is seen through its image only.
+        input_dim: accepted for a common interface and not used: the model sees only the image of a jet.
         num_classes: number of logits.
     """
     return JetImageCNN(JetImage(pixels=40, pixel_size=0.04), num_classes)

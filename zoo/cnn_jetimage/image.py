@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from zoo.kernels.padding import harmless_padding
 from zoo.physics import kinematics
 
-#: Distances, angles and parts of a whole below this are rounding. Particles on the axis of the jet or in line with it
-#: lie exactly on the edge between pixels, and balanced jets have no heavier side; there rounding must not decide.
+#: Distances, angles and fractions below this are rounding. Particles on the axis of the jet or in line with it lie
+#: exactly on the edge between pixels, and balanced jets have no heavier side; rounding must not decide there.
 ROUNDING = 1e-9
-#: A pixel's part of the jet is per mille on average. The networks see it in percent, of the order of 1 where something
-#: is, so that the epsilon of the first batch normalisation is small beside the variance.
+#: A pixel holds a per mille of the jet on average. The networks see percent, of order 1 where a pixel is not empty, so
+#: that the epsilon of the first batch normalisation is small compared with the variance.
 PERCENT = 100.0
 
 
@@ -39,19 +39,19 @@ class JetImage(nn.Module):
        .. math:: 2 \theta = \operatorname{atan2}(2 \sigma_{xy}, \sigma_{xx} - \sigma_{yy})
 
        points up, and the half of larger pT is the upper one.
-    3. Flip left and right if need be, so that the half of larger pT is on the right.
+    3. Flip left and right if needed, so that the half of larger pT is on the right.
     4. Normalise by the scalar sum of pT, inside or outside the frame.
 
-    With all steps, boosts along the beam, rotations about it, and reflections of eta or phi leave the image as it is.
+    With all steps, boosts along the beam, rotations about it, and reflections of eta or phi leave the image unchanged.
     Particles outside the frame are in no pixel: their pT is lost. Without step 1 the frame is centred on
-    eta = phi = 0, and the jet is rotated and flipped about its own axis where it lies. A jet of which no direction
-    stands out is not rotated, and one whose halves are equal is not turned over.
+    eta = phi = 0, and the jet is rotated and flipped in place about its own axis. A jet without a preferred direction
+    is not rotated, and one whose halves are equal is not turned over.
 
     The image is differentiable in the particles' pT; its gradient with respect to their positions is zero, as they
-    move only between pixels. Everything is done in float64, under autocast too.
+    only select pixels. Everything is computed in float64, also under autocast.
 
-    Note: the axis has the rapidity of the jet and not its pseudorapidity, which would move with respect to the
-        particles under a boost along the beam, for a jet has a mass.
+    Note: the axis has the rapidity of the jet, not its pseudorapidity, which would move relative to the particles under
+        a boost along the beam, as a jet has a mass.
 
     Args:
         pixels: rows and columns of the image.
@@ -66,7 +66,7 @@ class JetImage(nn.Module):
         image (batch, 1, pixel, pixel) in float64, rows from low to high phi, columns from low to high eta.
 
     Raises:
-        ValueError: if there is no pixel or it has no size.
+        ValueError: if the number or the size of the pixels is not positive.
 
     Example:
         >>> photons = torch.tensor([[[5.0, 3, 4, 0], [5.0, 3, 4, 0]]])
@@ -95,7 +95,7 @@ class JetImage(nn.Module):
         self.normalise = normalise
 
     def extra_repr(self) -> str:
-        """What was chosen, for printing."""
+        """The settings, for printing."""
         names = ("pixels", "pixel_size", "centre", "rotate", "flip", "normalise")
         return ", ".join(f"{name}={getattr(self, name)}" for name in names)
 
@@ -103,7 +103,7 @@ class JetImage(nn.Module):
         """Images (batch, 1, pixel, pixel); see the class for the shapes."""
         with torch.autocast(four_momenta.device.type, enabled=False):
             momenta = harmless_padding(four_momenta, mask).double()
-            # Of the ways to write pT, this has a gradient along the beam: zero.
+            # This way of writing pT has a gradient along the beam: zero.
             pt = torch.where(mask, torch.linalg.vector_norm(momenta[..., 1:3], dim=-1), 0.0)
             total = _sum(pt)
             fraction = pt / torch.where(total > 0, total, 1.0)
@@ -117,7 +117,7 @@ class JetImage(nn.Module):
     def _pixels(self, momenta: Tensor, mask: Tensor, pt: Tensor, fraction: Tensor) -> tuple[Tensor, Tensor]:
         """Index of each particle's pixel among those of its image, and whether it lies in the frame.
 
-        One outside, or of unknown place, is given the first pixel: a NaN stays one when it counts nothing.
+        One outside, or at an unknown position, gets the first pixel: a NaN times zero is still NaN.
         """
         eta = kinematics.finite_eta(momenta)
         axis_eta, axis_phi = _jet_axis(momenta, mask, pt, eta)
@@ -152,7 +152,7 @@ def _jet_axis(momenta: Tensor, mask: Tensor, pt: Tensor, eta: Tensor) -> tuple[T
 def _principal_angle(x: Tensor, y: Tensor, fraction: Tensor) -> Tensor:
     """Angle (batch, 1) of the axis of largest variance, counted from x and in [0, pi) up to rounding.
 
-    It is that of y where all directions have the same variance.
+    It is that of y if all directions have the same variance.
     """
     mean_x, mean_y = _sum(fraction * x), _sum(fraction * y)
     variance_x, variance_y = _sum(fraction * x * x) - mean_x**2, _sum(fraction * y * y) - mean_y**2
@@ -160,13 +160,13 @@ def _principal_angle(x: Tensor, y: Tensor, fraction: Tensor) -> Tensor:
     difference = variance_x - variance_y
     is_round = torch.hypot(difference, 2 * covariance) <= ROUNDING * (variance_x + variance_y)
     double_angle = torch.atan2(2 * covariance, difference)
-    # The cut lies just below zero, so that rounding cannot turn over a jet that lies along eta or along phi.
+    # The cut lies just below zero, so that rounding cannot turn over a jet aligned with eta or phi.
     double_angle = torch.remainder(double_angle + ROUNDING, 2 * math.pi) - ROUNDING
     return torch.where(is_round, math.pi / 2, double_angle / 2)
 
 
 def _heavier_side(coordinate: Tensor, fraction: Tensor) -> Tensor:
-    """Sign (batch, 1) of the coordinate on the side of which there is more pT; 1 if there is as much on both."""
+    """Sign (batch, 1) of the coordinate on the side with more pT; 1 if both sides have the same."""
     side = (coordinate > ROUNDING).to(fraction) - (coordinate < -ROUNDING).to(fraction)
     balance = _sum(fraction * side)
     return torch.where(balance < -ROUNDING, -torch.ones_like(balance), 1.0)

@@ -2,7 +2,7 @@
 
 References:
     Aggregated Residual Transformations for Deep Neural Networks (2016), arXiv:1611.05431.
-    Jet Tagging via Particle Clouds (2019), arXiv:1902.08570, which sets this network against ParticleNet.
+    Jet Tagging via Particle Clouds (2019), arXiv:1902.08570, which compares this network with ParticleNet.
 """
 
 from torch import Tensor, nn
@@ -16,8 +16,8 @@ from zoo.registry import Paper, register_model
 class JetImageResNeXt(JetModel):
     """ResNeXt on jet images: a stem, four stages of residual blocks (`ResNeXtBlock`), and their mean over the image.
 
-    Each stage halves the image, but for the first, and doubles the width. The stem, a 7x7 convolution of stride 2 and
-    a maximum, has 64 channels whatever the width.
+    Each stage but the first halves the image and doubles the width. The stem, a 7x7 convolution of stride 2 and a
+    maximum, always has 64 channels.
 
     Args:
         image: from four-momenta to images.
@@ -28,11 +28,11 @@ class JetImageResNeXt(JetModel):
         dropout: before the last layer.
 
     Shapes:
-        features (batch, particle, feature) are not used, but for their dtype; four_momenta (batch, particle, 4) as
+        features (batch, particle, feature) are used only for their dtype; four_momenta (batch, particle, 4) as
         (E, px, py, pz) in GeV, mask (batch, particle), True for a real particle; logits (batch, class).
     """
 
-    #: What the image promises to leave the logits alone, in the words of `zoo.check`.
+    #: Changes that leave the image, and so the logits, unchanged, by their names in `zoo.check`.
     symmetries = frozenset({"beam rotation", "beam boost"})
     #: A particle on the edge of a pixel may be counted in either.
     jumps = True
@@ -67,7 +67,7 @@ class JetImageResNeXt(JetModel):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def stages(self) -> dict[str, list[str]]:
-        """Modules and parameters of each stage that fine-tuning distinguishes, from the input to the ``head``."""
+        """Modules and parameters of each fine-tuning stage, from the input to the ``head``."""
         return {"stem": ["stem"], **stages_of("blocks", self.blocks), "head": ["head"]}
 
     def reference_forward(
@@ -121,12 +121,12 @@ PAPER = Paper("arXiv:1611.05431", "Aggregated Residual Transformations for Deep 
     paper=PAPER, sees="jets", variant="a quarter as wide, as in arXiv:1902.08570, on images of 64x64 pixels"
 )
 def resnext50_jetimage(input_dim: int, num_classes: int) -> JetImageResNeXt:
-    """ResNeXt-50 32x4d with every convolution but the first a quarter as wide, on 64x64 pixels of 0.025.
+    """ResNeXt-50 32x4d on 64x64 pixels of 0.025, with every convolution but the first a quarter as wide.
 
     1,457,314 parameters with 2 classes.
 
     Args:
-        input_dim: accepted as by every model and not used: a jet is seen through its image only.
+        input_dim: accepted for a common interface and not used: the model sees only the image of a jet.
         num_classes: number of logits.
     """
     return JetImageResNeXt(JetImage(pixels=64, pixel_size=0.025), num_classes, embed_dim=32)

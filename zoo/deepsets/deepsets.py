@@ -1,4 +1,4 @@
-"""Particle flow and energy flow networks: a function of a sum over particles, and of nothing else.
+"""Particle flow and energy flow networks: functions of a sum over particles.
 
 References:
     Energy Flow Networks: Deep Sets for Particle Jets (2018), arXiv:1810.05165.
@@ -30,14 +30,14 @@ class PFN(JetModel):
 
     .. math:: \mathrm{logits} = F\Big(\sum_i \Phi(x_i)\Big)
 
-    Weights begin as torch has it, which makes up for the size of a sum over tens of particles; :math:`\Phi` of
-    (z, y, phi), which are small, begins He-uniform without biases.
+    Weights have torch's default initialisation, which compensates for the size of a sum over tens of particles;
+    :math:`\Phi` of (z, y, phi), which are small, is initialised He-uniform without biases.
 
-    Note: EnergyFlow begins F He-uniform as well. The first logits would then be of order ten, and the first steps
-    would only bring them down; a test holds them to order one.
+    Note: EnergyFlow also initialises F He-uniform. The first logits would then be of order ten, and the first steps
+    would only reduce them; a test holds them to order one.
 
     Args:
-        input_dim: columns of ``features`` that make x; 0 ignores ``features`` and takes x = (z, y, phi) of
+        input_dim: number of columns of ``features``, which are x; 0 ignores ``features`` and takes x = (z, y, phi) of
             `jet_coordinates` from the four-momenta.
         num_classes: number of logits.
         phi_dims: widths of the layers of :math:`\Phi`, each with a ReLU.
@@ -61,7 +61,7 @@ class PFN(JetModel):
         super().__init__()
         self.input_dim = input_dim
         self.context_dim = context_dim
-        #: What leaves the logits alone, in the words of `zoo.check`; with ``features`` that is up to them.
+        #: Changes that leave the logits unchanged, by their names in `zoo.check`; with ``features`` it depends on them.
         self.symmetries = frozenset() if input_dim else frozenset({"beam rotation", "beam boost"})
         self.phi = _dense(input_dim or 3, phi_dims)
         self.head = _dense(phi_dims[-1] + context_dim, f_dims).append(nn.Linear(f_dims[-1], num_classes))
@@ -70,7 +70,7 @@ class PFN(JetModel):
             _he_uniform(self.phi)
 
     def stages(self) -> dict[str, list[str]]:
-        """Modules and parameters of each stage that fine-tuning distinguishes, from the input to the ``head``."""
+        """Modules and parameters of each fine-tuning stage, from the input to the ``head``."""
         return {**stages_of("phi", self.phi), "head": ["head"]}
 
     def reference_forward(
@@ -98,8 +98,8 @@ class EFN(JetModel):
     .. math:: \mathrm{logits} = F\Big(\sum_i z_i \, \Phi(y_i, \phi_i)\Big)
 
     The sum is linear in the momentum fraction :math:`z_i`, and :math:`z`, :math:`y` and :math:`\phi` refer to sums over
-    the jet that are safe themselves (`jet_coordinates`). So a particle that splits into parallel parts, and one that
-    is added with vanishing momentum, change nothing. Initial weights are He-uniform without biases.
+    the jet that are themselves safe (`jet_coordinates`). So collinear splittings and additional particles with
+    vanishing momentum change nothing. Initial weights are He-uniform without biases.
 
     Args:
         num_classes: number of logits.
@@ -111,7 +111,7 @@ class EFN(JetModel):
         mask (batch, particle), True for a real particle; logits (batch, class).
     """
 
-    #: What the paper promises to leave the logits alone, in the words of `zoo.check`.
+    #: Changes that leave the logits unchanged according to the paper, by their names in `zoo.check`.
     symmetries = frozenset({"beam rotation", "beam boost", "collinear splitting", "soft emission"})
 
     def __init__(
@@ -125,7 +125,7 @@ class EFN(JetModel):
         _he_uniform(self.head)
 
     def stages(self) -> dict[str, list[str]]:
-        """Modules and parameters of each stage that fine-tuning distinguishes, from the input to the ``head``."""
+        """Modules and parameters of each fine-tuning stage, from the input to the ``head``."""
         return {**stages_of("phi", self.phi), "head": ["head"]}
 
     def reference_forward(
@@ -147,11 +147,11 @@ class EFN(JetModel):
 
 
 class JetCoordinates(NamedTuple):
-    """What a particle is to its jet, (...) each in float64."""
+    """Coordinates of a particle relative to its jet, (...) each in float64."""
 
-    z: Tensor  #: part of the transverse momentum
-    y: Tensor  #: rapidity less that of the jet
-    phi: Tensor  #: azimuth less that of the jet, in [-pi, pi)
+    z: Tensor  #: fraction of the transverse momentum
+    y: Tensor  #: rapidity relative to the jet
+    phi: Tensor  #: azimuth relative to the jet, in [-pi, pi)
 
 
 def jet_coordinates(four_momenta: Tensor, mask: Tensor) -> JetCoordinates:
@@ -160,8 +160,8 @@ def jet_coordinates(four_momenta: Tensor, mask: Tensor) -> JetCoordinates:
     .. math::
         z_i = p_{T,i} \Big/ \sum_j p_{T,j}, \qquad y_i - y_J, \qquad \phi_i - \phi_J, \qquad p_J = \sum_j p_j
 
-    Both sums are linear in the momenta, so parallel splittings and soft particles leave them alone. Rotations about
-    the beam and boosts along it change none of the three. All three are zero where there is no particle.
+    Both sums are linear in the momenta, so collinear splittings and soft particles do not change them. Rotations about
+    the beam and boosts along it change none of the three. All three are zero in padding.
 
     Args:
         four_momenta: (batch, particle, 4) as (E, px, py, pz) in GeV.
@@ -179,7 +179,7 @@ def jet_coordinates(four_momenta: Tensor, mask: Tensor) -> JetCoordinates:
 
 def _classify(head: nn.Sequential, total: Tensor) -> Tensor:
     """Logits (batch, class) of the sum over the particles of each jet (batch, latent)."""
-    # What follows once a jet costs next to nothing, and half precision would cost digits.
+    # The layers after the sum cost next to nothing, and half precision would lose digits.
     with torch.autocast(total.device.type, enabled=False):
         return head(total)
 
@@ -193,7 +193,7 @@ def _dense(input_dim: int, dims: Sequence[int]) -> nn.Sequential:
 
 
 def _he_uniform(layers: nn.Sequential) -> None:
-    """Begin with He-uniform weights and no biases."""
+    """Initialise with He-uniform weights and zero biases."""
     for layer in layers:
         if isinstance(layer, nn.Linear):
             nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
@@ -230,7 +230,7 @@ def pfn_energyflow(input_dim: int, num_classes: int) -> PFN:
     """PFN without particle types of arXiv:1810.05165, 82,458 parameters with 2 classes.
 
     Args:
-        input_dim: accepted as by every model and not used: a jet is seen through its four-momenta only.
+        input_dim: accepted for a common interface and not used: the model sees only the four-momenta.
         num_classes: number of logits.
     """
     return PFN(0, num_classes, phi_dims=ENERGYFLOW_PHI, f_dims=ENERGYFLOW_F)
@@ -241,7 +241,7 @@ def efn(input_dim: int, num_classes: int) -> EFN:
     """EFN of arXiv:1810.05165, 82,358 parameters with 2 classes.
 
     Args:
-        input_dim: accepted as by every model and not used: a jet is seen through its four-momenta only.
+        input_dim: accepted for a common interface and not used: the model sees only the four-momenta.
         num_classes: number of logits.
     """
     return EFN(num_classes)

@@ -1,4 +1,4 @@
-"""Sums of flow networks over packed particles: neither the layers of particles nor the sum pay for padding."""
+"""Sums of flow networks over packed particles: neither the layers nor the sum work on padding."""
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from zoo.physics import kinematics
 
 
 def pfn_sum(phi: nn.Sequential, features: Tensor | None, four_momenta: Tensor, mask: Tensor) -> Tensor:
-    r""":math:`\sum_i \Phi(x_i)` (batch, latent), of (z, y, phi) where there are no ``features``."""
+    r""":math:`\sum_i \Phi(x_i)` (batch, latent), with x = (z, y, phi) if there are no ``features``."""
     starts = offsets(mask.sum(1))
     if features is None:
         x = torch.stack(jet_coordinates(pack(four_momenta, mask), starts), dim=-1).to(phi[0].weight.dtype)
@@ -46,6 +46,6 @@ def jet_coordinates(four_momenta: Tensor, starts: Tensor) -> tuple[Tensor, Tenso
 
 
 def _sum(terms: Tensor, starts: Tensor, dtype: torch.dtype) -> Tensor:
-    """Sum over the particles of each jet, (particle, latent) -> (jet, latent), in ``dtype`` under autocast too."""
+    """Sum over the particles of each jet, (particle, latent) -> (jet, latent), in ``dtype`` also under autocast."""
     with torch.autocast(terms.device.type, enabled=False):
         return segment_sum(terms.to(dtype), starts)

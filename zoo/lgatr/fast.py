@@ -1,4 +1,4 @@
-"""L-GATr-slim on packed tokens: what `zoo.lgatr.slim` computes, without padding but in the attention."""
+"""L-GATr-slim on packed tokens: what `zoo.lgatr.slim` computes, with padding only in the attention."""
 
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from zoo.physics.lorentz import METRIC
 #: Added to a mean square before its root.
 EPSILON = 0.01
 
-#: A Minkowski square below this part of the Euclidean one is that of a light-like vector, but for rounding.
+#: A Minkowski square below this fraction of the Euclidean one is that of a light-like vector up to rounding.
 LIGHT_LIKE = {torch.float64: 1e-14, torch.float32: 1e-6, torch.bfloat16: 0.03, torch.float16: 0.004}
 
 if TYPE_CHECKING:
@@ -35,14 +35,14 @@ def tokens_after_blocks(
 
 
 def without_leading(rows: Tensor, counts: Tensor, number: int) -> Tensor:
-    """The rows (node, feature) of jets without the first ``number`` of each, before its ``counts`` (jet,) others."""
+    """The rows (node, feature) of jets without the first ``number`` of each, which precede its ``counts`` (jet,)."""
     of_jets = counts + number
     rank = torch.arange(len(rows), device=rows.device) - offsets(of_jets)[:-1].repeat_interleave(of_jets)
     return rows[rank >= number]
 
 
 def _key_bias(mask: Tensor, dtype: torch.dtype) -> Tensor | None:
-    """What is added to the scores (jet, head, token, token); None where there is no padding."""
+    """Bias of the scores (jet, head, token, token); None if there is no padding."""
     if mask.all():
         return None
     return torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, -torch.inf)[:, None, None]

@@ -21,28 +21,28 @@ from zoo.registry import Paper, register_model
 #: Where the model is described.
 PAPER = Paper("arXiv:2512.17011", "Economical Jet Taggers - Equivariant, Slim, and Quantized")
 
-#: Reference vectors by name, (E, px, py, pz): what is fixed in the laboratory.
+#: Reference vectors by name, (E, px, py, pz): the directions fixed in the laboratory.
 REFERENCES = {
     "beams": ((1.0, 0.0, 0.0, 1.0), (1.0, 0.0, 0.0, -1.0)),
     "time": ((1.0, 0.0, 0.0, 0.0),),
 }
 
-#: The four-momenta enter in this unit, in GeV, in which they are about one.
+#: Unit of the four-momenta at the input, in GeV, in which they are about one.
 MOMENTUM_UNIT = 20.0
 
 
 class LGATrSlim(JetModel):
     r"""Attention blocks over tokens that carry scalars and four-vectors, which mix only by Minkowski products.
 
-    Each particle is a token, with its four-momentum as the vector and its features as scalars. Two kinds of tokens join
-    them: one for the whole jet, whose scalars are classified, and the reference vectors, which say what the detector
-    singles out. Every token also has its kind as scalars, one-hot.
+    Each particle is a token, with its four-momentum as the vector and its features as scalars. There are two more kinds
+    of tokens: one for the whole jet, whose scalars are classified, and the reference vectors, the directions that the
+    detector singles out. Every token also has its kind as scalars, one-hot.
 
-    The scalars see the vectors through attention weights, the joint norm and nothing else; without scalars of their
-    own they would be zero.
+    The scalars see the vectors only through the attention weights and the joint norm; without scalars of their own they
+    would be zero.
 
     Note:
-        The tokens are particles of the light cone and references of length one, in `MOMENTUM_UNIT`; the jet is not
+        The tokens are particles on the light cone and references of length one, in `MOMENTUM_UNIT`; the jet is not
         boosted to its rest frame, in which the reference implementation trains on top jets.
 
     Args:
@@ -52,15 +52,15 @@ class LGATrSlim(JetModel):
         num_vectors: four-vectors of a token.
         num_layers: attention blocks.
         num_heads: attention heads, among which scalars and vectors are divided.
-        dropout: after the attention and in the feed-forward network of a block; a vector is dropped whole.
+        dropout: after the attention and in the feed-forward network of a block; a vector is dropped as a whole.
         mlp_ratio: hidden width of the feed-forward network, in widths of a token.
-        use_features: whether ``features`` are scalars of the particles. The answers are invariant as long as they stay
-            the same; those that depend on the frame, such as pt, break the symmetry on purpose.
-        references: which of `REFERENCES` join each jet. They leave of the Lorentz group what does not change them,
-            unless they are transformed with the jet (`beams`).
+        use_features: whether ``features`` are scalars of the particles. The answers are invariant as long as these stay
+            the same; features that depend on the frame, such as pt, break the symmetry on purpose.
+        references: which of `REFERENCES` join each jet. They reduce the Lorentz group to the subgroup that leaves them
+            unchanged, unless they are transformed with the jet (`beams`).
 
     Raises:
-        ValueError: if the heads do not divide the widths, or a reference is not known.
+        ValueError: if the number of heads does not divide the widths, or a reference is unknown.
 
     Shapes:
         features (batch, particle, feature), four_momenta (batch, particle, 4) as (E, px, py, pz) in GeV,
@@ -90,8 +90,8 @@ class LGATrSlim(JetModel):
             raise ValueError(f"references: {', '.join(sorted(unknown))}: choose of {', '.join(REFERENCES)}")
         self.embed_dim = embed_dim
         self.num_features = input_dim if use_features else 0
-        #: Reference vectors (reference, 4), float64; transform them with the jets to see the full symmetry. No buffer,
-        #: for a module's ``float()`` would round it.
+        #: Reference vectors (reference, 4), float64; transform them with the jets to see the full symmetry. Not a
+        #: buffer, as a module's ``float()`` would round it.
         self.beams = torch.tensor([v for name in references for v in REFERENCES[name]], dtype=torch.float64).view(-1, 4)
         num_kinds = 2 + len(self.beams)  # of the jet, of each reference, of particles
         self.embedding = VectorLinear(1, num_vectors, num_kinds + self.num_features, embed_dim)
@@ -102,7 +102,7 @@ class LGATrSlim(JetModel):
         self.head = nn.Linear(embed_dim, num_classes)
 
     def stages(self) -> dict[str, list[str]]:
-        """Modules and parameters of each stage that fine-tuning distinguishes, from the input to the ``head``."""
+        """Modules and parameters of each fine-tuning stage, from the input to the ``head``."""
         return {"embedding": ["embedding"], **stages_of("blocks", self.blocks), "head": ["head"]}
 
     def tokens(self, features: Tensor, four_momenta: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -153,12 +153,12 @@ class LGATrSlim(JetModel):
 
 
 class VectorLinear(nn.Module):
-    r"""Linear map of the scalars, and one of the channels of the vectors, without a bias: there is no fixed vector.
+    r"""Linear map of the scalars, and one of the vector channels, without a bias, as there is no invariant vector.
 
     .. math:: v_c' = \sum_d W_{cd} \, v_d, \qquad s' = W_s s + b
 
     Args:
-        vectors_in: vectors of a token; with ``vectors_out`` 0 there is no map of them.
+        vectors_in: vectors of a token; if ``vectors_out`` is 0 they are not mapped.
         vectors_out: vectors after it.
         scalars_in: scalars of a token.
         scalars_out: scalars after it.
@@ -201,8 +201,8 @@ def joint_norm(vectors: Tensor, scalars: Tensor) -> tuple[Tensor, Tensor]:
 
     .. math:: n^2 = \frac{\sum_c |\langle v_c, v_c \rangle| + \sum_c s_c^2}{C_v + C_s} + \epsilon
 
-    A square that is zero within rounding is zero (`fast.lengths`), as that of a massless particle; the sign of its
-    noise would be that of a gradient.
+    A square that is zero within rounding, such as that of a massless particle, is set to zero (`fast.lengths`);
+    otherwise the sign of its noise would be the sign of a gradient.
     """
     squares = torch.cat([fast.lengths(vectors, dim=-2), scalars.square()], dim=-1)
     scale = (squares.mean(-1, keepdim=True) + fast.EPSILON).rsqrt()
@@ -224,7 +224,7 @@ class SlimNorm(nn.Module):
 
 
 class SlimBlock(nn.Module):
-    r"""Attention and a feed-forward network, each after a norm and beside the identity.
+    r"""Attention and a feed-forward network, each with a norm before it and a residual connection.
 
     Args:
         num_scalars: scalars of a token.
@@ -232,7 +232,7 @@ class SlimBlock(nn.Module):
         num_heads: attention heads.
         dropout: see `LGATrSlim`.
         mlp_ratio: hidden width of the feed-forward network, in widths of a token.
-        is_last: whether only the scalars are read after it, so that the feed-forward network has no vectors.
+        is_last: whether only the scalars are used afterwards, so that the feed-forward network has no vectors.
     """
 
     def __init__(

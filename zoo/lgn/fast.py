@@ -1,6 +1,6 @@
-r"""LGN on packed jets: the same parameters and numbers as on its page, and what runs.
+r"""LGN on packed jets, the form that runs: the same parameters and numbers as on its page.
 
-Nothing but the radial functions f is formed for pairs, since
+Only the radial functions f are computed for pairs, since
 
 .. math:: \sum_j f_{ij} \, p_{ij} \otimes F_j = p_i \otimes \sum_j f_{ij} F_j - \sum_j f_{ij} \, (p_j \otimes F_j)
 """
@@ -59,12 +59,12 @@ def total_invariants(
 
 
 def update(layer: nn.Module, activations: Irreps, graph: JetGraph) -> Irreps:
-    """What a `ClebschGordanLayer` does with activations (channel, node, component)."""
+    """The update of a `ClebschGordanLayer` on activations (channel, node, component)."""
     return layer.mixed(terms(layer, activations, graph))
 
 
 def terms(layer: nn.Module, activations: Irreps, graph: JetGraph) -> list[Tensor]:
-    """What the layer mixes, (channel, node, component) each."""
+    """The terms that the layer mixes, (channel, node, component) each."""
     carried = [activations[name] for name in layer.carried]
     squares = couple(activations, activations, layer.squares)
     plain_weight, moment_weight = layer.radial(graph.distances).chunk(2)

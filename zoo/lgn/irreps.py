@@ -12,7 +12,7 @@ tensor   (2,2)          9         symmetric traceless :math:`T^{\mu\nu}`
 With their second index lowered, scalar, bivector and tensor are the three parts of a 4x4 matrix :math:`M^\mu{}_\nu`,
 on which a transformation acts as :math:`\Lambda M \Lambda^{-1}`. So matrix algebra gives every Clebsch-Gordan map: two
 matrices couple by their product, a matrix and a vector by :math:`M v`, two vectors by :math:`v \, (\eta w)^T`, each
-followed by the projection on the representation wanted.
+followed by the projection on the wanted representation.
 
 References:
     Lorentz Group Equivariant Neural Network for Particle Physics (2020), arXiv:2006.04780.
@@ -124,7 +124,7 @@ CLEBSCH_GORDAN = _clebsch_gordan()
 
 def on_device(coupling: Coupling, device: torch.device) -> Tensor:
     """Coefficients as a matrix (left * right, out) on a device; float64, which as a buffer a module could round."""
-    # What is made while a model is traced is of that trace only and must not be kept.
+    # Tensors made while a model is traced belong to that trace and must not be kept.
     return (_on_device.__wrapped__ if use_reference() else _on_device)(coupling, device)
 
 
@@ -134,7 +134,7 @@ def _on_device(coupling: Coupling, device: torch.device) -> Tensor:
 
 
 def square_couplings(names: list[str], outputs: list[str]) -> list[Coupling]:
-    """Maps of the product of an activation with itself, in which antisymmetric maps vanish."""
+    """Maps of the product of an activation with itself, for which antisymmetric maps vanish."""
     return [c for c in CLEBSCH_GORDAN if {c.left, c.right} <= {*names} and c.out in outputs and not c.is_antisymmetric]
 
 
@@ -173,7 +173,7 @@ def couple(left: Irreps, right: Irreps, couplings: list[Coupling]) -> list[Tenso
 
 
 def compress(activations: Irreps) -> Irreps:
-    r"""Scale every tensor by its own invariants, which leaves small ones alone and bounds the invariants of large ones.
+    r"""Scale every tensor by its own invariants, which keeps small ones and bounds the invariants of large ones.
 
     .. math:: F \leftarrow F \, (1 + \textstyle\sum_w \langle F, F \rangle_w^2)^{-1/4}
 

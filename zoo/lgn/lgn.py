@@ -39,8 +39,8 @@ class LGN(JetModel):
     r"""Lorentz group network over all pairs of particles of a jet.
 
     Activations are scalars, vectors, bivectors and tensors (`zoo.lgn.irreps`). They start as mixtures of the
-    four-momentum and of two scalars of a particle, its mass and whether it is a beam, and pass one `ClebschGordanLayer`
-    after another. The scalars of all layers, summed over the particles, are classified by one linear layer.
+    four-momentum and of two scalars of a particle, its mass and whether it is a beam, and pass through several
+    `ClebschGordanLayer`. One linear layer classifies the scalars of all layers, summed over the particles.
 
     Note: departures from the paper, each with a test.
         - The representations of weight up to 2 are realised as real tensors: (2,0) + (0,2), complex conjugates of each
@@ -49,25 +49,25 @@ class LGN(JetModel):
         - Maps that vanish (antisymmetric squares, what follows only the last layer's scalars) have no weights.
         - Scalars are compressed by psi before their MLP, and other tensors by their own invariants (`compress`), which
           keeps products of products finite.
-        - All is computed in float64 under every precision: components grow with every boost and invariants do not, so
-          what is left of the digits after their cancellation must do.
+        - Everything is computed in float64 under every precision: components grow with every boost and invariants do
+          not, so their cancellation costs digits.
 
     Args:
         num_classes: number of logits.
         channels: of each representation, at the input and after each layer.
         num_bells: of the radial functions of each layer.
-        beams: whether two beam particles of mass 1 GeV join each jet, which leaves of the Lorentz group the
-            symmetry about the beam axis, unless the beams are transformed with the jet.
+        beams: whether two beam particles of mass 1 GeV join each jet, which reduces the Lorentz group to the symmetry
+            about the beam axis, unless the beams are transformed with the jet.
 
     Shapes:
         features (batch, particle, feature), unused, four_momenta (batch, particle, 4) as (E, px, py, pz) in GeV,
         mask (batch, particle), True for a real particle; logits (batch, class).
     """
 
-    #: What the paper promises to leave the logits alone, in the words of `zoo.check`.
+    #: Changes that leave the logits unchanged according to the paper, by their names in `zoo.check`.
     symmetries = frozenset({"beam rotation", "beam boost", "rotation", "boost"})
-    #: Of boosts up to this. Components of a tensor of rank two grow with the square of gamma, their products with its
-    #: fourth power, and in invariants they cancel again: of the digits of float64 a boost by 100 leaves four.
+    #: For boosts up to this. Components of a tensor of rank two grow with the square of gamma and their products with
+    #: its fourth power, and in invariants they cancel again: after a boost by 100, four digits of float64 are left.
     largest_gamma = 10.0
 
     def __init__(
@@ -79,7 +79,7 @@ class LGN(JetModel):
         beams: bool = True,
     ) -> None:
         super().__init__()
-        #: (beam, 4) in GeV, float64; transform them with the jets to see the full symmetry. No buffer, for a module's
+        #: (beam, 4) in GeV, float64; transform them with the jets to see the full symmetry. Not a buffer, as a module's
         #: ``float()`` would round it.
         self.beams = torch.tensor([[2**0.5, 0, 0, 1], [2**0.5, 0, 0, -1]], dtype=torch.float64)[: 2 * beams]
         self.embedding = Mixing({"scalar": 2, "vector": 1}, channels[0])
@@ -121,8 +121,8 @@ class LGN(JetModel):
             return self._classify(total)
 
     def nodes(self, four_momenta: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Particles, and behind them the beams: momenta (batch, node, 4) in GeV and scalars (batch, node, 2), both
-        float64, and which nodes there are (batch, node)."""
+        """Particles, followed by the beams: momenta (batch, node, 4) in GeV and scalars (batch, node, 2), both
+        float64, and which nodes are real (batch, node)."""
         batch, num_beams = mask.shape[0], len(self.beams)
         beams = self.beams.to(four_momenta.device)
         x, mass2 = resolve_masses(four_momenta)
@@ -145,13 +145,13 @@ class ClebschGordanLayer(nn.Module):
         \oplus \sum_{j \ne i} f_1(p_{ij}^2) \, p_{ij} \otimes F_j \Big), \quad p_{ij} = p_i - p_j
 
     followed by an MLP on the scalars and by `compress` on the others. The products are Clebsch-Gordan products of equal
-    channels, f are learned functions for each channel (`RadialFunctions`).
+    channels; f are learned functions for each channel (`RadialFunctions`).
 
     Args:
-        inputs: representations that come in.
-        outputs: representations that go out.
-        in_channels: of each representation that comes in.
-        out_channels: of each representation that goes out.
+        inputs: representations of the input.
+        outputs: representations of the output.
+        in_channels: of each input representation.
+        out_channels: of each output representation.
         num_bells: of the radial functions.
     """
 
@@ -187,7 +187,7 @@ class ClebschGordanLayer(nn.Module):
         return self.mixed(self.terms(activations, p_ij, distances, is_pair))
 
     def terms(self, activations: Irreps, p_ij: Tensor, distances: Tensor, is_pair: Tensor) -> list[Tensor]:
-        """What is mixed: F, F times F, and the two sums over the partners, (channel, batch, node, component) each."""
+        """The mixed terms: F, F times F, and the two sums over partners, (channel, batch, node, component) each."""
         f_0, f_1 = self.radial(distances).where(is_pair, 0).chunk(2)  # (channel, batch, i, j) each
         carried = [activations[name] for name in self.carried]
         squares = couple(activations, activations, self.squares)
@@ -217,7 +217,7 @@ def _project(outer: dict[str, Tensor], coupling: Coupling) -> Tensor:
 
 
 def _scalar_mlp(channels: int) -> nn.Sequential:
-    """Three hidden layers, twice as wide, initialised so that the spread of the scalars survives them."""
+    """Three hidden layers, twice as wide, initialised so that they preserve the spread of the scalars."""
     widths = [channels, 2 * channels, 2 * channels, 2 * channels, channels]
     modules: list[nn.Module] = []
     for before, after in pairwise(widths):
@@ -250,11 +250,11 @@ class RadialFunctions(nn.Module):
 
 
 class Mixing(nn.Module):
-    """Linear maps between the channels of each representation, the most general that commute with the group.
+    """Linear maps between the channels of each representation, the most general ones that commute with the group.
 
     Args:
         in_channels: number of channels of each representation.
-        out_channels: number of channels of every representation that comes out.
+        out_channels: number of channels of every output representation.
     """
 
     def __init__(self, in_channels: dict[str, int], out_channels: int) -> None:
@@ -276,7 +276,7 @@ class Mixing(nn.Module):
 
 
 class Linear(nn.Linear):
-    """Affine map in float64, whatever the precision in which its weights are kept."""
+    """Affine map in float64, whatever the precision of its weights."""
 
     def forward(self, values: Tensor) -> Tensor:
         """Float64 (row, feature) in and out."""
@@ -291,7 +291,7 @@ def lgn(input_dim: int, num_classes: int) -> LGN:
     """LGN for top tagging, 4,498 parameters with 2 classes; the paper's has 4.5k.
 
     Args:
-        input_dim: accepted as by every model and not used: a jet is seen through its four-momenta only.
+        input_dim: accepted for a common interface and not used: the model sees only the four-momenta.
         num_classes: number of logits.
     """
     return LGN(num_classes)

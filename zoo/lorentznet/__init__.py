@@ -1,4 +1,4 @@
-"""LorentzNet, the Lorentz group equivariant graph network of arXiv:2201.08187, and its Euclidean partner EGNN."""
+"""LorentzNet, the Lorentz group equivariant graph network of arXiv:2201.08187, and its Euclidean counterpart EGNN."""
 
 from zoo.lorentznet.egnn import EGNN, egnn
 from zoo.lorentznet.lorentznet import (

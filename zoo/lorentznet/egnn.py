@@ -1,9 +1,9 @@
-"""EGNN: the Euclidean partner of LorentzNet, on three-momenta in place of four-momenta.
+"""EGNN: the Euclidean counterpart of LorentzNet, on three-momenta instead of four-momenta.
 
 References:
     E(n) Equivariant Graph Neural Networks (2021), arXiv:2102.09844.
-    An Efficient Lorentz Equivariant Graph Neural Network for Jet Tagging (2022), arXiv:2201.08187, which sets the two
-    side by side.
+    An Efficient Lorentz Equivariant Graph Neural Network for Jet Tagging (2022), arXiv:2201.08187, which compares the
+    two.
 """
 
 import torch
@@ -25,8 +25,8 @@ class EGNN(JetModel):
     are the input scalars.
 
     Note: departures from the paper.
-        - Widths, batch normalisations, the logarithm of distances and the bounded update are LorentzNet's, so that
-          nothing but the geometry sets the two apart.
+        - Widths, batch normalisations, the logarithm of distances and the bounded update are LorentzNet's, so that the
+          two differ only in geometry.
 
     Args:
         num_classes: number of logits.
@@ -40,7 +40,7 @@ class EGNN(JetModel):
         mask (batch, particle), True for a real particle; logits (batch, class).
     """
 
-    #: What the paper promises to leave the logits alone, in the words of `zoo.check`.
+    #: Changes that leave the logits unchanged according to the paper, by their names in `zoo.check`.
     symmetries = frozenset({"beam rotation", "rotation"})
 
     def __init__(
@@ -144,7 +144,7 @@ def egnn(input_dim: int, num_classes: int) -> EGNN:
     """EGNN for top tagging, 222,266 parameters with 2 classes.
 
     Args:
-        input_dim: accepted as by every model and not used: a jet is seen through its four-momenta only.
+        input_dim: accepted for a common interface and not used: the model sees only the four-momenta.
         num_classes: number of logits.
     """
     return EGNN(num_classes)

@@ -1,8 +1,8 @@
-r"""LorentzNet and EGNN on packed jets: the same parameters and numbers as on their pages, and what runs.
+r"""LorentzNet and EGNN on packed jets, the form that runs: the same parameters and numbers as on their pages.
 
 The first layer of :math:`\phi_e` acts on concatenated inputs, so it is the sum of a term of i, a term of j and a term
-of the invariants. The first two are formed once a node, and the statistics of its batch normalisation follow from sums
-over nodes (`normalised_terms`). What remains to be done for each pair is `pair_messages`.
+of the invariants. The first two are computed once per node, and the statistics of its batch normalisation follow from
+sums over nodes (`normalised_terms`). `pair_messages` does what remains for each pair.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -19,7 +19,7 @@ from zoo.kernels.pairs import PairBlock, Pairs, complete_pairs, pair_blocks, pai
 from zoo.kernels.segments import offsets, segment_sum
 from zoo.lorentznet.messages import MessageWeights, pair_invariants, pair_messages
 
-#: Pairs that are worked on at a time: on a CPU few enough for the cache, elsewhere enough to fill the device.
+#: Pairs per block: on a CPU few enough for the cache, elsewhere enough to fill the device.
 PAIRS_PER_BLOCK = {"cpu": 12288, "default": 1 << 20}
 
 
@@ -66,7 +66,7 @@ def node_scalars(
     """
     x, s, counts = pack(x, is_node), pack(s, is_node), is_node.sum(1)
     graph = jet_graph(s, counts)
-    # Only products of (pair, embed_dim) matrices gain from half precision; the rest would only lose digits.
+    # Only products of (pair, embed_dim) matrices gain from half precision; everything else would only lose digits.
     with without_autocast(x):
         h = embedding(s)
         for block in blocks:
@@ -86,7 +86,7 @@ def leading_rows(h: Tensor, counts: Tensor, wanted: Tensor) -> Tensor:
 
 
 def lorentz_block(block: nn.Module, h: Tensor, x: Tensor, graph: JetGraph) -> tuple[Tensor, Tensor]:
-    """What a `LorentzGroupBlock` does with h (node, embed_dim) and x (node, 4)."""
+    """The update of a `LorentzGroupBlock` on h (node, embed_dim) and x (node, 4)."""
     invariants = pair_invariants(x, graph.pairs, h.dtype)
     total, weight = summed_messages(block, h, invariants, graph)
     if block.phi_x is not None and block.as_released:
@@ -97,7 +97,7 @@ def lorentz_block(block: nn.Module, h: Tensor, x: Tensor, graph: JetGraph) -> tu
 
 
 def euclidean_block(block: nn.Module, h: Tensor, x: Tensor, graph: JetGraph) -> tuple[Tensor, Tensor]:
-    """What a `EuclideanBlock` does with h (node, embed_dim) and x (node, 3)."""
+    """The update of a `EuclideanBlock` on h (node, embed_dim) and x (node, 3)."""
     distance = psi(squared_distance(x, graph.pairs)).to(h.dtype)[:, None]
     total, weight = summed_messages(block, h, distance, graph)
     if block.phi_x is not None:
@@ -116,7 +116,7 @@ def summed_messages(block: nn.Module, h: Tensor, invariants: Tensor, graph: JetG
 
 
 def message_weights(block: nn.Module) -> MessageWeights:
-    """The weights of a block behind its first layer."""
+    """The weights of a block after its first layer."""
     weights = MessageWeights(edge=block.phi_e[3].weight, edge_bias=block.phi_e[3].bias)
     if block.phi_m is not None:
         weights = weights._replace(gate=block.phi_m[0].weight, gate_bias=block.phi_m[0].bias)
@@ -193,7 +193,7 @@ def normalised_terms(
         graph: of the nodes.
 
     Returns:
-        r, s and W of which the normalised sum is made.
+        r, s and W for the normalised sum.
     """
     if norm.training and len(invariants):
         mean, variance = _pair_moments(receiver, sender, invariants, weight, graph)

@@ -19,13 +19,13 @@ from zoo.registry import Paper, register_model
 class LorentzNet(JetModel):
     r"""Lorentz group equivariant network over all pairs of particles of a jet.
 
-    Node scalars h and four-momenta x are updated by blocks (`LorentzGroupBlock`), and the mean scalar is classified.
-    What runs is the same on packed jets, `zoo.lorentznet.fast`.
+    Blocks (`LorentzGroupBlock`) update node scalars h and four-momenta x, and the mean scalar is classified. The form
+    that runs is the same on packed jets, `zoo.lorentznet.fast`.
 
     Note: departures from the reference implementation, each with a test.
         - Padding is packed away, so neither the mean over particles nor a batch normalisation sees padded rows.
         - A mass that the precision of the input cannot resolve is zero (`resolve_masses`), so the mass scalar of a
-          massless particle is not rounding noise; the geometry is formed in float64 under every precision.
+          massless particle is not rounding noise; the geometry is computed in float64 under every precision.
         - The coordinate update is bounded by clamping its invariant weight, not the components of a four-vector,
           which would single out a frame.
 
@@ -35,19 +35,19 @@ class LorentzNet(JetModel):
         num_layers: number of blocks.
         dropout: before the last layer.
         coordinate_scale: c of the coordinate update.
-        num_scalars: invariant numbers of a particle (mass aside) taken from ``features``, such as one-hot particle
-            types; 0 ignores ``features``, whose pt and angles would break the symmetry.
-        mass_scalar: whether the mass of a particle is an input scalar, with beams one for particles and one for them.
+        num_scalars: invariant numbers of a particle (besides the mass) taken from ``features``, such as one-hot
+            particle types; 0 ignores ``features``, whose pt and angles would break the symmetry.
+        mass_scalar: whether the mass is an input scalar; with beams, one scalar for particles and one for beams.
         massive: whether the last of ``features`` is the mass of a particle in GeV, and its momentum was made massless;
-            energy and pz are then put right by `give_masses`.
-        beams: whether two beam particles of mass 1 GeV join each jet, which leaves of the Lorentz group the
-            symmetry about the beam axis, unless the beams are transformed with the jet.
-        readout_rows: what the sum over particles and beams is divided by for the read-out; None for their number. The
-            reference implementation divides by the rows of the padded batch, which its weights are used to.
+            `give_masses` then corrects energy and pz.
+        beams: whether two beam particles of mass 1 GeV join each jet, which reduces the Lorentz group to the symmetry
+            about the beam axis, unless the beams are transformed with the jet.
+        readout_rows: divisor of the sum over particles and beams in the read-out; None for their number. The reference
+            implementation divides by the rows of the padded batch, and its weights were trained that way.
         as_released: whether the mass scalar is that of float32, rounding noise included (`released_mass2`), no particle
             is put on the light cone, and the coordinate update is bounded component by component
-            (`move_apart_by_components`), as in the reference implementation. Its weights are used to that; no symmetry
-            is left that could be promised.
+            (`move_apart_by_components`), as in the reference implementation. Its weights were trained that way; no
+            symmetry can then be promised.
         context_dim: event quantities that join the mean scalar. They do not change with the momenta, so with them no
             symmetry is promised.
 
@@ -56,8 +56,8 @@ class LorentzNet(JetModel):
         mask (batch, particle), True for a real particle, context (batch, context_dim); logits (batch, class).
     """
 
-    #: What the paper promises to leave the logits alone, in the words of `zoo.check`; with ``num_scalars``, as long as
-    #: the features stay the same.
+    #: Changes that leave the logits unchanged according to the paper, by their names in `zoo.check`; with
+    #: ``num_scalars``, as long as the features stay the same.
     symmetries = frozenset({"beam rotation", "beam boost", "rotation", "boost"})
 
     def __init__(
@@ -86,7 +86,7 @@ class LorentzNet(JetModel):
         self.num_scalars = num_scalars
         self.mass_scalar = mass_scalar
         self.massive = massive
-        #: (beam, 4) in GeV, float64; transform them with the jets to see the full symmetry. No buffer, for a module's
+        #: (beam, 4) in GeV, float64; transform them with the jets to see the full symmetry. Not a buffer, as a module's
         #: ``float()`` would round it.
         self.beams = torch.tensor([[2**0.5, 0, 0, 1], [2**0.5, 0, 0, -1]], dtype=torch.float64)[: 2 * beams]
         node_scalars = num_scalars + mass_scalar * (1 + beams)
@@ -123,7 +123,7 @@ class LorentzNet(JetModel):
         """Scalars (batch, particle, embed_dim) after the last block."""
         with without_autocast(four_momenta):
             h, _ = self._reference_scalars(features, four_momenta, mask)
-            return h[:, : mask.shape[1]]  # behind them stand the beams
+            return h[:, : mask.shape[1]]  # the beams come after them
 
     def _reference_scalars(self, features: Tensor, four_momenta: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         x, s, is_node = self.nodes(features, four_momenta, mask)
@@ -149,8 +149,8 @@ class LorentzNet(JetModel):
         return fast.leading_rows(h, counts, mask.sum(1))
 
     def nodes(self, features: Tensor, four_momenta: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Particles, and behind them the beams: momenta x (batch, node, 4) in GeV, float64, scalars s (batch, node,
-        scalar), and which nodes there are (batch, node)."""
+        """Particles, followed by the beams: momenta x (batch, node, 4) in GeV, float64, scalars s (batch, node,
+        scalar), and which nodes are real (batch, node)."""
         batch, num_beams = mask.shape[0], len(self.beams)
         beams = self.beams.to(four_momenta.device)
         if self.massive:
@@ -237,12 +237,12 @@ def mean_over_partners(values: Tensor, is_pair: Tensor) -> Tensor:
 
 
 def released_mass2(four_momenta: Tensor) -> Tensor:
-    r"""Squared masses :math:`2 E^2 - (E^2 + p^2)` (...) in GeV^2, formed in float32 as by the reference implementation.
+    r"""Squared masses :math:`2 E^2 - (E^2 + p^2)` (...) in GeV^2, in float32 as in the reference implementation.
 
-    For a massless particle they are rounding noise of some :math:`10^{-7} E^2`, which its weights have learnt from.
+    For a massless particle they are rounding noise of about :math:`10^{-7} E^2`, which its weights have learnt from.
     """
     energy2, x2, y2, z2 = four_momenta.float().square().unbind(-1)
-    return (2 * energy2 - (energy2 + x2 + y2 + z2)).double()  # in this order, which decides on the noise
+    return (2 * energy2 - (energy2 + x2 + y2 + z2)).double()  # in this order, which determines the noise
 
 
 PAPER = Paper("arXiv:2201.08187", "An Efficient Lorentz Equivariant Graph Neural Network for Jet Tagging")
@@ -254,7 +254,7 @@ def lorentznet(input_dim: int, num_classes: int) -> LorentzNet:
     """LorentzNet for top tagging, 224,072 parameters with 2 classes.
 
     Args:
-        input_dim: accepted as by every model and not used: a jet is seen through its four-momenta only.
+        input_dim: accepted for a common interface and not used: the model sees only the four-momenta.
         num_classes: number of logits.
     """
     return LorentzNet(num_classes)
@@ -266,11 +266,11 @@ def lorentznet_release(input_dim: int, num_classes: int) -> LorentzNet:
 
     Masses and coordinate updates are those of the reference implementation (`LorentzNet`'s ``as_released``), and so is
     the read-out, which divides by the rows of the padded batch: there the answer for a jet depends on the longest jet
-    of its batch. Here the number is fixed, to 100, about the longest of 32 jets and the beams; set
+    of its batch. Here the number is fixed to 100, about the longest of 32 jets plus the beams; set
     ``model.readout_rows`` to reproduce another batch. Train `lorentznet` instead.
 
     Args:
-        input_dim: accepted as by every model and not used: a jet is seen through its four-momenta only.
+        input_dim: accepted for a common interface and not used: the model sees only the four-momenta.
         num_classes: number of logits.
     """
     return LorentzNet(num_classes, readout_rows=100, as_released=True)
@@ -294,11 +294,11 @@ def lorentznet_qg(input_dim: int, num_classes: int) -> LorentzNet:
 def lorentznet_qg_release(input_dim: int, num_classes: int) -> LorentzNet:
     """LorentzNet for the published weights of quarks and gluons: the reference implementation's answers.
 
-    As `lorentznet_release`. There all of EnergyFlow's two million jets are padded to the 148 particles of the longest,
-    so the read-out always divides by that, and particles have the masses of their kinds.
+    As `lorentznet_release`. The reference pads all of EnergyFlow's two million jets to the 148 particles of the
+    longest, so the read-out always divides by that number, and particles have the masses of their kinds.
 
     Args:
-        input_dim: number of features of a particle, the one-hot types and last the mass: the feature table
+        input_dim: number of features of a particle, the one-hot types followed by the mass: the feature table
             ``quark_gluon_types``.
         num_classes: number of logits.
     """
@@ -318,8 +318,8 @@ def lorentznet_qg_release(input_dim: int, num_classes: int) -> LorentzNet:
 def lorentznet_for_events(input_dim: int, num_classes: int) -> LorentzNet:
     """LorentzNet for the objects of an event, with the missing transverse momentum as ``context``.
 
-    The features enter as scalars beside the mass. Transverse momenta and angles among them, and the context, single out
-    the beam already, so there are no beam particles: beside some nine objects they would be a fifth of the nodes.
+    The features enter as scalars beside the mass. Transverse momenta and angles among them, and the context, already
+    single out the beam, so there are no beam particles: with about nine objects they would be a fifth of the nodes.
 
     Args:
         input_dim: number of features of an object.

@@ -1,6 +1,6 @@
-"""The pair messages of LorentzNet, computed in cache-sized blocks and again in the backward pass.
+"""The pair messages of LorentzNet, computed in cache-sized blocks and recomputed in the backward pass.
 
-All that is of size (pair, embed_dim) lives here and only for one block of jets at a time, so memory does not grow with
+Arrays of size (pair, embed_dim) exist only here and only for one block of jets at a time, so memory does not grow with
 the number of pairs, and matrix products find their operands in the cache.
 """
 
@@ -33,7 +33,7 @@ def pair_invariants(x: Tensor, pairs: Pairs, dtype: torch.dtype) -> Tensor:
 
 
 class MessageWeights(NamedTuple):
-    """Weights of what follows the first layer of phi_e, in torch's (out, in) order."""
+    """Weights of the layers after the first layer of phi_e, in torch's (out, in) order."""
 
     edge: Tensor  #: (embed_dim, embed_dim), second layer of phi_e
     edge_bias: Tensor  #: (embed_dim,)
@@ -45,7 +45,7 @@ class MessageWeights(NamedTuple):
 
 
 class _Activations(NamedTuple):
-    """What one block computes on its way, each (pair, embed_dim) unless said otherwise."""
+    """Intermediate results of one block, each (pair, embed_dim) unless stated otherwise."""
 
     first: Tensor  # after the first layer of phi_e
     edge: Tensor  # after the second
@@ -63,7 +63,7 @@ def pair_messages(
     blocks: list[PairBlock],
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
-    r"""Messages of all pairs, summed over the senders, and the coordinate weight of each pair.
+    r"""Messages of all pairs summed over the senders, and the coordinate weight of each pair.
 
     .. math::
         a_{ij} &= \mathrm{ReLU}(r_i + s_j + W \, \mathrm{inv}_{ij}), \quad
@@ -78,10 +78,10 @@ def pair_messages(
         invariant_weight: W transposed, (invariant, embed_dim).
         weights: the other weights; without those of a gate, m is e.
         blocks: the pairs, cut into runs of jets.
-        dtype: of what follows the first layer; sums over pairs are returned in the dtype of ``receiver``.
+        dtype: of the layers after the first; sums over pairs are returned in the dtype of ``receiver``.
 
     Returns:
-        M (node, embed_dim), and c (pair,), of length zero where ``weights`` has no phi_x.
+        M (node, embed_dim), and c (pair,), of length zero if ``weights`` has no phi_x.
     """
     return _PairMessages.apply(receiver, sender, invariants, invariant_weight, blocks, dtype, *weights)
 
@@ -140,7 +140,7 @@ class _PairInvariants(torch.autograd.Function):
         x, products = ctx.saved_tensors
         pairs = ctx.pairs
         gradient = gradient / (1 + products.abs())
-        # Both invariants are symmetric, so the pairs (i, j) and (j, i) act on x_i alike.
+        # Both invariants are symmetric, so the pairs (i, j) and (j, i) act on x_i in the same way.
         grad_norm, grad_dot = (
             part.index_select(0, pairs.reverse).add_(part) for part in gradient.T.to(x.dtype).contiguous()
         )
@@ -217,10 +217,10 @@ def _activate(first, weights, *, keep_edge):
 
 
 def _weighted_sum(values: Tensor, weight: Tensor, block: PairBlock) -> Tensor:
-    """Sum of all rows with a weight each; by nodes first, which unlike a product of vector and matrix runs parallel."""
+    """Weighted sum of all rows; first per node, which unlike a product of vector and matrix runs in parallel."""
     return gather_sum(values, block.rows, block.pairs.starts, weight.flatten()).sum(0)
 
 
 def _relu_backward(gradient: Tensor, output: Tensor) -> Tensor:
-    """Gradient before a ReLU, in the place of that after it."""
+    """Gradient before a ReLU, written over the gradient after it."""
     return torch.ops.aten.threshold_backward.grad_input(gradient, output, 0, grad_input=gradient)

@@ -1,4 +1,4 @@
-"""Particle Transformer on packed particles and pairs: no layer but the attention itself works on padding.
+"""Particle Transformer on packed particles and pairs: only the attention itself works on padding.
 
 Jets of similar length are padded to matrices for the attention; pairs are embedded in blocks that stay in the cache.
 """
@@ -15,7 +15,7 @@ from zoo.kernels.pairs import unordered_pairs
 from zoo.particle_transformer.pair_embedding import embed_pairs
 from zoo.particle_transformer.pair_inputs import describe_pairs
 
-#: Added to the score of a padded key: finite in half precision too, so that a jet without particles gives no NaN.
+#: Added to the score of a padded key: finite also in half precision, so that a jet without particles gives no NaN.
 MASKED = -6e4
 
 
@@ -41,7 +41,7 @@ def particles(model: nn.Module, features: Tensor, four_momenta: Tensor, mask: Te
 
 
 def _attention_biases(model: nn.Module, features: Tensor, four_momenta: Tensor, jets: SortedJets) -> list[Tensor]:
-    """What is added to the scores of each group, broadcastable to (jet, head, particle, particle)."""
+    """Bias of the scores of each group, broadcastable to (jet, head, particle, particle)."""
     dtype = model.class_token.dtype
     if model.pair_embedding is None:
         return [_key_bias(group.mask, dtype) for group in jets.groups]
@@ -87,7 +87,7 @@ def _class_attention(block: nn.Module, token: Tensor, x: Tensor, groups: Sequenc
 def _attend_to_group(
     block: nn.Module, group: LengthGroup, query: Tensor, of_token: Tensor, of_particles: Tensor
 ) -> Tensor:
-    """What the tokens of a group see of themselves and of their particles, (jet, feature)."""
+    """Attention of the tokens of a group to themselves and to their particles, (jet, feature)."""
     key, value = torch.cat([of_token[:, None], group.pad(of_particles)], dim=1).chunk(2, dim=-1)
     bias = _key_bias(F.pad(group.mask, (1, 0), value=True), query.dtype)
     return _attend(block, query[:, None], key, value, bias)[:, 0]
@@ -104,8 +104,8 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, p: float
     """Attention of (jet, head, particle, feature) with a ``bias`` of its scores and dropout ``p`` of its weights."""
     if query.device.type != "cpu":
         return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=p)
-    # The scores of a group stay in the cache, so torch's blocks of them gain nothing on a CPU; with a gradient it has
-    # but a general form there, which looks for rows without keys and has a slow dropout.
+    # The scores of a group stay in the cache, so torch's blocked attention gains nothing on a CPU; with gradients it
+    # has only a general form there, which looks for rows without keys and has a slow dropout.
     scores = query @ (key * query.shape[-1] ** -0.5).mT + bias
     weights = scores.softmax(-1)
     return (dropout(weights, p) if p else weights) @ value
@@ -113,7 +113,7 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, p: float
 
 def _update(block: nn.Module, x: Tensor, attended: Tensor) -> Tensor:
     """The rest of a block, on rows (row, feature)."""
-    scale = block.head_scale.repeat_interleave(x.shape[1] // block.num_heads)  # of the weight: rows are many
+    scale = block.head_scale.repeat_interleave(x.shape[1] // block.num_heads)  # scales the weight: there are many rows
     heads = linear(attended, block.out_proj.weight * scale[:, None], block.out_proj.bias * scale)
     x = x + block.dropout(block.norm_out(heads))
     hidden = block.norm_hidden(

@@ -1,8 +1,8 @@
 """The embedding of the pairs of Particle Transformer, computed in cache-sized blocks.
 
-There are thirty times as many pairs as particles, so what each layer would store of them is most of the memory of a
-training step, and reading it most of the time of the embedding. Stored is only the output of each affine map: what is
-normalised and activated is made while a block of pairs is in the cache, in the backward pass once more.
+There are thirty times as many pairs as particles, so their stored activations would be most of the memory of a training
+step, and reading them most of the time of the embedding. Only the output of each affine map is stored: normalisation
+and activation are computed while a block of pairs is in the cache, and again in the backward pass.
 """
 
 import torch
@@ -14,12 +14,12 @@ from zoo.kernels.block_norms import Affine, BlockSums, NormGradient
 from zoo.kernels.cpu import linear, outer_sum
 from zoo.kernels.norms import fold_norm, track_statistics
 
-#: Pairs of a block.
+#: Pairs per block.
 PAIRS_PER_BLOCK = 4096
 
 
 def embed_pairs(layers: nn.Sequential, pairs: Tensor) -> Tensor:
-    """What a `PairEmbedding` makes of packed pairs (pair, number), (pair, feature)."""
+    """The output (pair, feature) of a `PairEmbedding` for packed pairs (pair, number)."""
     training = layers.training
     if pairs.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
         if training and len(pairs) > 1:
@@ -32,7 +32,7 @@ def embed_pairs(layers: nn.Sequential, pairs: Tensor) -> Tensor:
 
 
 def _by_fixed_statistics(layers: nn.Sequential, pairs: Tensor) -> Tensor:
-    """They are factors of the weights, so each block of pairs goes through all layers in the cache."""
+    """Fixed statistics are factors of the weights, so each block of pairs goes through all layers in the cache."""
     norm, *rest = layers
     *hidden, last = (fold_norm(layer, after) for layer, after in zip(rest[::3], rest[1::3], strict=True))
     blocks = []
@@ -69,7 +69,7 @@ def _moments(z: Tensor) -> tuple[Tensor, Tensor]:
 class _NormGeluLinear(torch.autograd.Function):
     r""":math:`W \, \mathrm{GELU}(\mathrm{BN}(z)) + b`, and its mean and variance over the rows.
 
-    The given mean and variance are those of z: they carry no gradient of their own, the rule for z has it.
+    The given mean and variance are those of z: they have no gradient of their own, as that of z includes it.
     """
 
     @staticmethod

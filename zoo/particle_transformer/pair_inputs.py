@@ -16,19 +16,19 @@ from zoo.physics.kinematics import SMALLEST, delta_phi, pair_features, phi
 
 
 class PairInputs(nn.Module):
-    """Numbers that describe a pair of particles: subclass it to add an interaction matrix of your own.
+    """Numbers that describe a pair of particles; subclass it to add your own interaction matrix.
 
-    It may have parameters, which are then trained with the model. One without any is not differentiated. One formula
-    serves both forms of the model: the fast path lists the pairs of real particles, the reference those of padded jets,
-    where padding stands in the list as a massless particle of 1 GeV without features. A formula looks up what it needs
-    of both ends by their numbers (``four_momenta[i]``) and computes elementwise, so it can be exported.
+    It may have parameters, which are then trained with the model. Without parameters it is not differentiated. One
+    formula serves both forms of the model: the fast path lists the pairs of real particles, the reference those of
+    padded jets, where padding is a massless particle of 1 GeV without features. A formula looks up both particles by
+    their numbers (``four_momenta[i]``) and computes elementwise, so it can be exported.
     """
 
-    #: How many numbers.
+    #: Number of values per pair.
     dim: int
 
     def forward(self, features: Tensor, four_momenta: Tensor, i: Tensor, j: Tensor) -> Tensor:
-        """Numbers of the pairs, which must be the same for (i, j) and (j, i): a pair is looked at in one order only.
+        """Numbers of the pairs, which must be the same for (i, j) and (j, i): each pair is evaluated in one order only.
 
         Args:
             features: (node, feature), the particles of all jets.
@@ -52,11 +52,11 @@ class KinematicPairs(PairInputs):
 
 
 class WeaverPairs(PairInputs):
-    r"""The pair inputs of the paper in the precision of the momenta, as weaver-core computes them.
+    r"""The pair inputs of the paper in the precision of the momenta, as in weaver-core.
 
-    Where :math:`m^2 = E^2 - p^2` of the sum of a pair is rounding noise, as of a massless particle and itself, its
-    logarithm is that of the noise, and weights trained by weaver-core depend on it; `KinematicPairs` takes such
-    particles as massless. In float64 both are the same.
+    Where :math:`m^2 = E^2 - p^2` of the sum of a pair is rounding noise, as for a massless particle with itself, its
+    logarithm is that of the noise, and weights trained with weaver-core depend on it; `KinematicPairs` treats such
+    particles as massless. In float64 both agree.
     """
 
     dim = 4
@@ -64,7 +64,7 @@ class WeaverPairs(PairInputs):
     def forward(self, features: Tensor, four_momenta: Tensor, i: Tensor, j: Tensor) -> Tensor:
         energy, px, py, pz = four_momenta.unbind(-1)
         pt, azimuth = (px.square() + py.square()).sqrt(), phi(four_momenta)
-        # the last limit is ours: there is no finite answer for a massless particle against the z axis
+        # the last limit is ours: there is no finite answer for a massless particle opposite to the z axis
         rapidity = 0.5 * torch.log((1 + 2 * pz / (energy - pz).clamp(min=1e-20)).clamp(min=1e-20))
         of_angles = (rapidity[i] - rapidity[j]).square() + delta_phi(azimuth[i], azimuth[j]).square()
         distance, softer = of_angles.sqrt(), torch.minimum(pt[i], pt[j])
@@ -81,11 +81,11 @@ class CouplingPairs(PairInputs):
     - ``fixed``: `pair_couplings`.
     - ``running``: the same at the invariant mass of the pair as the scale.
 
-    An object is of the type whose column is the largest, so the columns may be one-hot or standardised, and of no type
-    where none is above zero.
+    The type of an object is the one with the largest column, so the columns may be one-hot or standardised; an object
+    has no type if no column is above zero.
 
     Note:
-        That an object does not couple to itself, and the scale of a pair, are choices of this implementation.
+        That an object does not couple to itself and the scale of a pair are choices of this implementation.
 
     Args:
         type_columns: columns of ``features``, one for each of `OBJECT_TYPES` in that order.
@@ -127,9 +127,9 @@ class CouplingPairs(PairInputs):
 def describe_pairs(
     pair_inputs: Sequence[PairInputs], features: Tensor, four_momenta: Tensor, i: Tensor, j: Tensor, dtype: torch.dtype
 ) -> Tensor:
-    """What all ``pair_inputs`` give for the pairs, (pair, number) of a ``dtype``.
+    """The values of all ``pair_inputs`` for the pairs, (pair, number) in ``dtype``.
 
-    As in the paper there is no gradient of what has nothing to learn.
+    As in the paper there is no gradient through inputs without parameters.
     """
     numbers = []
     for inputs in pair_inputs:

@@ -1,4 +1,4 @@
-"""Particle Transformer (ParT): attention between particles, biased by what is known of each pair.
+"""Particle Transformer (ParT): attention between particles, biased by the kinematics or couplings of each pair.
 
 References:
     Particle Transformer for Jet Tagging (2022), arXiv:2202.03772.
@@ -40,7 +40,7 @@ class ParticleTransformer(JetModel):
         U_{ij} = \mathrm{embed}(u_{ij}), \quad x_i \leftarrow \mathrm{ParticleAttention}(x, U)_i, \quad
         t \leftarrow \mathrm{ClassAttention}(t, x), \quad \mathrm{logits} = W \, \mathrm{LN}(t) + b
 
-    with numbers :math:`u_{ij}` of each pair and a class token t that is learnt.
+    with numbers :math:`u_{ij}` of each pair and a learnt class token t.
 
     Note: departures from the reference implementation, each with a test.
         - No batch normalisation sees padding, of particles or of pairs.
@@ -49,13 +49,13 @@ class ParticleTransformer(JetModel):
     Args:
         input_dim: number of features of a particle.
         num_classes: number of logits.
-        embed_dims: widths of the embedding of a particle; the last is the width of all that follows.
+        embed_dims: widths of the embedding of a particle; the last is the width of all later layers.
         num_layers: number of particle attention blocks.
         num_heads: number of attention heads.
         dropout: in the particle attention blocks, also of attention weights.
         num_class_layers: number of class attention blocks.
-        pair_inputs: what enters the attention scores for each pair; none leaves attention without interactions.
-        pair_embed_dims: widths of the embedding of a pair, before that to ``num_heads``.
+        pair_inputs: the inputs of the attention scores for each pair; if empty, attention has no interactions.
+        pair_embed_dims: widths of the embedding of a pair, before the last layer to ``num_heads``.
         pair_activation: whether the embedding of a pair ends with a GELU, as in the published weights.
         context_dim: number of event quantities, such as the missing transverse momentum, that join the class token.
         head_dims: widths of the hidden layers before the logits.
@@ -105,7 +105,7 @@ class ParticleTransformer(JetModel):
         self._initialise()
 
     def stages(self) -> dict[str, list[str]]:
-        """Modules and parameters of each stage that fine-tuning distinguishes, from the input to the ``head``."""
+        """Modules and parameters of each fine-tuning stage, from the input to the ``head``."""
         pairs = {} if self.pair_embedding is None else {"pair_embedding": ["pair_inputs", "pair_embedding"]}
         return {
             "embedding": ["embedding"],
@@ -147,7 +147,7 @@ class ParticleTransformer(JetModel):
         return jets.unsort(x)
 
     def _attention_bias(self, features: Tensor, four_momenta: Tensor, mask: Tensor) -> Tensor:
-        """What is added to the attention scores: U of each pair, `MASKED` where the key is padding."""
+        """Bias of the attention scores: U of each pair, `MASKED` where the key is padding."""
         if self.pair_embedding is None:
             return key_bias(mask)
         dtype = self.class_token.dtype
@@ -184,7 +184,7 @@ class ParticleTransformer(JetModel):
 
 
 class AttentionBlock(nn.Module):
-    """What particle and class attention share: the layers, the attention, and what follows it."""
+    """The parts that particle and class attention share: the layers, the attention, and the rest of the block."""
 
     def __init__(self, embed_dim: int, num_heads: int, dropout: float, expansion: int = 4) -> None:
         super().__init__()
@@ -202,7 +202,7 @@ class AttentionBlock(nn.Module):
         self.dropout = Dropout(dropout)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
-        r"""Attention in each head, biased by the pairs.
+        r"""Attention in each head, with the bias of the pairs.
 
         .. math:: a = \mathrm{SoftMax}\big(Q K^T / \sqrt{d} + U\big) \, V
 
@@ -274,7 +274,7 @@ def key_bias(mask: Tensor) -> Tensor:
 
 
 class Embedding(nn.Sequential):
-    """Layers one after the other, the batch normalisations among them on real rows alone."""
+    """Layers one after the other, with batch normalisations over real rows only."""
 
     def forward(self, values: Tensor, mask: Tensor) -> Tensor:
         """Embedded values (..., feature); ``mask`` (...) is True where they are real."""
@@ -282,7 +282,7 @@ class Embedding(nn.Sequential):
 
 
 class ParticleEmbedding(Embedding):
-    """Linear layers, a layer normalisation before and a GELU after each, and a batch normalisation before all.
+    """A batch normalisation, then linear layers, each with a layer normalisation before and a GELU after it.
 
     Args:
         input_dim: features of a particle.
@@ -297,12 +297,12 @@ class ParticleEmbedding(Embedding):
 
 
 class PairEmbedding(Embedding):
-    """Linear layers, a batch normalisation and a GELU after each, and a batch normalisation before all.
+    """A batch normalisation, then linear layers, each followed by a batch normalisation and a GELU.
 
     Args:
         input_dim: numbers of a pair.
         dims: widths of the layers.
-        last_activation: whether there is a GELU after the last layer, too.
+        last_activation: whether there is also a GELU after the last layer.
     """
 
     def __init__(self, input_dim: int, dims: Sequence[int], *, last_activation: bool = True) -> None:

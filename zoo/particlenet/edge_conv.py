@@ -1,8 +1,8 @@
 """The edges of ParticleNet, computed in cache-sized blocks.
 
-An edge convolution applies layers to every edge and keeps only their mean at each node. A batch normalisation has to
-see all edges before the next layer can begin, so there is a pass over the edges for each layer; it reads what the one
-before has stored, the output of a product, and does all else while a block of edges is in the cache.
+An edge convolution applies layers to every edge and keeps only their mean at each node. A batch normalisation must see
+all edges before the next layer can start, so there is one pass over the edges per layer. It reads the stored product of
+the layer before, and does everything else while a block of edges is in the cache.
 """
 
 from collections.abc import Sequence
@@ -46,7 +46,7 @@ class EdgeBlock(NamedTuple):
         return segment_mean(edge, self.starts)
 
 
-#: Numbers of an (edge, feature) array that stays in the cache of a core, with those before and after it.
+#: Size of an (edge, feature) array that stays in the cache of a core, together with those before and after it.
 CACHED_NUMBERS = 1 << 18
 
 
@@ -101,7 +101,7 @@ def edge_mean(
 
 
 class _Layers(NamedTuple):
-    """The layers, and their outputs z as far as they are stored: all but that of the first, a sum of two rows."""
+    """The layers and their stored outputs z: all but that of the first, a sum of two rows."""
 
     receiver: Tensor
     sender: Tensor
@@ -119,7 +119,7 @@ class _Layers(NamedTuple):
         return self.affines[layer].apply(z).relu_().to(z.dtype)
 
     def compute(self, layer: int, block: EdgeBlock) -> Tensor:
-        """z of a block from the layer before, which is stored."""
+        """z of a block from the stored output of the layer before."""
         if layer:
             before = self.activate(layer - 1, block)
             self.outputs[layer - 1][block.edges] = linear(before, self.weights[layer - 1])

@@ -39,9 +39,9 @@ def particles(model: nn.Module, features: Tensor, four_momenta: Tensor, mask: Te
 def _edge_convolution(block: nn.Module, x: Tensor, neighbors: Neighbors) -> Tensor:
     """Updated features (node, dims[-1]) of particles (node, input_dim) by an `EdgeConv`.
 
-    Its first layer is linear in its two arguments, so it is the sum of a term of i and a term of j, which are formed
-    once a particle and not once an edge. A neighbour with the number of no particle, ``len(x)``, counts as one whose
-    features are all zero.
+    Its first layer is linear in its two arguments, so it is the sum of a term of i and a term of j, which are computed
+    once per particle and not per edge. The neighbour number ``len(x)``, which belongs to no particle, stands for one
+    whose features are all zero.
     """
     if not (block.training or torch.is_grad_enabled()):
         return _infer(block, x, neighbors)
@@ -53,7 +53,7 @@ def _edge_convolution(block: nn.Module, x: Tensor, neighbors: Neighbors) -> Tens
 
 
 def _infer(block: nn.Module, x: Tensor, neighbors: Neighbors) -> Tensor:
-    """The same with fixed statistics, which are factors of the weights, so one pass over the edges is enough."""
+    """The same with fixed statistics: they are factors of the weights, so one pass over the edges is enough."""
     (weight, bias), *layers = (fold_norm(layer, norm) for layer, norm in zip(block.layers, block.norms, strict=True))
     of_i, of_difference = weight.chunk(2, dim=1)
     receiver, sender = linear(x, of_i - of_difference, bias), _with_none(linear(x, of_difference))
@@ -67,7 +67,7 @@ def _infer(block: nn.Module, x: Tensor, neighbors: Neighbors) -> Tensor:
 
 
 def _with_none(rows: Tensor) -> Tensor:
-    """A row of zeros at the end, for what is no particle."""
+    """The rows with a row of zeros at the end, for a missing particle."""
     return F.pad(rows, (0, 0, 0, 1))
 
 
@@ -78,7 +78,7 @@ def nearest_neighbors(points: Tensor, groups: Sequence[LengthGroup], num_neighbo
     Args:
         points: packed coordinates (node, coordinate), in which the Euclidean distance counts.
         groups: the jets of these particles, in their order.
-        num_neighbors: of each particle; all others where the jet has not so many.
+        num_neighbors: of each particle; all others if the jet has fewer.
     """
     found, first = [], 0
     for group, rows in zip(groups, points.split([group.nodes for group in groups]), strict=True):
@@ -92,10 +92,11 @@ def nearest_neighbors(points: Tensor, groups: Sequence[LengthGroup], num_neighbo
 
 @torch.no_grad()
 def weaver_neighbors(points: Tensor, counts: Tensor, num_neighbors: int) -> Neighbors:
-    """The neighbours of weaver-core: always ``num_neighbors``; ``len(points)`` stands for what is no particle.
+    """The neighbours of weaver-core: always ``num_neighbors``; ``len(points)`` stands for a missing particle.
 
-    The nearest of one more is dropped as the particle itself. Among particles at the same point it may be another, and
-    which one depends there on the rows that the batch is padded to; here they are those of a jet alone.
+    One more is found, and the nearest is dropped as the particle itself. Among particles at the same point it may be
+    another one, and in weaver-core the choice depends on the rows to which the batch is padded; here the rows are those
+    of a single jet.
 
     Args:
         points: packed coordinates (node, coordinate), those of jets of the same length one after the other.

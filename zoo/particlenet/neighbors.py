@@ -21,7 +21,7 @@ class Slots(NamedTuple):
 def nearest(points: Tensor, mask: Tensor, num_neighbors: int) -> Slots:
     """The nearest other particles of the same jet, by the Euclidean distance.
 
-    Which of several particles at the same distance is taken is not defined.
+    The choice between particles at the same distance is undefined.
 
     Args:
         points: coordinates (jet, particle, coordinate).
@@ -31,10 +31,10 @@ def nearest(points: Tensor, mask: Tensor, num_neighbors: int) -> Slots:
     points = _resolved(points)
     with torch.autocast(points.device.type, enabled=False):
         square = points.square().sum(-1)
-        distance = torch.baddbmm(square[:, None, :], points, points.mT, alpha=-2)  # less the square of the point itself
+        distance = torch.baddbmm(square[:, None, :], points, points.mT, alpha=-2)  # minus the square of the point
     distance.masked_fill_(~mask[:, None, :], torch.inf)
     itself = torch.eye(points.shape[1], dtype=torch.bool, device=points.device)
-    # no fill_ of the diagonal: it is a view, and a trace would leave that out
+    # no fill_ of the diagonal: it is a view, and a trace would omit it
     distance.add_(torch.where(itself, torch.inf, 0.0).to(distance.dtype))
     distance, slot = distance.topk(num_neighbors, largest=False)
     return Slots(slot, distance.isfinite() & mask[:, :, None])
@@ -42,10 +42,10 @@ def nearest(points: Tensor, mask: Tensor, num_neighbors: int) -> Slots:
 
 @torch.no_grad()
 def nearest_of_weaver(points: Tensor, mask: Tensor, num_neighbors: int) -> Slots:
-    """The neighbours of weaver-core: the nearest of one more is dropped as the particle itself.
+    """The neighbours of weaver-core: one more is found, and the nearest is dropped as the particle itself.
 
-    Where there are fewer, rows without a particle fill up, so every particle has ``num_neighbors``. Among particles at
-    the same point any may be dropped, and which one depends on the number of rows.
+    If there are fewer, rows without a particle fill up, so every particle has ``num_neighbors``. Among particles at the
+    same point any may be dropped; which one depends on the number of rows.
 
     Args:
         points: coordinates (jet, particle, coordinate), more rows than neighbours.
@@ -58,11 +58,11 @@ def nearest_of_weaver(points: Tensor, mask: Tensor, num_neighbors: int) -> Slots
 
 
 def distance_of_weaver(points: Tensor) -> Tensor:
-    """Squared distances (jet, particle, particle) as weaver-core has them, of points (jet, particle, coordinate)."""
+    """Squared distances (jet, particle, particle) as in weaver-core, of points (jet, particle, coordinate)."""
     columns = _resolved(points).mT.contiguous()
     with torch.autocast(points.device.type, enabled=False):
         square = columns.square().sum(1, keepdim=True)
-        # as it is written there, which decides between particles at the same point
+        # written as there, which decides between particles at the same point
         return (square.mT - 2 * (columns.mT @ columns) + square).clamp(min=0)
 
 

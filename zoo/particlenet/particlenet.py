@@ -1,4 +1,4 @@
-"""ParticleNet: convolutions over the nearest neighbours of each particle, which are found again in every block.
+"""ParticleNet: convolutions over the nearest neighbours of each particle, found again in every block.
 
 References:
     ParticleNet: Jet Tagging via Particle Clouds (2019), arXiv:1902.08570.
@@ -28,14 +28,14 @@ class ParticleNet(JetModel):
 
     .. math:: x_i \leftarrow \mathrm{EdgeConv}(x)_i, \quad \mathrm{logits} = \mathrm{MLP}\Big(\frac1N \sum_i x_i\Big)
 
-    Neighbours are near in the plane of pseudorapidity and azimuth in the first block, and near in the features that
-    the block before has made in the others.
+    In the first block, neighbours are close in pseudorapidity and azimuth; in the others, they are close in the
+    features of the block before.
 
     Note: departures from the reference implementation, each with a test.
         - A particle is never its own neighbour. The reference drops the nearest of k + 1 as the particle itself, which
-          among particles in the same direction, as of one calorimeter cell, may be another.
+          may be another one if several have the same direction, as from one calorimeter cell.
         - Only real particles are neighbours. In a jet with fewer than k + 1 particles each has all others as
-          neighbours, and averages over as many as there are; a lone particle has none, and keeps its shortcut only.
+          neighbours, and averages over those; a single particle has none, and keeps only its shortcut.
         - No batch normalisation sees padding, of particles or of edges.
 
     Args:
@@ -44,8 +44,8 @@ class ParticleNet(JetModel):
         dropout: after the hidden layer of the head.
         num_neighbors: k.
         as_weaver: whether the neighbourhood is that of weaver-core (`nearest_of_weaver`): the nearest of k + 1 is
-            dropped as the particle itself, and where there are fewer, particles without features fill up to k. Weights
-            trained by weaver-core expect it.
+            dropped as the particle itself, and if there are fewer, particles without features fill up to k. Weights
+            trained with weaver-core expect it.
         conv_dims: widths of the layers of each block.
         head_dim: width of the hidden layer before the logits.
         context_dim: number of event quantities, such as the missing transverse momentum, that join the mean over the
@@ -56,7 +56,7 @@ class ParticleNet(JetModel):
         mask (batch, particle), True for a real particle, context (batch, context_dim); logits (batch, class).
     """
 
-    #: Of two particles that are as near, either may be the last of the neighbours.
+    #: Of two particles at the same distance, either may be the last neighbour.
     jumps = True
 
     def __init__(
@@ -87,7 +87,7 @@ class ParticleNet(JetModel):
         )
 
     def stages(self) -> dict[str, list[str]]:
-        """Modules and parameters of each stage that fine-tuning distinguishes, from the input to the ``head``."""
+        """Modules and parameters of each fine-tuning stage, from the input to the ``head``."""
         return {"input_norm": ["norm"], **stages_of("blocks", self.blocks), "head": ["head"]}
 
     def reference_forward(
@@ -102,7 +102,7 @@ class ParticleNet(JetModel):
     def reference_encode(self, features: Tensor, four_momenta: Tensor, mask: Tensor) -> Tensor:
         """Representation (batch, particle, embed_dim) of the particles after the last block."""
         particles = mask.shape[1]
-        # Rows without a particle are appended, so that there are always as many as neighbours.
+        # Rows without a particle are appended, so that there are always enough for the neighbours.
         features, four_momenta = (F.pad(value, (0, 0, 0, self.num_neighbors + 1)) for value in (features, four_momenta))
         mask = F.pad(mask, (0, self.num_neighbors + 1))
         x = masked_batch_norm(self.norm, features, mask)
@@ -133,7 +133,7 @@ class EdgeConv(nn.Module):
     .. math::
         x_i \leftarrow \mathrm{ReLU}\Big( \mathrm{BN}(W x_i) + \frac{1}{|N_i|} \sum_{j \in N_i} h(x_i, x_j - x_i) \Big)
 
-    with the neighbours :math:`N_i` of particle i, and h some linear layers, each with a batch normalisation and a ReLU.
+    with the neighbours :math:`N_i` of particle i, and h linear layers, each with a batch normalisation and a ReLU.
     """
 
     def __init__(self, input_dim: int, dims: Sequence[int]) -> None:
@@ -169,7 +169,7 @@ def particlenet(input_dim: int, num_classes: int) -> ParticleNet:
 
 @register_model(paper=PAPER, sees="jets", variant="for weights of weaver-core")
 def particlenet_weaver(input_dim: int, num_classes: int) -> ParticleNet:
-    """`particlenet` with the neighbourhoods of weaver-core, for weights trained there; train `particlenet` itself."""
+    """`particlenet` with the neighbours of weaver-core, for its weights; for new trainings, use `particlenet`."""
     return ParticleNet(input_dim, num_classes, as_weaver=True)
 
 
@@ -183,6 +183,6 @@ def particlenet_lite(input_dim: int, num_classes: int) -> ParticleNet:
 def particlenet_for_events(input_dim: int, num_classes: int) -> ParticleNet:
     """`particlenet` for the objects of an event, with the missing transverse momentum as ``context``.
 
-    With at most 17 objects each has all others as neighbours.
+    With at most 17 objects, each has all others as neighbours.
     """
     return ParticleNet(input_dim, num_classes, context_dim=2)

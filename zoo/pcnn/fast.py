@@ -10,7 +10,7 @@ from zoo.kernels.segments import offsets, segment_mean
 
 
 def mean_of_positions(model: nn.Module, features: Tensor, four_momenta: Tensor, mask: Tensor) -> Tensor:
-    """Mean (batch, feature) over what the last unit of a `PCNN` leaves of each jet."""
+    """Mean (batch, feature) over the positions of each jet after the last unit of a `PCNN`."""
     counts = mask.sum(1)
     rows = pack(features, mask)
     rows = rows[falling_pt(rows, pack(four_momenta, mask), counts)]
@@ -22,7 +22,7 @@ def mean_of_positions(model: nn.Module, features: Tensor, four_momenta: Tensor, 
             entry, counts = convolution_windows(counts, unit.stride)
             windows, _ = convolution_windows(counts)
         rows = _residual(unit, rows, entry, windows)
-    # The mean costs next to nothing, and half precision would cost digits.
+    # The mean costs next to nothing, and half precision would lose digits.
     with torch.autocast(rows.device.type, enabled=False):
         return segment_mean(rows.to(model.head[0].weight.dtype), offsets(counts))
 
@@ -50,11 +50,11 @@ def convolution_windows(counts: Tensor, stride: int = 1) -> tuple[Tensor, Tensor
 
     Args:
         counts: (jet,) rows of each jet.
-        stride: every how many rows of a jet an output is centred, from the first one.
+        stride: distance in rows between the centres of the outputs, from the first row of a jet.
 
     Returns:
-        Rows (out_row, 3) left of, at and right of the centre, the number of all rows standing for one beyond the ends
-        of the jet; and the outputs of each jet (jet,).
+        Rows (out_row, 3) left of, at and right of the centre, where the total number of rows stands for a row beyond
+        the ends of the jet; and the number of outputs of each jet (jet,).
 
     Example:
         >>> windows, out_counts = convolution_windows(torch.tensor([3, 2]), stride=2)

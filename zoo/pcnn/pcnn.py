@@ -24,17 +24,17 @@ from zoo.registry import Paper, register_model
 
 
 class PCNN(JetModel):
-    r"""Convolutions along the particles of a jet in the order of falling transverse momentum.
+    r"""Convolutions along the particles of a jet in order of decreasing transverse momentum.
 
     A first convolution is followed by stages of residual units (`ResidualUnit`), each stage but the first at half the
-    length of the one before, and the mean over what is left is classified.
+    length of the one before, and the mean over the remaining positions is classified.
 
     Note: departures from the published implementation, each with a test.
         - The particles are sorted here, so their order in the input does not matter. Equal transverse momenta are
           ordered by the other components and the features.
-        - Beyond the ends of a jet every convolution sees zeros; batch normalisations and the mean see real positions
-          only. There, padding picks up the biases and is averaged too, so the answer depends on the length that a jet
-          is padded to.
+        - Beyond the ends of a jet every convolution sees zeros; batch normalisations and the mean see only real
+          positions. In the published implementation padding picks up the biases and is averaged too, so the answer
+          depends on the length to which a jet is padded.
 
     Args:
         input_dim: number of features of a particle.
@@ -76,7 +76,7 @@ class PCNN(JetModel):
         renamed_weights(self, {"decoder": "head"})
 
     def stages(self) -> dict[str, list[str]]:
-        """Modules and parameters of each stage that fine-tuning distinguishes, from the input to the ``head``."""
+        """Modules and parameters of each fine-tuning stage, from the input to the ``head``."""
         embedding = ["input_norm", "conv", "norm"]
         return {"embedding": embedding, **stages_of("units", self.units), "head": ["head"]}
 
@@ -84,7 +84,7 @@ class PCNN(JetModel):
         self, features: Tensor, four_momenta: Tensor, mask: Tensor, context: Tensor | None = None
     ) -> Tensor:
         """Logits (batch, class) of the jets; see the class for the shapes."""
-        # As much padding as becomes one position, so that two at least are left: torch.export takes one for a constant.
+        # Padding that becomes one position, so that at least two are left: torch.export takes one for a constant.
         rows = math.prod(unit.stride for unit in self.units)
         features, four_momenta = (F.pad(values, (0, 0, 0, rows)) for values in (features, four_momenta))
         mask = F.pad(mask, (0, rows))
@@ -104,13 +104,13 @@ class PCNN(JetModel):
         return self._classify(fast.mean_of_positions(self, features, four_momenta, mask))
 
     def _classify(self, mean: Tensor) -> Tensor:
-        # What follows once a jet costs next to nothing, and half precision would cost digits.
+        # The layers after the mean cost next to nothing, and half precision would lose digits.
         with torch.autocast(mean.device.type, enabled=False):
             return self.head(mean.to(self.head[0].weight.dtype))
 
 
 class ResidualUnit(nn.Module):
-    r"""Two convolutions beside a shortcut.
+    r"""Two convolutions with a shortcut.
 
     .. math:: x \leftarrow S x + \mathrm{ReLU}(\mathrm{BN}(C_2 \, \mathrm{ReLU}(\mathrm{BN}(C_1 x))))
 
@@ -129,7 +129,7 @@ class ResidualUnit(nn.Module):
             self.shortcut = Linear(in_dim, out_dim, bias=False)
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Positions (batch, out_particle, out_dim) of (batch, particle, in_dim), and which of them are real."""
+        """Positions (batch, out_particle, out_dim) from (batch, particle, in_dim), and which of them are real."""
         kept = torch.arange(0, mask.shape[1], self.stride, device=mask.device)
         hidden, x, real = (values[:, kept] for values in (self.conv1(x, mask), x, mask))
         hidden = F.relu(masked_batch_norm(self.norm1, hidden, real))
@@ -144,7 +144,7 @@ class MaskedConv(nn.Conv1d):
         super().__init__(in_dim, out_dim, kernel_size=3, padding=1)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Positions (batch, particle, out_dim) of (batch, particle, in_dim), the real ones first."""
+        """Positions (batch, particle, out_dim) from (batch, particle, in_dim), the real ones first."""
         x = rearrange(x.where(mask[:, :, None], 0), "batch particle feature -> batch feature particle")
         return rearrange(super().forward(x), "batch feature particle -> batch particle feature")
 

@@ -1,4 +1,4 @@
-"""Networks of all pairs, by their Minkowski products alone."""
+"""Networks on all pairs of particles, with only their Minkowski products as inputs."""
 
 from zoo.pelican.pelican import Pelican, pelican, pelican_3k, pelican_11k, pelican_48k
 

@@ -1,4 +1,4 @@
-r"""PELICAN: a network of all pairs of particles that sees nothing but their Minkowski products.
+r"""PELICAN: a network on all pairs of particles that sees only their Minkowski products.
 
 References:
     PELICAN: Permutation Equivariant and Lorentz Invariant or Covariant Aggregator Network for Particle Physics
@@ -34,22 +34,22 @@ class Pelican(JetModel):
     r"""Blocks on the matrix of all pairs of particles and beams, each equivariant under permutations of them.
 
     The products :math:`d_{ij} = \langle p_i, p_j \rangle` are compressed by learnt powers (`compress`). A block is a
-    layer on each pair by itself, then a linear map that mixes the pairs in all 15 ways that permutations allow
-    (`Equivariant2To2`). Sums over the pairs of all particles and of each with itself are classified.
+    layer on each pair separately, then a linear map that mixes the pairs in all 15 ways that permutations allow
+    (`Equivariant2To2`). Sums over all pairs and over the pairs of each particle with itself are classified.
 
     Note: departures from the reference implementation, each with a test.
-        - A mass that the precision of the input cannot resolve is zero (`resolve_masses`), and the products are formed
-          in float64.
+        - A mass that the precision of the input cannot resolve is zero (`resolve_masses`), and the products are
+          computed in float64.
         - All particles are seen, not the 80 hardest.
 
     Args:
-        input_dim: accepted as by every model and not used: a jet is seen through its four-momenta only.
+        input_dim: accepted for a common interface and not used: the model sees only the four-momenta.
         num_classes: number of logits.
-        embed_dim: width after the aggregation, which the layer on each pair sees.
-        pair_dim: width that this layer makes, and the aggregation sees.
+        embed_dim: width after the aggregation, the input of the layer on each pair.
+        pair_dim: output width of this layer, the input of the aggregation.
         num_layers: blocks.
         dropout: after the layer on each pair, and before the last layer.
-        kind_dim: of the first width, how much says which of a pair are beams.
+        kind_dim: the part of the first width that says which of a pair are beams.
 
     Shapes:
         features (batch, particle, feature), four_momenta (batch, particle, 4) as (E, px, py, pz) in GeV,
@@ -70,7 +70,7 @@ class Pelican(JetModel):
         kind_dim: int = 10,
     ) -> None:
         super().__init__()
-        #: (beam, 4), light-like; transform them with the jets to see the full symmetry. No buffer, for a module's
+        #: (beam, 4), light-like; transform them with the jets to see the full symmetry. Not a buffer, as a module's
         #: ``float()`` would round it.
         self.beams = torch.tensor([[1.0, 0, 0, 1], [1.0, 0, 0, -1]], dtype=torch.float64)
         kinds = 1 + len(self.beams)
@@ -83,7 +83,7 @@ class Pelican(JetModel):
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(embed_dim, num_classes))
 
     def stages(self) -> dict[str, list[str]]:
-        """Modules and parameters of each stage that fine-tuning distinguishes, from the input to the ``head``."""
+        """Modules and parameters of each fine-tuning stage, from the input to the ``head``."""
         return {
             "embedding": ["powers", "norm", "kinds"],
             **stages_of("blocks", self.blocks),
@@ -109,7 +109,7 @@ class Pelican(JetModel):
             \epsilon = a^2 + 10^{-6}
         """
         power, products = self.powers.double().square() + 1e-6, products[..., None]
-        # in float64, for the derivative by a small power is the difference of two large numbers
+        # in float64, as the derivative with respect to a small power is the difference of two large numbers
         grown = torch.expm1(power * products.abs().log1p()) / power
         return (products.sign() * grown).to(self.powers.dtype)
 
@@ -133,7 +133,7 @@ class Pelican(JetModel):
 
 
 class NodeMask:
-    """Which particles and beams are real, and how many of a jet."""
+    """Which particles and beams are real, and their number per jet."""
 
     def __init__(self, nodes: Tensor) -> None:
         self.nodes = nodes  #: (batch, node)
@@ -172,7 +172,7 @@ class PelicanBlock(nn.Module):
 
 
 class Equivariant(nn.Module):
-    """What the equivariant maps share: powers of the number of particles, one for each map and channel.
+    """Common part of the equivariant maps: powers of the number of particles, one for each map and channel.
 
     Args:
         exponents: their initial values (map, channel).
@@ -183,7 +183,7 @@ class Equivariant(nn.Module):
         self.exponents = nn.Parameter(exponents)
 
     def scales(self, count: Tensor) -> Tensor:
-        r"""What turns means into something between means and sums, :math:`(N / \bar N)^\alpha`, (batch, map, channel).
+        r"""Factors between those of means and of sums, :math:`(N / \bar N)^\alpha`, (batch, map, channel).
 
         Args:
             count: N (batch,).
@@ -195,17 +195,18 @@ class Equivariant2To2(Equivariant):
     r"""The general linear map of pairs to pairs that commutes with permutations of the particles.
 
     Besides the pair itself and its transpose, an entry (i, j) sees the diagonal :math:`d`, the means over columns
-    :math:`c` and rows :math:`r`, the mean of the diagonal t and of all pairs T, everywhere or on the diagonal:
+    :math:`c` and rows :math:`r`, the mean t of the diagonal and the mean T of all pairs, everywhere or on the diagonal:
 
     .. math::
         y_{ij} = {} & W_1 x_{ij} + W_2 x_{ji} + W_4 d_j + W_5 d_i + W_7 c_j + W_8 c_i + W_{10} r_j + W_{11} r_i
         + W_{12} t + W_{14} T + b \\
         & + \delta_{ij} (W_3 d_i + W_6 c_i + W_9 r_i + W_{13} t + W_{15} T + b')
 
-    Each mean of each map is multiplied by its own learnt power of the number of particles (`scales`). So weights act on
-    (node, channel) and (channel), and only two of the 15 maps cost a product for every pair.
+    Each mean of each map is multiplied by its own learnt power of the number of particles (`scales`). The weights act
+    on (node, channel) and (channel), and only two of the 15 maps need a product for every pair.
 
-    The weights of map m are :math:`W_{m, ac} = A_{am} C_{ac} + B_{cm} D_{ac}`, for a input and c output channels.
+    The weights of map m are :math:`W_{m, ac} = A_{am} C_{ac} + B_{cm} D_{ac}`, for input channel a and output channel
+    c.
     """
 
     def __init__(self, in_dim: int, out_dim: int) -> None:
@@ -236,7 +237,7 @@ class Equivariant2To2(Equivariant):
     def node_terms(
         self, weights: Tensor, scale: Tensor, diagonal: Tensor, columns: Tensor, rows: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """What diagonal, columns and rows (..., channel) add to all pairs of i, to all of j, and to the diagonal.
+        """Terms of diagonal, columns and rows (..., channel) for all pairs of i, all pairs of j, and the diagonal.
 
         Args:
             weights: of `weights`.
@@ -257,7 +258,7 @@ class Equivariant2To2(Equivariant):
         return of_i, of_j, of_node
 
     def jet_terms(self, weights: Tensor, scale: Tensor, trace: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
-        """What t and T (batch, channel) and the biases add to all pairs of a jet, and to its diagonal."""
+        """Terms of t and T (batch, channel) and the biases for all pairs of a jet, and for its diagonal."""
         of_jet = (scale[:, 6] * trace) @ weights[11] + (scale[:, 8] * total) @ weights[13] + self.bias
         of_trace = (scale[:, 7] * trace) @ weights[12] + (scale[:, 9] * total) @ weights[14] + self.diagonal_bias
         return of_jet, of_trace
@@ -284,18 +285,18 @@ class Equivariant1To2(Equivariant):
         return spread(of_i, of_j, of_node + of_trace[:, None], of_jet)
 
     def node_terms(self, scale: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What particles x (..., channel) add to all pairs of i, to all of j, and to the diagonal."""
+        """Terms of particles x (..., channel) for all pairs of i, all pairs of j, and the diagonal."""
         of_node, of_j, of_i = ((scale[..., m, :] * x) @ self.weights[m] for m in range(3))
         return of_i, of_j, of_node
 
     def jet_terms(self, scale: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
-        """What the mean (batch, channel) and the bias add to all pairs of a jet, and to its diagonal."""
+        """Terms of the mean (batch, channel) and the bias for all pairs of a jet, and for its diagonal."""
         of_trace, of_jet = ((scale[:, m] * mean) @ self.weights[m] for m in (3, 4))
         return of_jet + self.bias, of_trace
 
 
 class Equivariant2To0(Equivariant):
-    r"""What does not change under permutations, of pairs: their mean T and the mean of the diagonal t.
+    r"""Permutation invariants of pairs, from their mean T and the mean t of the diagonal.
 
     .. math:: y = W_1 \phi(T) + W_2 \phi(t) + b
 
@@ -334,7 +335,7 @@ def pelican(input_dim: int, num_classes: int) -> Pelican:
     """PELICAN of the paper, 208,797 parameters with 2 classes.
 
     Args:
-        input_dim: accepted as by every model and not used: a jet is seen through its four-momenta only.
+        input_dim: accepted for a common interface and not used: the model sees only the four-momenta.
         num_classes: number of logits.
     """
     return _pelican(input_dim, num_classes, 132, 78)
@@ -345,7 +346,7 @@ def pelican_48k(input_dim: int, num_classes: int) -> Pelican:
     """PELICAN with widths of 60 and 35.
 
     Args:
-        input_dim: accepted as by every model and not used: a jet is seen through its four-momenta only.
+        input_dim: accepted for a common interface and not used: the model sees only the four-momenta.
         num_classes: number of logits.
     """
     return _pelican(input_dim, num_classes, 60, 35)
@@ -356,7 +357,7 @@ def pelican_11k(input_dim: int, num_classes: int) -> Pelican:
     """PELICAN with widths of 25 and 15.
 
     Args:
-        input_dim: accepted as by every model and not used: a jet is seen through its four-momenta only.
+        input_dim: accepted for a common interface and not used: the model sees only the four-momenta.
         num_classes: number of logits.
     """
     return _pelican(input_dim, num_classes, 25, 15)
@@ -367,7 +368,7 @@ def pelican_3k(input_dim: int, num_classes: int) -> Pelican:
     """PELICAN with widths of 11 and 7.
 
     Args:
-        input_dim: accepted as by every model and not used: a jet is seen through its four-momenta only.
+        input_dim: accepted for a common interface and not used: the model sees only the four-momenta.
         num_classes: number of logits.
     """
     return _pelican(input_dim, num_classes, 11, 7, kind_dim=7)
