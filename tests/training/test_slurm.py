@@ -163,7 +163,7 @@ def test_hyperparameters_of_a_checkpoint_do_not_replace_the_config(tmp_path):
     path = tmp_path / "run" / "checkpoints" / "best.ckpt"
     torch.save(read_checkpoint(path) | {"hyper_parameters": {"signal": 0}}, path)
     line = run("validate", config, tmp_path)
-    assert line.config.validate.model.signal == line.model.val_metrics.signal == 1
+    assert line.config.validate.model.init_args.signal == line.model.val_metrics.signal == 1
 
 
 @pytest.mark.parametrize("rank", [{"SLURM_PROCID": "3"}, {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "3"}])
